@@ -1,0 +1,177 @@
+//! Bytes to frames: which bytes and which descriptors make one message.
+
+use core::fmt;
+
+use zerocopy::FromBytes;
+
+use crate::{
+    error::DecodeError,
+    wire::{
+        header::{Header, VERSION},
+        memory::MAX_TABLE_REGIONS,
+        row::{Channel, MessageName},
+    },
+};
+
+/// The most descriptors of one message: a memory table has one for each of its eight regions.
+pub const MAX_HANDLES: usize = MAX_TABLE_REGIONS;
+
+/// The most payload bytes of one message that a standard [`Assembler`] takes. The largest message
+/// of the protocol has 2056 (`GET_SHMEM_CONFIG`).
+pub const MAX_PAYLOAD: usize = 4096;
+
+/// The size of a buffer that holds any message: header and payload, in bytes.
+pub const MAX_MESSAGE: usize = Header::SIZE + MAX_PAYLOAD;
+
+/// The descriptors of one message, or whatever stands for them. A handle that is dropped is
+/// expected to close itself.
+pub type Handles<H> = heapless::Vec<H, MAX_HANDLES>;
+
+/// One whole message as it came in.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Frame<'b, H> {
+    /// The first twelve bytes.
+    pub header: Header,
+    /// The bytes after them, as many as the header says.
+    pub payload: &'b [u8],
+    /// The descriptors that came with the first byte.
+    pub handles: Handles<H>,
+}
+
+/// One whole message to send: all bytes in one piece, the descriptors with the first byte.
+///
+/// DPDK, VPP and passt read the header with a single call, so a message must not be cut on
+/// purpose; when a transport takes a part only, the rest goes before anything else.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Transmit<'o, H> {
+    /// Header and payload.
+    pub bytes: &'o [u8],
+    /// The descriptors that go with the first byte.
+    pub handles: Handles<H>,
+}
+
+/// Collects bytes and descriptors until a message is whole.
+///
+/// It asks for exactly the bytes that are missing, first of the header and then of the payload,
+/// so no byte and no descriptor of the next message is ever read early. `CAP` is the size of its
+/// buffer in bytes and bounds the messages it takes; memory is never reserved by a peer's word.
+///
+/// ```
+/// use vhost_core::{Assembler, Channel, wire::header::Header};
+///
+/// let mut incoming: &[u8] = &Header::request_of(1, false, 0).to_bytes();
+/// let mut assembler = Assembler::<std::os::fd::OwnedFd>::new(Channel::Frontend);
+/// let frame = loop {
+///     if let Some(frame) = assembler.take() {
+///         break frame;
+///     }
+///     let count = std::io::Read::read(&mut incoming, assembler.read_buf())?;
+///     assembler.filled(count, [])?;
+/// };
+/// assert_eq!(frame.header.request(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Assembler<H, const CAP: usize = MAX_MESSAGE> {
+    channel: Channel,
+    buffer: [u8; CAP],
+    filled: usize,
+    handles: Handles<H>,
+}
+
+impl<H, const CAP: usize> Assembler<H, CAP> {
+    const ROOM_FOR_HEADER: () = assert!(CAP >= Header::SIZE, "a header must fit");
+
+    /// An empty assembler. The channel only names messages in errors.
+    #[must_use]
+    pub const fn new(channel: Channel) -> Self {
+        let () = Self::ROOM_FOR_HEADER;
+        Self { channel, buffer: [0; CAP], filled: 0, handles: Handles::new() }
+    }
+
+    /// Where the transport puts the next bytes; empty when a frame waits to be taken.
+    #[must_use]
+    pub fn read_buf(&mut self) -> &mut [u8] {
+        let end = self.wanted();
+        self.buffer.get_mut(self.filled..end).unwrap_or_default()
+    }
+
+    /// Tells that the transport put `count` bytes into [`Self::read_buf`], together with these
+    /// descriptors.
+    ///
+    /// # Errors
+    /// The stream cannot be read any further after an error: a version other than 1, a payload
+    /// that does not fit, descriptors after the first byte of a message, or more than
+    /// [`MAX_HANDLES`] of them.
+    pub fn filled(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), DecodeError> {
+        let at_start = self.filled == 0;
+        let header_was_missing = self.filled < Header::SIZE;
+        self.filled = self.filled.saturating_add(count).min(self.wanted());
+        for handle in handles {
+            if !at_start {
+                return Err(DecodeError::HandlesAfterStart { channel: self.channel });
+            }
+            if self.handles.push(handle).is_err() {
+                return Err(DecodeError::TooManyHandles { channel: self.channel, limit: MAX_HANDLES });
+            }
+        }
+        match self.header() {
+            Some(header) if header_was_missing => self.check(header),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the frame if it is whole.
+    pub fn take(&mut self) -> Option<Frame<'_, H>> {
+        let header = *self.header()?;
+        let end = self.wanted();
+        if self.filled < end {
+            return None;
+        }
+        self.filled = 0;
+        let handles = core::mem::take(&mut self.handles);
+        let payload = self.buffer.get(Header::SIZE..end).unwrap_or_default();
+        Some(Frame { header, payload, handles })
+    }
+
+    /// Whether nothing of a message has arrived yet: a stream that ends here ends cleanly.
+    #[must_use]
+    pub const fn is_between_messages(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// How many bytes the current message has as far as is known.
+    fn wanted(&self) -> usize {
+        let payload = self.header().map_or(0, |header| usize::try_from(header.size()).unwrap_or(usize::MAX));
+        Header::SIZE.saturating_add(payload).min(CAP)
+    }
+
+    fn header(&self) -> Option<&Header> {
+        let bytes = self.buffer.get(..self.filled)?;
+        Header::ref_from_prefix(bytes).ok().map(|(header, _)| header)
+    }
+
+    fn check(&self, header: &Header) -> Result<(), DecodeError> {
+        let message = MessageName { channel: self.channel, id: header.request() };
+        if header.version() != VERSION {
+            return Err(DecodeError::Version { message, found: header.version() });
+        }
+        let limit = CAP.saturating_sub(Header::SIZE);
+        if usize::try_from(header.size()).map_or(true, |size| size > limit) {
+            return Err(DecodeError::PayloadTooLarge { message, found: header.size(), limit });
+        }
+        Ok(())
+    }
+}
+
+impl<H, const CAP: usize> fmt::Debug for Assembler<H, CAP> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Assembler")
+            .field("channel", &self.channel)
+            .field("filled", &self.filled)
+            .field("wanted", &self.wanted())
+            .field("handles", &self.handles.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,368 @@
+//! The back-end's machine: what a device's process hears from a VMM, and what it says.
+
+use crate::{
+    assembler::{Frame, Transmit},
+    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    frontend::Delivery,
+    memory_map::TableExtents,
+    rejection::{Rejection, Verdict},
+    rules::{Rules, Violation},
+    session::{Effect, Negotiated, Postcopy, Session},
+    tolerance::{ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest},
+    wire::{
+        backend_request::{BackendReply, BackendRequest},
+        feature::{ProtocolFeatures, VirtioFeatures},
+        frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
+        header::Header,
+        log::LogBase,
+        payload::{Form, Role},
+        row::{Channel, Enforcement, HandleRule, ReplyRule},
+    },
+};
+
+/// What a back-end's machine is made for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct BackendConfig {
+    /// Virtio features offered; `PROTOCOL_FEATURES` is added if there are any.
+    pub features: VirtioFeatures,
+    /// Protocol features offered.
+    pub protocol: ProtocolFeatures,
+    /// Rings the device has, at most the machine's `VRINGS`.
+    pub rings: u16,
+    /// The answer to `GET_QUEUE_NUM`: as `rings`, or the number of pairs for a network device.
+    pub queue_num: u16,
+    /// The answer to `GET_MAX_MEM_SLOTS`, at most the machine's `REGIONS`.
+    pub memory_slots: u16,
+    /// What is let pass.
+    pub tolerance: Tolerance,
+}
+
+impl BackendConfig {
+    /// For a device of so many rings; as many memory slots as libvhost-user has.
+    #[must_use]
+    pub const fn new(features: VirtioFeatures, protocol: ProtocolFeatures, rings: u16) -> Self {
+        Self { features, protocol, rings, queue_num: rings, memory_slots: 509, tolerance: Tolerance::new() }
+    }
+}
+
+/// What a message from the front-end is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming<'b, H> {
+    /// A request; it must be answered with [`Backend::answer`] before the next message is taken.
+    Request(FrontendRequest<'b, H>),
+    /// The front-end has registered the addresses it was answered during postcopy. This is not
+    /// answered.
+    PostcopyMemoryMapped,
+}
+
+/// The back-end's state: a plain value without buffers, descriptors or I/O.
+///
+/// It holds `VRINGS` rings and `REGIONS` memory regions and remembers up to `DEPTH` requests of its
+/// own.
+///
+/// ```
+/// use vhost_core::{
+///     Answered, Backend, BackendConfig, Frame, Handles, Incoming, MAX_MESSAGE, ProtocolFeatures,
+///     VirtioFeatures, wire::header::Header,
+/// };
+///
+/// let config = BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::MQ, 1);
+/// let mut backend = Backend::<1, 8, 4>::new(config);
+/// let frame = Frame::<std::os::fd::OwnedFd> {
+///     header: Header::request_of(1, false, 0),
+///     payload: &[],
+///     handles: Handles::new(),
+/// };
+/// let mut out = [0; MAX_MESSAGE];
+/// let Incoming::Request(request) = backend.handle_request(frame)? else { unreachable!() };
+/// println!("{request:?}");
+/// let reply = backend.own_answer::<std::os::fd::OwnedFd>().expect("the machine knows its features");
+/// let Answered::Send(transmit) = backend.answer(reply, &mut out)? else { unreachable!() };
+/// assert_eq!(transmit.bytes.len(), 20); // to the socket with it
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Backend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> {
+    config: BackendConfig,
+    session: Session<VRINGS, REGIONS>,
+    answering: Option<Question<Effect>>,
+    table: TableExtents,
+    asking: Asking<(), DEPTH>,
+    failed: bool,
+    backend_channel_failed: bool,
+}
+
+impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRINGS, REGIONS, DEPTH> {
+    /// The machine of a connection on which nothing was said yet.
+    #[must_use]
+    pub fn new(config: BackendConfig) -> Self {
+        let mut config = config;
+        config.features.set(VirtioFeatures::PROTOCOL_FEATURES, !config.protocol.is_empty());
+        let negotiated =
+            Negotiated { offered: config.features, protocol_offered: config.protocol, ..Negotiated::default() };
+        Self {
+            config,
+            session: Session::new(negotiated),
+            answering: None,
+            table: TableExtents::new(),
+            asking: Asking::new(),
+            failed: false,
+            backend_channel_failed: false,
+        }
+    }
+
+    /// What both sides agreed on.
+    #[must_use]
+    pub fn session(&self) -> &Session<VRINGS, REGIONS> {
+        &self.session
+    }
+
+    /// How many requests of the back-end wait for their answers.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.asking.outstanding().len()
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Takes a message from the front-end. Nothing happens to the session until it is answered.
+    ///
+    /// # Errors
+    /// See [`Rejection`]: a rejected request too is answered, with a refusal.
+    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
+        if self.failed {
+            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+        }
+        if let Some(question) = &self.answering {
+            return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
+        }
+        if self.is_postcopy_acknowledgement(&frame) {
+            self.session.postcopy = Postcopy::Listening;
+            return Ok(Incoming::PostcopyMemoryMapped);
+        }
+        let flagged = Flagged::from_header(&frame.header);
+        let code = FrontendCode(frame.header.request());
+        let mut table = TableExtents::new();
+        let (result, effect) = match self.request_of(frame, code, &mut table) {
+            Ok((request, effect)) => (Ok(Incoming::Request(request)), Some(effect)),
+            Err(rejection) => (Err(rejection), None),
+        };
+        let mut negotiated = self.session.negotiated;
+        if let Some(Effect::AcknowledgeProtocol(features)) = effect {
+            // The flag on the request that negotiates acknowledgements counts.
+            negotiated.protocol = features;
+        }
+        let due = match code.row() {
+            Some(row) => Due::of(row, flagged, &negotiated, self.session.postcopy),
+            None => Due::of_unknown(flagged, &negotiated),
+        };
+        let unknown = code.row().is_none() && due == Due::Nothing;
+        match result {
+            Err(rejection) if rejection.verdict() == Verdict::Close => self.failed = true,
+            Err(rejection) if unknown && self.config.tolerance.unknown_request == UnknownRequest::Close => {
+                self.failed = true;
+                return Err(Rejection::close(rejection.fault()));
+            }
+            _ => {
+                self.table = table;
+                self.answering = Some(Question { message: code.message(), due, effect });
+            }
+        }
+        result
+    }
+
+    /// The answer to the pending request, if the machine knows it without the device.
+    #[must_use]
+    pub fn own_answer<H>(&self) -> Option<FrontendReply<'static, H>> {
+        let question = self.answering.as_ref()?;
+        question.effect?;
+        match FrontendCode(question.message.id) {
+            FrontendCode::GET_FEATURES => Some(FrontendReply::GetFeatures(self.config.features)),
+            FrontendCode::GET_PROTOCOL_FEATURES => Some(FrontendReply::GetProtocolFeatures(self.config.protocol)),
+            FrontendCode::GET_QUEUE_NUM => Some(FrontendReply::GetQueueNum(u64::from(self.config.queue_num))),
+            FrontendCode::GET_MAX_MEM_SLOTS => {
+                let slots = u64::from(self.config.memory_slots).min(u64::try_from(REGIONS).unwrap_or(u64::MAX));
+                Some(FrontendReply::GetMaxMemSlots(slots))
+            }
+            FrontendCode::GET_STATUS => Some(FrontendReply::GetStatus(u64::from(self.session.status))),
+            _ => None,
+        }
+    }
+
+    /// Answers the pending request; a granted one takes effect now.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`]; the machine is as before, the request is still pending.
+    pub fn answer<'o, H>(
+        &mut self,
+        reply: FrontendReply<'_, H>,
+        out: &'o mut [u8],
+    ) -> Result<Answered<'o, H>, ApiMisuse> {
+        let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
+        let reply = match (reply, question.effect, question.due) {
+            (FrontendReply::Done, Some(Effect::Log(Some(log))), Due::Reply) => {
+                FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
+                    LogReply::Echo => LogBase::Shared(log),
+                    LogReply::Zero => LogBase::Number(0),
+                    LogReply::Empty => LogBase::Empty,
+                })
+            }
+            (reply, ..) => reply,
+        };
+        let refused = matches!(reply, FrontendReply::Refused(_));
+        let code = FrontendCode(question.message.id);
+        let mut answered = answer(question, reply, self.form(Role::Reply), out)?;
+        let effect = question.effect.unwrap_or_default();
+        self.answering = None;
+        if refused {
+            self.table.clear();
+            if matches!(answered, Answered::Silent) && self.closes_silently(code) {
+                answered = Answered::Close;
+            }
+        } else {
+            self.session.apply(effect, &mut self.table);
+        }
+        self.failed = matches!(answered, Answered::Close);
+        Ok(answered)
+    }
+
+    /// Makes a request on the back-end's own channel.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
+    pub fn request<'o, H>(
+        &mut self,
+        request: BackendRequest<H>,
+        delivery: Delivery,
+        out: &'o mut [u8],
+    ) -> Result<Transmit<'o, H>, ApiMisuse> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
+        let message = request.code().message();
+        let violates = |violation| ApiMisuse::Violation { message, violation };
+        let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
+        let negotiated = self.session.negotiated;
+        negotiated.check(row.gate).map_err(violates)?;
+        if !self.session.backend_channel {
+            return Err(violates(Violation::NoBackendChannel));
+        }
+        self.rules().check_backend_request(&request).map_err(violates)?;
+        // A look-up is flagged too: some front-ends answer only then.
+        let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
+        let flagged = if wanted && negotiated.has_acknowledgements() { Flagged::Yes } else { Flagged::No };
+        let due = Due::of(row, flagged, &negotiated, Postcopy::Off);
+        if due != Due::Nothing {
+            self.asking.check_room()?;
+        }
+        let form = self.form(Role::Request);
+        let transmit = write(
+            message,
+            out,
+            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |writer, handles| request.put(writer, handles, form),
+        )?;
+        check_handles(message, row.handles, &transmit, form)?;
+        if due != Due::Nothing {
+            self.asking.ask(Question { message, due, effect: Some(()) });
+        }
+        Ok(transmit)
+    }
+
+    /// Takes the answer to the oldest outstanding request of the back-end.
+    ///
+    /// # Errors
+    /// The back-end's channel is of no use after one, except for [`Fault::Caller`]; the session
+    /// goes on.
+    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed.into());
+        }
+        let result = self.reply(frame);
+        self.backend_channel_failed = result.is_err();
+        result
+    }
+
+    fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        let question = self.asking.answered(Channel::Backend, &frame)?;
+        let message = question.message;
+        if question.due != Due::Reply {
+            let number = acknowledgement(message, frame)?;
+            return Ok(number.map_or(BackendReply::Done, BackendReply::Refused));
+        }
+        let reply = BackendReply::decode(frame, self.form(Role::Reply))?;
+        match reply {
+            BackendReply::SharedObjectLookup(number, _) => {
+                Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    fn request_of<'b, H>(
+        &self,
+        mut frame: Frame<'b, H>,
+        code: FrontendCode,
+        table: &mut TableExtents,
+    ) -> Result<(FrontendRequest<'b, H>, Effect), Rejection> {
+        let message = code.message();
+        let violates = |violation| PeerMisbehaved::Violation { message, violation };
+        if frame.header.is_reply() {
+            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
+        }
+        let row = code.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
+        if row.gate.enforcement == Enforcement::BothSides {
+            let checked = self.session.negotiated.check(row.gate);
+            checked.map_err(|violation| Rejection::refuse(violates(violation)))?;
+        }
+        if row.handles == HandleRule::None && self.config.tolerance.extra_handles == ExtraHandles::Close {
+            frame.handles.clear();
+        }
+        let request = FrontendRequest::decode(frame, self.form(Role::Request)).map_err(Rejection::refuse)?;
+        let effect = self.rules().effect(&request, table).map_err(|violation| match violation {
+            // The specification closes the connection here (section "In-band notifications").
+            Violation::ProtocolFeatureNeeds { .. } => Rejection::close(violates(violation)),
+            _ => Rejection::refuse(violates(violation)),
+        })?;
+        Ok((request, effect))
+    }
+
+    /// The third part of the exchange about memory during postcopy re-uses a request's id.
+    fn is_postcopy_acknowledgement<H>(&self, frame: &Frame<'_, H>) -> bool {
+        let id = frame.header.request();
+        self.session.postcopy == Postcopy::Answered
+            && frame.payload == [0; 8]
+            && frame.handles.is_empty()
+            && !frame.header.is_reply()
+            && (id == 0 || changes_memory(FrontendCode(id)))
+    }
+
+    fn closes_silently(&self, code: FrontendCode) -> bool {
+        match self.config.tolerance.silent_refusal {
+            SilentRefusal::CloseIfMemory => changes_memory(code),
+            SilentRefusal::Close => true,
+            SilentRefusal::Continue => false,
+        }
+    }
+
+    fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
+        let rings = usize::from(self.config.rings).min(VRINGS);
+        let negotiated = self.session.negotiated;
+        Rules { session: &self.session, negotiated, rings, tolerance: &self.config.tolerance }
+    }
+
+    fn form(&self, role: Role) -> Form {
+        Form { protocol: self.session.negotiated.protocol, trailing: self.config.tolerance.trailing_bytes, role }
+    }
+}
+
+/// The requests after which the two sides must agree on what memory is shared.
+fn changes_memory(code: FrontendCode) -> bool {
+    matches!(code, FrontendCode::SET_MEM_TABLE | FrontendCode::ADD_MEM_REG | FrontendCode::REM_MEM_REG)
+}

@@ -1,0 +1,259 @@
+//! Asking and answering on one socket: order, acknowledgements, exactly one reply.
+//!
+//! Both channels use this; it does not know which side it plays. `E` is what a request does once
+//! it is granted, and waits here until then.
+
+use core::num::NonZeroU64;
+
+use zerocopy::IntoBytes;
+
+use crate::{
+    assembler::{Frame, Handles, Transmit},
+    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    session::{Negotiated, Postcopy},
+    wire::{
+        crypto::CryptoSession,
+        header::Header,
+        inflight::Inflight,
+        migration::Transfer,
+        payload::{BufferTooSmall, Form, Payload, PayloadFault, SizeRule, Writer},
+        row::{Channel, HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
+        scalar::Scalar,
+    },
+};
+
+/// What answers a request, if anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Due {
+    /// Nothing.
+    Nothing,
+    /// A number, zero for success.
+    Acknowledgement,
+    /// A reply of its own.
+    Reply,
+}
+
+impl Due {
+    /// What answers a request that nobody knows.
+    pub(crate) fn of_unknown(flagged: Flagged, negotiated: &Negotiated) -> Self {
+        if flagged == Flagged::Yes && negotiated.has_acknowledgements() { Self::Acknowledgement } else { Self::Nothing }
+    }
+
+    /// What answers a request of this row that came with or without the flag.
+    pub(crate) fn of(row: &Row, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
+        let acknowledged = Self::of_unknown(flagged, negotiated);
+        match row.reply {
+            ReplyRule::Acknowledged => acknowledged,
+            ReplyRule::AcknowledgedWhenFlagged if flagged == Flagged::Yes => Self::Acknowledgement,
+            ReplyRule::AcknowledgedWhenFlagged => Self::Nothing,
+            ReplyRule::Status => Self::Acknowledgement,
+            ReplyRule::Own(_) => Self::Reply,
+            ReplyRule::LogFile if negotiated.has_log_file() => Self::Reply,
+            ReplyRule::LogFile => acknowledged,
+            ReplyRule::Postcopy if matches!(postcopy, Postcopy::Listening | Postcopy::Answered) => Self::Reply,
+            ReplyRule::Postcopy => acknowledged,
+        }
+    }
+}
+
+/// Whether a request carries the need-reply flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Flagged {
+    Yes,
+    No,
+}
+
+impl Flagged {
+    pub(crate) fn from_header(header: &Header) -> Self {
+        if header.needs_reply() { Self::Yes } else { Self::No }
+    }
+}
+
+/// A request that waits for its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Question<E> {
+    pub(crate) message: MessageName,
+    pub(crate) due: Due,
+    /// What it does once it is granted; `None` if the machine itself refused it already.
+    pub(crate) effect: Option<E>,
+}
+
+/// The side that asks: its questions in order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asking<E, const DEPTH: usize> {
+    outstanding: heapless::Vec<Question<E>, DEPTH>,
+}
+
+impl<E, const DEPTH: usize> Asking<E, DEPTH> {
+    pub(crate) const fn new() -> Self {
+        Self { outstanding: heapless::Vec::new() }
+    }
+
+    pub(crate) fn outstanding(&self) -> &[Question<E>] {
+        &self.outstanding
+    }
+
+    /// Refuses one more question when there is no room to remember it.
+    pub(crate) fn check_room(&self) -> Result<(), ApiMisuse> {
+        if self.outstanding.is_full() { Err(ApiMisuse::TooManyOutstanding { limit: DEPTH }) } else { Ok(()) }
+    }
+
+    /// Remembers a question that is about to be sent; room was checked.
+    pub(crate) fn ask(&mut self, question: Question<E>) {
+        drop(self.outstanding.push(question));
+    }
+
+    /// The question that a reply answers. It must be the oldest.
+    pub(crate) fn answered<H>(&mut self, channel: Channel, frame: &Frame<'_, H>) -> Result<Question<E>, Fault> {
+        let found = MessageName { channel, id: frame.header.request() };
+        if !frame.header.is_reply() {
+            return Err(DecodeError::RequestInsteadOfReply { message: found }.into());
+        }
+        let Some(oldest) = self.outstanding.first() else {
+            return Err(PeerMisbehaved::UnsolicitedReply { message: found }.into());
+        };
+        if oldest.message != found {
+            return Err(PeerMisbehaved::WrongReply { expected: oldest.message, found }.into());
+        }
+        Ok(self.outstanding.remove(0))
+    }
+}
+
+/// Reads an acknowledgement: `None` for success.
+pub(crate) fn acknowledgement<H>(message: MessageName, frame: Frame<'_, H>) -> Result<Option<NonZeroU64>, DecodeError> {
+    if !frame.handles.is_empty() {
+        let expected = HandleCount { least: 0, most: 0 };
+        return Err(DecodeError::HandleCount { message, expected, found: frame.handles.len() });
+    }
+    match <&[u8; 8]>::try_from(frame.payload) {
+        Ok(bytes) => Ok(NonZeroU64::new(u64::from_ne_bytes(*bytes))),
+        Err(_) => {
+            let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: frame.payload.len() };
+            Err(DecodeError::Payload { message, fault })
+        }
+    }
+}
+
+/// Writes a message into the caller's buffer: the payload first, because its size goes into the
+/// header.
+pub(crate) fn write<'o, H>(
+    message: MessageName,
+    out: &'o mut [u8],
+    header: impl FnOnce(u32) -> Header,
+    body: impl FnOnce(&mut Writer<'_>, &mut Handles<H>) -> Result<(), BufferTooSmall>,
+) -> Result<Transmit<'o, H>, ApiMisuse> {
+    let given = out.len();
+    let too_small = ApiMisuse::BufferTooSmall { message, given };
+    let (head, rest) = out.split_at_mut_checked(Header::SIZE).ok_or(too_small)?;
+    let mut writer = Writer::new(rest);
+    let mut handles = Handles::new();
+    body(&mut writer, &mut handles).map_err(|BufferTooSmall| too_small)?;
+    let size = writer.written();
+    header(size).write_to(head);
+    let end = usize::try_from(size).ok().and_then(|size| size.checked_add(Header::SIZE)).ok_or(too_small)?;
+    let bytes = out.get(..end).ok_or(too_small)?;
+    Ok(Transmit { bytes, handles })
+}
+
+/// Writes an acknowledgement.
+pub(crate) fn write_acknowledgement<H>(
+    message: MessageName,
+    number: u64,
+    out: &mut [u8],
+) -> Result<Transmit<'_, H>, ApiMisuse> {
+    write(message, out, |size| Header::reply_to(message.id, size), |writer, _| writer.put(number.to_wire().as_bytes()))
+}
+
+/// A typed reply of either channel.
+pub(crate) trait Reply<H>: Sized {
+    /// The number of an acknowledgement, zero for success; `None` for a reply of its own.
+    fn number(&self) -> Option<u64>;
+    /// The request that a reply of its own answers.
+    fn message(&self) -> Option<MessageName>;
+    /// Writes the payload and hands out the descriptors.
+    fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) -> Result<(), BufferTooSmall>;
+}
+
+/// What is left to do after a request was answered.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Answered<'o, H> {
+    /// Send this.
+    Send(Transmit<'o, H>),
+    /// Nothing: no answer is due.
+    Silent,
+    /// Close the connection: the refusal cannot be told in any other way. The machine has failed.
+    Close,
+}
+
+/// Writes the answer to a question; the question and the session stay as they are.
+pub(crate) fn answer<'o, H, E, R: Reply<H>>(
+    question: &Question<E>,
+    reply: R,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
+    let message = question.message;
+    let found = reply.message();
+    let misfit = ApiMisuse::AnswerDoesNotFit { expected: message, found };
+    let number = reply.number();
+    if question.effect.is_none() && !matches!(number, Some(1..)) {
+        return Err(misfit);
+    }
+    match (question.due, number) {
+        (Due::Nothing, Some(_)) => Ok(Answered::Silent),
+        (Due::Acknowledgement, Some(number)) => write_acknowledgement(message, number, out).map(Answered::Send),
+        (Due::Reply, Some(number @ 1..)) => refuse(message, number, form, out),
+        (Due::Reply, None) if found == Some(message) => {
+            let row = message.row().ok_or(misfit)?;
+            let transmit = write(
+                message,
+                out,
+                |size| Header::reply_to(message.id, size),
+                |writer, handles| reply.put(writer, handles, form),
+            )?;
+            check_handles(message, row.reply_handles, &transmit, form)?;
+            Ok(Answered::Send(transmit))
+        }
+        _ => Err(misfit),
+    }
+}
+
+/// Refuses a request that has a reply of its own, in the way that reply can tell it.
+fn refuse<H>(message: MessageName, number: u64, form: Form, out: &mut [u8]) -> Result<Answered<'_, H>, ApiMisuse> {
+    let header = |size| Header::reply_to(message.id, size);
+    let refusal = match message.row().map(|row| row.reply) {
+        Some(ReplyRule::Own(refusal)) => refusal,
+        _ => Refusal::Close,
+    };
+    let transmit = match refusal {
+        Refusal::Close => return Ok(Answered::Close),
+        Refusal::Empty => write(message, out, header, |_, _| Ok(())),
+        Refusal::Zeros => write(message, out, header, |writer, _| Inflight::new(0, 0, 0, 0).encode(writer, form)),
+        Refusal::ErrorNumber => write(message, out, header, |writer, _| number.encode(writer, form)),
+        Refusal::ErrorWithoutDescriptor => write(message, out, header, |writer, _| {
+            let error = (number & Transfer::ERROR_MASK).max(1);
+            (error | Transfer::NO_DESCRIPTOR).encode(writer, form)
+        }),
+        Refusal::NoSession => write(message, out, header, |writer, _| {
+            (&CryptoSession::new(0, [0; 1056], CryptoSession::FAILED)).encode(writer, form)
+        }),
+    };
+    transmit.map(Answered::Send)
+}
+
+/// Refuses a message with another number of descriptors than its row says.
+pub(crate) fn check_handles<H>(
+    message: MessageName,
+    rule: HandleRule,
+    transmit: &Transmit<'_, H>,
+    form: Form,
+) -> Result<(), ApiMisuse> {
+    let payload = transmit.bytes.get(Header::SIZE..).unwrap_or_default();
+    let expected = rule.count(payload, form);
+    let found = transmit.handles.len();
+    if found < expected.least || found > expected.most {
+        return Err(ApiMisuse::HandleCount { message, expected, found });
+    }
+    Ok(())
+}

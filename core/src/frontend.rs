@@ -1,0 +1,373 @@
+//! The front-end's machine: what a VMM says to a back-end, and what it hears.
+
+use core::num::NonZeroU64;
+
+use crate::{
+    assembler::{Frame, Transmit},
+    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    memory_map::TableExtents,
+    rejection::{Rejection, Verdict},
+    rules::{Rules, Violation},
+    session::{Effect, Negotiated, Postcopy, RingChange, Session},
+    tolerance::{BrokenDependency, Tolerance},
+    wire::{
+        backend_request::{BackendCode, BackendReply, BackendRequest},
+        crypto::CryptoSession,
+        feature::{ProtocolFeatures, VirtioFeatures},
+        frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
+        header::Header,
+        migration::Transfer,
+        payload::{Form, Payload, PayloadKind, Role},
+        row::{Channel, Refusal, ReplyRule, Row},
+    },
+};
+
+/// Whether a request should be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// If the back-end can (`REPLY_ACK`), it tells whether it granted the request.
+    Acknowledged,
+    /// The request is sent and believed.
+    Unacknowledged,
+}
+
+/// What a front-end's machine is made for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct FrontendConfig {
+    /// Rings the device may have, at most the machine's `VRINGS`.
+    pub rings: u16,
+    /// What is let pass.
+    pub tolerance: Tolerance,
+}
+
+impl FrontendConfig {
+    /// For a device of so many rings.
+    #[must_use]
+    pub const fn new(rings: u16) -> Self {
+        let tolerance = Tolerance { broken_dependency: BrokenDependency::Refuse, ..Tolerance::new() };
+        Self { rings, tolerance }
+    }
+}
+
+/// The front-end's state: a plain value without buffers, descriptors or I/O.
+///
+/// It remembers up to `DEPTH` outstanding requests, `VRINGS` rings and `REGIONS` memory regions.
+///
+/// ```
+/// use vhost_core::{Delivery, Frontend, FrontendConfig, FrontendRequest, MAX_MESSAGE};
+///
+/// let mut frontend = Frontend::<1, 8, 4>::new(FrontendConfig::new(1));
+/// let mut out = [0; MAX_MESSAGE];
+/// let request = FrontendRequest::<std::os::fd::OwnedFd>::GetFeatures;
+/// let transmit = frontend.request(request, Delivery::Unacknowledged, &mut out)?;
+/// assert_eq!(transmit.bytes.len(), 12); // to the socket with it
+/// assert_eq!(frontend.outstanding(), 1); // then feed the reply to `handle_reply`
+/// # Ok::<(), vhost_core::ApiMisuse>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frontend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> {
+    config: FrontendConfig,
+    session: Session<VRINGS, REGIONS>,
+    asking: Asking<Effect, DEPTH>,
+    table: TableExtents,
+    answering: Option<Question<()>>,
+    failed: bool,
+    backend_channel_failed: bool,
+}
+
+impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRINGS, REGIONS, DEPTH> {
+    /// The machine of a connection on which nothing was said yet.
+    #[must_use]
+    pub fn new(config: FrontendConfig) -> Self {
+        Self {
+            config,
+            session: Session::new(Negotiated::default()),
+            asking: Asking::new(),
+            table: TableExtents::new(),
+            answering: None,
+            failed: false,
+            backend_channel_failed: false,
+        }
+    }
+
+    /// Takes the back-end's offer as known, as after a reconnection to a back-end that was asked
+    /// before, so that features can be acknowledged without asking again.
+    pub fn assume_offer(&mut self, features: VirtioFeatures, protocol: ProtocolFeatures) {
+        self.session.negotiated.offered = features;
+        self.session.negotiated.protocol_offered = protocol;
+    }
+
+    /// What both sides agreed on.
+    #[must_use]
+    pub fn session(&self) -> &Session<VRINGS, REGIONS> {
+        &self.session
+    }
+
+    /// How many requests wait for their answers.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.asking.outstanding().len()
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Makes a request. If it is to be answered, [`Self::outstanding`] grows by one.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
+    pub fn request<'o, H>(
+        &mut self,
+        request: FrontendRequest<'_, H>,
+        delivery: Delivery,
+        out: &'o mut [u8],
+    ) -> Result<Transmit<'o, H>, ApiMisuse> {
+        self.check_alive()?;
+        let code = request.code();
+        let message = code.message();
+        let negotiated = self.projected();
+        let violates = |violation| ApiMisuse::Violation { message, violation };
+        let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
+        negotiated.check(row.gate).map_err(violates)?;
+        let mut table = TableExtents::new();
+        let rules = self.rules(negotiated);
+        let effect = rules.effect(&request, &mut table).map_err(violates)?;
+        if effect == Effect::ReplaceMemory && self.has_table_outstanding() {
+            return Err(ApiMisuse::MemoryTableOutstanding);
+        }
+        let flagged = flag(row, code, delivery, &negotiated);
+        let due = Due::of(row, flagged, &negotiated, self.session.postcopy);
+        if due != Due::Nothing {
+            self.asking.check_room()?;
+        }
+        let form = self.form(Role::Request, negotiated.protocol);
+        let transmit = write(
+            message,
+            out,
+            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |writer, handles| request.put(writer, handles, form),
+        )?;
+        check_handles(message, row.handles, &transmit, form)?;
+        if due == Due::Nothing {
+            self.session.apply(effect, &mut table);
+        } else {
+            if effect == Effect::ReplaceMemory {
+                self.table = table;
+            }
+            self.asking.ask(Question { message, due, effect: Some(effect) });
+        }
+        Ok(transmit)
+    }
+
+    /// Tells the back-end that the addresses it answered during postcopy are registered: the third
+    /// part of that exchange. No answer comes.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`] if there was no such answer.
+    pub fn acknowledge_postcopy_memory<'o, H>(
+        &mut self,
+        code: FrontendCode,
+        out: &'o mut [u8],
+    ) -> Result<Transmit<'o, H>, ApiMisuse> {
+        self.check_alive()?;
+        let message = code.message();
+        if self.session.postcopy != Postcopy::Answered {
+            let violation = Violation::PostcopyOrder { state: self.session.postcopy };
+            return Err(ApiMisuse::Violation { message, violation });
+        }
+        let form = self.form(Role::Request, self.session.negotiated.protocol);
+        let header = |size| Header::request_of(message.id, false, size);
+        let transmit = write(message, out, header, |writer, _| 0_u64.encode(writer, form))?;
+        self.session.postcopy = Postcopy::Listening;
+        Ok(transmit)
+    }
+
+    /// Takes the answer to the oldest outstanding request.
+    ///
+    /// A refusal is not an error: it comes as [`FrontendReply::Refused`] and the session goes on.
+    ///
+    /// # Errors
+    /// The session is over after one, except for [`Fault::Caller`].
+    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
+        self.check_alive()?;
+        let result = self.reply(frame);
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Takes a request from the back-end's own channel. It must be answered with
+    /// [`Self::answer_backend`] before the next one is taken.
+    ///
+    /// # Errors
+    /// See [`Rejection`].
+    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<H>, Rejection> {
+        if let Some(question) = &self.answering {
+            return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
+        }
+        if self.backend_channel_failed {
+            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+        }
+        let flagged = Flagged::from_header(&frame.header);
+        let code = BackendCode(frame.header.request());
+        let message = code.message();
+        let result = self.backend_request(frame, code);
+        let negotiated = &self.session.negotiated;
+        let due = code.row().map_or_else(
+            || Due::of_unknown(flagged, negotiated),
+            |row| Due::of(row, flagged, negotiated, self.session.postcopy),
+        );
+        let effect = result.is_ok().then_some(());
+        match &result {
+            Err(rejection) if rejection.verdict() == Verdict::Close => self.backend_channel_failed = true,
+            _ => self.answering = Some(Question { message, due, effect }),
+        }
+        result
+    }
+
+    /// Answers the request that was taken from the back-end's channel.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`]; the machine is as before.
+    pub fn answer_backend<'o, H>(
+        &mut self,
+        reply: BackendReply<H>,
+        out: &'o mut [u8],
+    ) -> Result<Answered<'o, H>, ApiMisuse> {
+        let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
+        let form = self.form(Role::Reply, self.session.negotiated.protocol);
+        let answered = answer(question, reply, form, out)?;
+        self.answering = None;
+        self.backend_channel_failed |= matches!(answered, Answered::Close);
+        Ok(answered)
+    }
+
+    fn check_alive(&self) -> Result<(), ApiMisuse> {
+        if self.failed { Err(ApiMisuse::SessionFailed) } else { Ok(()) }
+    }
+
+    /// The features as they will be when everything outstanding is granted.
+    fn projected(&self) -> Negotiated {
+        let mut negotiated = self.session.negotiated;
+        for question in self.asking.outstanding() {
+            match question.effect {
+                Some(Effect::AcknowledgeFeatures(features)) => negotiated.acknowledged = features,
+                Some(Effect::AcknowledgeProtocol(features)) => negotiated.protocol = features,
+                _ => {}
+            }
+        }
+        negotiated
+    }
+
+    fn has_table_outstanding(&self) -> bool {
+        self.asking.outstanding().iter().any(|question| question.effect == Some(Effect::ReplaceMemory))
+    }
+
+    fn rules(&self, negotiated: Negotiated) -> Rules<'_, VRINGS, REGIONS> {
+        let rings = usize::from(self.config.rings).min(VRINGS);
+        Rules { session: &self.session, negotiated, rings, tolerance: &self.config.tolerance }
+    }
+
+    fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
+        Form { protocol, trailing: self.config.tolerance.trailing_bytes, role }
+    }
+
+    fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
+        let question = self.asking.answered(Channel::Frontend, &frame)?;
+        let reply = match question.due {
+            Due::Reply => self.reply_of_its_own(&question, frame)?,
+            _ => acknowledgement(question.message, frame)?.map_or(FrontendReply::Done, FrontendReply::Refused),
+        };
+        if let FrontendReply::Refused(_) = reply {
+            if question.effect == Some(Effect::ReplaceMemory) {
+                self.table.clear();
+            }
+        } else {
+            self.session.apply(question.effect.unwrap_or_default(), &mut self.table);
+        }
+        match reply {
+            FrontendReply::GetFeatures(features) => self.session.negotiated.offered = features,
+            FrontendReply::GetProtocolFeatures(features) => self.session.negotiated.protocol_offered = features,
+            _ => {}
+        }
+        Ok(reply)
+    }
+
+    fn reply_of_its_own<'b, H>(
+        &self,
+        question: &Question<Effect>,
+        frame: Frame<'b, H>,
+    ) -> Result<FrontendReply<'b, H>, Fault> {
+        let message = question.message;
+        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
+        if is_empty_refusal(row, &frame) {
+            return Ok(FrontendReply::Refused(NonZeroU64::MIN));
+        }
+        let form = self.form(Role::Reply, self.session.negotiated.protocol);
+        let reply = FrontendReply::decode(frame, form)?;
+        if let (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, change: RingChange::Started(_) })) =
+            (&reply, question.effect)
+            && state.index() != u32::from(index)
+        {
+            let (expected, found) = (u32::from(index), state.index());
+            return Err(PeerMisbehaved::WrongRing { message, expected, found }.into());
+        }
+        Ok(refusal(&reply).map_or(reply, FrontendReply::Refused))
+    }
+
+    fn backend_request<'b, H>(&self, frame: Frame<'b, H>, code: BackendCode) -> Result<BackendRequest<H>, Rejection> {
+        let message = code.message();
+        if frame.header.is_reply() {
+            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
+        }
+        let row = code.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
+        let negotiated = self.session.negotiated;
+        let violates = |violation| Rejection::refuse(PeerMisbehaved::Violation { message, violation });
+        negotiated.check(row.gate).map_err(violates)?;
+        let form = self.form(Role::Request, negotiated.protocol);
+        let request = BackendRequest::decode(frame, form).map_err(Rejection::refuse)?;
+        self.rules(negotiated).check_backend_request(&request).map_err(violates)?;
+        Ok(request)
+    }
+}
+
+/// Whether a request of this row carries the need-reply flag.
+fn flag(row: &Row, code: FrontendCode, delivery: Delivery, negotiated: &Negotiated) -> Flagged {
+    match row.reply {
+        // QEMU sets it on these whatever was negotiated, and some back-ends answer only then.
+        ReplyRule::AcknowledgedWhenFlagged => Flagged::Yes,
+        ReplyRule::Status if code != FrontendCode::CHECK_DEVICE_STATE => Flagged::Yes,
+        ReplyRule::Acknowledged | ReplyRule::LogFile | ReplyRule::Postcopy
+            if delivery == Delivery::Acknowledged
+                && negotiated.has_acknowledgements()
+                && code != FrontendCode::SET_PROTOCOL_FEATURES =>
+        {
+            Flagged::Yes
+        }
+        _ => Flagged::No,
+    }
+}
+
+/// Whether a reply of its own is missing what it is for.
+fn is_empty_refusal<H>(row: &Row, frame: &Frame<'_, H>) -> bool {
+    let nothing_expected = row.reply_payload == PayloadKind::Empty;
+    row.reply == ReplyRule::Own(Refusal::Empty)
+        && frame.handles.is_empty()
+        && (nothing_expected || frame.payload.is_empty())
+}
+
+/// The refusal that hides in a reply's content.
+fn refusal<H>(reply: &FrontendReply<'_, H>) -> Option<NonZeroU64> {
+    match reply {
+        FrontendReply::GetConfig(config) if config.data.is_empty() => Some(NonZeroU64::MIN),
+        FrontendReply::SetDeviceStateFd(number, _) => NonZeroU64::new(number & Transfer::ERROR_MASK),
+        FrontendReply::CreateCryptoSession(session) if session.session_id() > CryptoSession::FAILED >> 1 => {
+            NonZeroU64::new(session.session_id())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,367 @@
+//! The rules of a session: which request is allowed when, and what it does.
+//!
+//! Both machines ask here, so that what the front-end sends is what the back-end accepts. It does
+//! not know for which side it works.
+
+use core::fmt;
+
+use crate::{
+    memory_map::{MemoryFault, RegionExtent, TableExtents},
+    session::{Effect, Negotiated, Postcopy, RingChange, Session},
+    tolerance::{BrokenDependency, Tolerance, UnofferedFeatures},
+    vring::Power,
+    wire::{
+        backend_request::BackendRequest,
+        feature::{ProtocolFeatures, VirtioFeatures},
+        frontend_request::FrontendRequest,
+        inflight::Inflight,
+        log::LogBase,
+        row::Gate,
+        vring::{VringAddr, VringDescriptor, VringState},
+    },
+};
+
+/// A rule that a well-formed request breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Violation {
+    /// What the request needs was not negotiated.
+    NotNegotiated {
+        /// What it needs.
+        gate: Gate,
+    },
+    /// Features were acknowledged that were not offered.
+    FeaturesNotOffered {
+        /// Those.
+        excess: VirtioFeatures,
+    },
+    /// Features changed while a ring runs (only `LOG_ALL` may).
+    FeaturesWhileRunning {
+        /// What changed.
+        changed: VirtioFeatures,
+    },
+    /// Protocol features were acknowledged that were not offered.
+    ProtocolFeaturesNotOffered {
+        /// Those.
+        excess: ProtocolFeatures,
+    },
+    /// A protocol feature was acknowledged without another one that it needs.
+    ProtocolFeatureNeeds {
+        /// The feature.
+        feature: ProtocolFeatures,
+        /// What it misses.
+        missing: ProtocolFeatures,
+    },
+    /// There is no such ring.
+    RingIndex {
+        /// The index that came.
+        found: u64,
+        /// How many rings there are.
+        rings: usize,
+    },
+    /// A ring cannot have this size.
+    RingSize {
+        /// The ring.
+        ring: u8,
+        /// The size that came; split rings have a power of two, all rings 1 to 32768.
+        found: u32,
+    },
+    /// A ring's part cannot lie there: misaligned, or wrapping around.
+    RingAddress {
+        /// The ring.
+        ring: u8,
+        /// Which part of it.
+        part: &'static str,
+        /// The address that came.
+        found: u64,
+        /// Its alignment in bytes.
+        alignment: u64,
+    },
+    /// The request is not allowed while the ring runs.
+    RingRunning {
+        /// The ring.
+        ring: u8,
+    },
+    /// A number that can only be 0 or 1 was something else.
+    NotZeroOrOne {
+        /// The ring.
+        ring: u8,
+        /// The number that came.
+        found: u32,
+    },
+    /// The memory cannot be like that.
+    Memory(MemoryFault),
+    /// A file's extent wraps around.
+    ExtentWraps {
+        /// Bytes.
+        size: u64,
+        /// Offset in bytes.
+        offset: u64,
+    },
+    /// The inflight record covers more rings than there are.
+    InflightQueues {
+        /// Rings covered.
+        found: u16,
+        /// How many rings there are.
+        rings: usize,
+    },
+    /// The device status has eight bits.
+    Status {
+        /// The status that came.
+        found: u64,
+    },
+    /// The back-end has no channel for requests yet.
+    NoBackendChannel,
+    /// Postcopy requests came out of order.
+    PostcopyOrder {
+        /// How far postcopy is.
+        state: Postcopy,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotNegotiated { gate } => write!(f, "it needs {gate}, which was not negotiated"),
+            Self::FeaturesNotOffered { excess } => write!(f, "features {:#x} were not offered", excess.bits()),
+            Self::FeaturesWhileRunning { changed } => {
+                write!(f, "features {:#x} changed while a ring runs", changed.bits())
+            }
+            Self::ProtocolFeaturesNotOffered { excess } => write!(f, "protocol features {excess:?} were not offered"),
+            Self::ProtocolFeatureNeeds { feature, missing } => {
+                write!(f, "protocol feature {feature:?} needs {missing:?}")
+            }
+            Self::RingIndex { found, rings } => write!(f, "expected a ring below {rings}, found {found}"),
+            Self::RingSize { ring, found } => {
+                write!(f, "ring {ring}: expected a size of 1 to 32768, a power of two if split, found {found}")
+            }
+            Self::RingAddress { ring, part, found, alignment } => write!(
+                f,
+                "ring {ring}: expected the {part} at a multiple of {alignment} and not wrapping around, found {found:#x}"
+            ),
+            Self::RingRunning { ring } => write!(f, "ring {ring} runs"),
+            Self::NotZeroOrOne { ring, found } => write!(f, "ring {ring}: expected 0 or 1, found {found}"),
+            Self::Memory(fault) => fault.fmt(f),
+            Self::ExtentWraps { size, offset } => write!(f, "{size:#x} bytes at offset {offset:#x} wrap around"),
+            Self::InflightQueues { found, rings } => {
+                write!(f, "expected an inflight record of at most {rings} rings, found {found}")
+            }
+            Self::Status { found } => write!(f, "expected a device status of eight bits, found {found:#x}"),
+            Self::NoBackendChannel => f.write_str("there is no channel for requests of the back-end yet"),
+            Self::PostcopyOrder { state } => write!(f, "postcopy migration is at {state:?}"),
+        }
+    }
+}
+
+impl From<MemoryFault> for Violation {
+    fn from(fault: MemoryFault) -> Self {
+        Self::Memory(fault)
+    }
+}
+
+/// The rules as one machine applies them.
+#[derive(Debug)]
+pub(crate) struct Rules<'s, const VRINGS: usize, const REGIONS: usize> {
+    pub(crate) session: &'s Session<VRINGS, REGIONS>,
+    /// The features, with those changes that are outstanding.
+    pub(crate) negotiated: Negotiated,
+    /// How many of the machine's rings the device has.
+    pub(crate) rings: usize,
+    pub(crate) tolerance: &'s Tolerance,
+}
+
+impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
+    /// What a request does, or which rule it breaks. Regions of a table go into `table`.
+    pub(crate) fn effect<H>(
+        &self,
+        request: &FrontendRequest<'_, H>,
+        table: &mut TableExtents,
+    ) -> Result<Effect, Violation> {
+        use FrontendRequest as Request;
+        match request {
+            Request::SetFeatures(features) => self.features(*features),
+            Request::ResetOwner => Ok(Effect::DisableAll),
+            Request::SetMemTable(regions, _) => {
+                *table = self.session.memory.check_table(regions.iter())?;
+                Ok(Effect::ReplaceMemory)
+            }
+            Request::AddMemReg(region, _) => {
+                self.session.memory.check_add(region)?;
+                Ok(Effect::AddRegion(RegionExtent::from(region)))
+            }
+            Request::RemMemReg(region) => {
+                self.session.memory.check_remove(region)?;
+                Ok(Effect::RemoveRegion(RegionExtent::from(region)))
+            }
+            Request::SetLogBase(LogBase::Shared(log), _) => {
+                extent(log.size(), log.offset())?;
+                Ok(Effect::Log(Some(*log)))
+            }
+            Request::SetLogBase(..) => Ok(Effect::Log(None)),
+            Request::SetVringNum(state) => self.ring_size(state),
+            Request::SetVringAddr(address) => self.ring_addresses(address),
+            Request::SetVringBase(state) => {
+                self.stopped_ring(state)?;
+                Ok(Effect::None)
+            }
+            Request::GetVringBase(state) => self.change(state, RingChange::Started(Power::Off)),
+            Request::VringKick(state) => self.change(state, RingChange::Started(Power::On)),
+            Request::SetVringKick(target, _) => {
+                let index = self.described_ring(target)?;
+                Ok(Effect::Ring { index, change: RingChange::Started(Power::On) })
+            }
+            Request::SetVringCall(target, _) | Request::SetVringErr(target, _) => {
+                self.described_ring(target)?;
+                Ok(Effect::None)
+            }
+            Request::SetVringEnable(state) => {
+                let power = self.zero_or_one(state)?;
+                self.change(state, RingChange::Enabled(power))
+            }
+            Request::SetVringEndian(state) => {
+                self.zero_or_one(state)?;
+                Ok(Effect::None)
+            }
+            Request::GetProtocolFeatures => Ok(Effect::OpenProtocol),
+            Request::SetProtocolFeatures(features) => self.protocol_features(*features),
+            Request::SetBackendReqFd(_) => Ok(Effect::OpenBackendChannel),
+            Request::PostcopyAdvise => Ok(Effect::Postcopy(Postcopy::Advised)),
+            Request::PostcopyListen => match self.session.postcopy {
+                Postcopy::Advised => Ok(Effect::Postcopy(Postcopy::Listening)),
+                state => Err(Violation::PostcopyOrder { state }),
+            },
+            Request::PostcopyEnd => Ok(Effect::Postcopy(Postcopy::Off)),
+            Request::GetInflightFd(inflight) | Request::SetInflightFd(inflight, _) => self.inflight(inflight),
+            Request::ResetDevice => Ok(Effect::Reset),
+            Request::SetStatus(status) => match u8::try_from(*status) {
+                Ok(status) => Ok(Effect::Status(status)),
+                Err(_) => Err(Violation::Status { found: *status }),
+            },
+            _ => Ok(Effect::None),
+        }
+    }
+
+    /// Which rule a request of the back-end breaks, if any.
+    pub(crate) fn check_backend_request<H>(&self, request: &BackendRequest<H>) -> Result<(), Violation> {
+        match request {
+            BackendRequest::VringCall(state) | BackendRequest::VringErr(state) => {
+                self.ring(u64::from(state.index())).map(drop)
+            }
+            BackendRequest::VringHostNotifierMsg(area, _) => self.described_ring(&area.target()).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn features(&self, features: VirtioFeatures) -> Result<Effect, Violation> {
+        let excess = features.difference(self.negotiated.offered | self.tolerance.always_accepted);
+        if !excess.is_empty() && self.tolerance.unoffered_features == UnofferedFeatures::Refuse {
+            return Err(Violation::FeaturesNotOffered { excess });
+        }
+        let features = features.intersection(self.negotiated.offered);
+        let changed = features.symmetric_difference(self.negotiated.acknowledged).difference(VirtioFeatures::LOG_ALL);
+        if self.session.is_running() && !changed.is_empty() {
+            return Err(Violation::FeaturesWhileRunning { changed });
+        }
+        Ok(Effect::AcknowledgeFeatures(features))
+    }
+
+    fn protocol_features(&self, features: ProtocolFeatures) -> Result<Effect, Violation> {
+        let excess = features.difference(self.negotiated.protocol_offered);
+        if !excess.is_empty() {
+            return Err(Violation::ProtocolFeaturesNotOffered { excess });
+        }
+        match features.broken_dependency() {
+            Some((feature, missing))
+                if feature == ProtocolFeatures::INBAND_NOTIFICATIONS
+                    || self.tolerance.broken_dependency == BrokenDependency::Refuse =>
+            {
+                Err(Violation::ProtocolFeatureNeeds { feature, missing })
+            }
+            _ => Ok(Effect::AcknowledgeProtocol(features)),
+        }
+    }
+
+    /// The ring of this index, or the violation that there is none.
+    fn ring(&self, index: u64) -> Result<u8, Violation> {
+        let missing = Violation::RingIndex { found: index, rings: self.rings };
+        match u8::try_from(index) {
+            Ok(ring) if usize::from(ring) < self.rings => Ok(ring),
+            _ => Err(missing),
+        }
+    }
+
+    fn described_ring(&self, target: &VringDescriptor) -> Result<u8, Violation> {
+        self.ring(target.index())
+    }
+
+    fn change(&self, state: &VringState, change: RingChange) -> Result<Effect, Violation> {
+        let index = self.ring(u64::from(state.index()))?;
+        Ok(Effect::Ring { index, change })
+    }
+
+    fn stopped_ring(&self, state: &VringState) -> Result<u8, Violation> {
+        let ring = self.ring(u64::from(state.index()))?;
+        match self.session.ring(usize::from(ring)) {
+            // Not merely started: libkrun sets a ring up again after disabling it.
+            Some(vring) if vring.is_running() => Err(Violation::RingRunning { ring }),
+            _ => Ok(ring),
+        }
+    }
+
+    fn ring_size(&self, state: &VringState) -> Result<Effect, Violation> {
+        let ring = self.stopped_ring(state)?;
+        let packed = self.negotiated.acknowledged.contains(VirtioFeatures::RING_PACKED);
+        match u16::try_from(state.num()) {
+            Ok(size @ 1..=32768) if packed || size.is_power_of_two() => {
+                Ok(Effect::Ring { index: ring, change: RingChange::Size(size) })
+            }
+            _ => Err(Violation::RingSize { ring, found: state.num() }),
+        }
+    }
+
+    /// Checks alignment and wrapping (virtio, sections "Split Virtqueues" and "Packed
+    /// Virtqueues"). Whether memory is there is known only when the ring starts, because memory
+    /// may come later.
+    fn ring_addresses(&self, address: &VringAddr) -> Result<Effect, Violation> {
+        let ring = self.ring(u64::from(address.index()))?;
+        let size = self.session.ring(usize::from(ring)).and_then(|vring| vring.size()).map_or(1, u64::from);
+        let bytes = |each: u64, fixed: u64| size.saturating_mul(each).saturating_add(fixed);
+        let packed = self.negotiated.acknowledged.contains(VirtioFeatures::RING_PACKED);
+        let parts = if packed {
+            [("descriptor ring", 16, bytes(16, 0)), ("driver area", 4, 4), ("device area", 4, 4)]
+        } else {
+            [("descriptor table", 16, bytes(16, 0)), ("available ring", 2, bytes(2, 6)), ("used ring", 4, bytes(8, 6))]
+        };
+        let addresses = [address.descriptor().0, address.available().0, address.used().0];
+        for ((part, alignment, length), found) in parts.into_iter().zip(addresses) {
+            if found.checked_rem(alignment) != Some(0) || found.checked_add(length).is_none() {
+                return Err(Violation::RingAddress { ring, part, found, alignment });
+            }
+        }
+        Ok(Effect::Ring { index: ring, change: RingChange::Addresses })
+    }
+
+    fn zero_or_one(&self, state: &VringState) -> Result<Power, Violation> {
+        let ring = self.ring(u64::from(state.index()))?;
+        match state.num() {
+            0 => Ok(Power::Off),
+            1 => Ok(Power::On),
+            found => Err(Violation::NotZeroOrOne { ring, found }),
+        }
+    }
+
+    fn inflight(&self, inflight: &Inflight) -> Result<Effect, Violation> {
+        extent(inflight.mmap_size(), inflight.mmap_offset())?;
+        if usize::from(inflight.num_queues()) > self.rings {
+            return Err(Violation::InflightQueues { found: inflight.num_queues(), rings: self.rings });
+        }
+        Ok(Effect::None)
+    }
+}
+
+fn extent(size: u64, offset: u64) -> Result<(), Violation> {
+    match offset.checked_add(size) {
+        Some(_) => Ok(()),
+        None => Err(Violation::ExtentWraps { size, offset }),
+    }
+}

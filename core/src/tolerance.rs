@@ -1,0 +1,116 @@
+//! Where peers differ: what is let pass and what is refused.
+
+use crate::wire::{feature::VirtioFeatures, payload::TrailingBytes};
+
+/// How a machine treats what real peers do although the specification does not foresee it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tolerance {
+    /// Bytes after a payload of fixed size. Default: refused.
+    pub trailing_bytes: TrailingBytes,
+    /// Descriptors that come with a message that has none. Default: refused.
+    pub extra_handles: ExtraHandles,
+    /// Virtio features acknowledged but not offered. Default: refused.
+    pub unoffered_features: UnofferedFeatures,
+    /// Features that may be acknowledged without being offered, whatever
+    /// [`Self::unoffered_features`] says. Default: `RING_RESET`, which QEMU's vhost-user-gpu
+    /// passes through. They are masked out.
+    pub always_accepted: VirtioFeatures,
+    /// Protocol features without those they need. `INBAND_NOTIFICATIONS` without its needs is
+    /// always refused. Default: the front-end refuses to send them, the back-end accepts them.
+    pub broken_dependency: BrokenDependency,
+    /// A refusal that cannot be told because no acknowledgement was asked for. Default: the
+    /// session goes on, unless memory was to change.
+    pub silent_refusal: SilentRefusal,
+    /// A request that nobody knows, without a way to tell so. Default: the session ends, because
+    /// the peer may wait for a reply for ever.
+    pub unknown_request: UnknownRequest,
+    /// The answer to `SET_LOG_BASE`. Default: what was sent, 16 bytes, which every front-end takes.
+    pub log_reply: LogReply,
+}
+
+impl Tolerance {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            trailing_bytes: TrailingBytes::Refuse,
+            extra_handles: ExtraHandles::Refuse,
+            unoffered_features: UnofferedFeatures::Refuse,
+            always_accepted: VirtioFeatures::RING_RESET,
+            broken_dependency: BrokenDependency::Accept,
+            silent_refusal: SilentRefusal::CloseIfMemory,
+            unknown_request: UnknownRequest::Close,
+            log_reply: LogReply::Echo,
+        }
+    }
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// See [`Tolerance::extra_handles`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ExtraHandles {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// They are closed and the request goes on.
+    Close,
+}
+
+/// See [`Tolerance::unoffered_features`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum UnofferedFeatures {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// They are masked out.
+    Mask,
+}
+
+/// See [`Tolerance::broken_dependency`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BrokenDependency {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// The features are taken; what they gate needs the others anyway.
+    Accept,
+}
+
+/// See [`Tolerance::silent_refusal`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SilentRefusal {
+    /// The session goes on, unless the two sides would now disagree about memory.
+    #[default]
+    CloseIfMemory,
+    /// The session always ends.
+    Close,
+    /// The session always goes on.
+    Continue,
+}
+
+/// See [`Tolerance::unknown_request`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum UnknownRequest {
+    /// The session ends.
+    #[default]
+    Close,
+    /// The session goes on.
+    Ignore,
+}
+
+/// See [`Tolerance::log_reply`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LogReply {
+    /// The 16 bytes that were sent (rust-vmm insists on them).
+    #[default]
+    Echo,
+    /// A zero of 8 bytes, as libvhost-user's size.
+    Zero,
+    /// Nothing, as DPDK.
+    Empty,
+}

@@ -1,0 +1,69 @@
+//! Bytes: the table of back-end requests and of their replies.
+//!
+//! This is the only list of them. Source: vhost-user, section "Back-end message types".
+
+use core::num::NonZeroU64;
+
+use crate::{
+    assembler::{Frame, Handles, Transmit},
+    channel::{check_handles, write, write_acknowledgement},
+    error::{ApiMisuse, DecodeError},
+};
+
+use super::{
+    feature::{ProtocolFeatures, VirtioFeatures},
+    header::Header,
+    iotlb::Iotlb,
+    payload::{BufferTooSmall, Form, PayloadKind, Writer},
+    row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
+    shared::{SharedMemoryMap, Uuid},
+    table::{Source, handle_rule, payload_kind, put, replies, requests, take},
+    vring::{VringArea, VringState},
+};
+
+/// The channel itself.
+const CHANNEL: ProtocolFeatures = ProtocolFeatures::BACKEND_REQ;
+/// The channel with descriptors.
+const WITH_DESCRIPTORS: ProtocolFeatures = CHANNEL.union(ProtocolFeatures::BACKEND_SEND_FD);
+
+requests! {
+    channel Backend;
+    /// The id of a back-end request; open, so that unknown ids survive.
+    code BackendCode;
+    /// A request of the back-end, with what it carries. `H` is a descriptor, or whatever stands
+    /// for one.
+    request BackendRequest<H>;
+    /// What answers a back-end request.
+    reply BackendReply<H>;
+
+    /// Reports an IOTLB miss or a refused access.
+    1 IOTLB_MSG (Gate::protocol(CHANNEL).and_virtio(VirtioFeatures::ACCESS_PLATFORM)) None
+        IotlbMsg[payload: Iotlb] => Acknowledged;
+    /// The configuration space changed.
+    2 CONFIG_CHANGE_MSG (Gate::protocol(CHANNEL.union(ProtocolFeatures::CONFIG))) None ConfigChangeMsg
+        => Acknowledged;
+    /// Offers a ring's doorbell, or takes it away.
+    3 VRING_HOST_NOTIFIER_MSG (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::HOST_NOTIFIER))) UnlessBit8
+        VringHostNotifierMsg[payload: VringArea, optional: Option<H>] => Acknowledged;
+    /// Interrupts in band: buffers of a ring were used.
+    4 VRING_CALL (Gate::protocol(CHANNEL.union(ProtocolFeatures::INBAND_NOTIFICATIONS))) None
+        VringCall[payload: VringState] => Acknowledged;
+    /// Reports a ring's error in band.
+    5 VRING_ERR (Gate::protocol(CHANNEL.union(ProtocolFeatures::INBAND_NOTIFICATIONS))) None
+        VringErr[payload: VringState] => Acknowledged;
+    /// Offers an object to other devices.
+    6 SHARED_OBJECT_ADD (Gate::protocol(CHANNEL.union(ProtocolFeatures::SHARED_OBJECT))) None
+        SharedObjectAdd[payload: Uuid] => Acknowledged;
+    /// Takes an object back.
+    7 SHARED_OBJECT_REMOVE (Gate::protocol(CHANNEL.union(ProtocolFeatures::SHARED_OBJECT))) None
+        SharedObjectRemove[payload: Uuid] => Acknowledged;
+    /// Asks for an object of another device.
+    8 SHARED_OBJECT_LOOKUP (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::SHARED_OBJECT))) None
+        SharedObjectLookup[payload: Uuid] => Own(ErrorNumber): Optional [payload: u64, optional: Option<H>];
+    /// Maps a part of a file into a shared memory region.
+    9 SHMEM_MAP (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::SHMEM))) One
+        ShmemMap[payload: SharedMemoryMap, handle: H] => Acknowledged;
+    /// Unmaps a part of a shared memory region.
+    10 SHMEM_UNMAP (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::SHMEM))) None
+        ShmemUnmap[payload: SharedMemoryMap] => Acknowledged;
+}

@@ -1,0 +1,72 @@
+//! Bytes: the twelve bytes in front of every message.
+
+use zerocopy::IntoBytes;
+
+use super::scalar::layout;
+
+layout! {
+    /// The header of a message: which request, flags, and how many payload bytes follow.
+    ///
+    /// Source: vhost-user, section "Header".
+    pub struct Header (12 bytes) {
+        /// The request's id. The two directions have separate id spaces.
+        field request: u32,
+        /// Version and flag bits, see [`Header::version`], [`Header::is_reply`] and
+        /// [`Header::needs_reply`]. Other bits are reserved and ignored.
+        field flags: u32,
+        /// Payload bytes after the header.
+        field size: u32,
+    }
+}
+
+/// The only protocol version there is (flag bits 0 and 1).
+pub const VERSION: u32 = 1;
+/// Flag bit 2: this message answers the other side's request of the same id.
+pub const REPLY: u32 = 1 << 2;
+/// Flag bit 3: the sender wants an acknowledgement; valid with `REPLY_ACK` negotiated.
+pub const NEED_REPLY: u32 = 1 << 3;
+
+impl Header {
+    /// The header of a request.
+    #[must_use]
+    pub fn request_of(request: u32, need_reply: bool, size: u32) -> Self {
+        let flags = if need_reply { VERSION | NEED_REPLY } else { VERSION };
+        Self::new(request, flags, size)
+    }
+
+    /// The header of a reply: exactly version and reply bit, because QEMU and DPDK refuse any
+    /// other flag in a reply.
+    #[must_use]
+    pub fn reply_to(request: u32, size: u32) -> Self {
+        Self::new(request, VERSION | REPLY, size)
+    }
+
+    /// The protocol version, 0 to 3; only [`VERSION`] exists.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.flags() & 3
+    }
+
+    /// Whether this is a reply.
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        self.flags() & REPLY != 0
+    }
+
+    /// Whether the sender asks for an acknowledgement.
+    #[must_use]
+    pub fn needs_reply(&self) -> bool {
+        self.flags() & NEED_REPLY != 0
+    }
+
+    /// The header as it goes over the wire.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        zerocopy::transmute!(*self)
+    }
+
+    pub(crate) fn write_to(&self, out: &mut [u8]) {
+        // The caller hands exactly the header's bytes; a shorter slice is left alone.
+        let _ = self.as_bytes().iter().zip(out).map(|(from, to)| *to = *from).count();
+    }
+}

@@ -1,0 +1,283 @@
+//! Bytes: memory regions, one or a table of them, with and without the Xen fields.
+
+use core::fmt;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::address::{GuestAddress, UserAddress};
+
+use super::{
+    feature::ProtocolFeatures,
+    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, TrailingBytes, Writer},
+    scalar::layout,
+};
+
+/// The most regions one memory table carries, and so the most descriptors of any message.
+pub const MAX_TABLE_REGIONS: usize = 8;
+
+pub(crate) const TABLE_SIZE: SizeRule =
+    SizeRule::Between(TableHeader::SIZE, TableHeader::SIZE + MAX_TABLE_REGIONS * XenRegionLayout::SIZE);
+pub(crate) const SINGLE_SIZE: SizeRule =
+    SizeRule::Either(SinglePadding::SIZE + RegionLayout::SIZE, SinglePadding::SIZE + XenRegionLayout::SIZE);
+
+layout! {
+    /// What stands in front of the regions of a table.
+    pub struct TableHeader (8 bytes) {
+        /// How many regions follow, at most [`MAX_TABLE_REGIONS`].
+        field count: u32,
+        padding reserved: 4,
+    }
+}
+
+layout! {
+    /// What stands in front of a single region.
+    pub struct SinglePadding (8 bytes) {
+        padding reserved: 8,
+    }
+}
+
+layout! {
+    /// A memory region as it lies on the wire.
+    pub struct RegionLayout (32 bytes) {
+        /// First guest physical address.
+        field guest_address: GuestAddress,
+        /// Bytes.
+        field size: u64,
+        /// First address in the front-end's address space.
+        field user_address: UserAddress,
+        /// Offset of the region's first byte in its file.
+        field mmap_offset: u64,
+    }
+}
+
+layout! {
+    /// A memory region as it lies on the wire with `XEN_MMAP`.
+    pub struct XenRegionLayout (40 bytes) {
+        /// First guest physical address.
+        field guest_address: GuestAddress,
+        /// Bytes.
+        field size: u64,
+        /// First address in the front-end's address space.
+        field user_address: UserAddress,
+        /// Offset of the region's first byte in its file.
+        field mmap_offset: u64,
+        /// See [`Xen`].
+        field xen_flags: u32,
+        /// The domain the memory belongs to.
+        field domain_id: u32,
+    }
+}
+
+/// The Xen fields of a memory region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Xen {
+    /// See [`Xen::FOREIGN`] and the constants beside it.
+    pub flags: u32,
+    /// The domain the memory belongs to.
+    pub domain_id: u32,
+}
+
+impl Xen {
+    /// Flag bit 0: foreign mapping.
+    pub const FOREIGN: u32 = 1;
+    /// Flag bit 1: grant mapping.
+    pub const GRANT: u32 = 1 << 1;
+    /// Flag bit 8: nothing is mapped in advance.
+    pub const NO_ADVANCE_MAP: u32 = 1 << 8;
+}
+
+/// A part of the guest's memory and where both sides find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MemoryRegion {
+    /// First guest physical address.
+    pub guest_address: GuestAddress,
+    /// Bytes.
+    pub size: u64,
+    /// First address in the front-end's address space.
+    pub user_address: UserAddress,
+    /// Offset of the region's first byte in its file; means nothing when a region is removed.
+    pub mmap_offset: u64,
+    /// With `XEN_MMAP` only. A region without is sent with zeros when the session has it.
+    pub xen: Option<Xen>,
+}
+
+impl From<&RegionLayout> for MemoryRegion {
+    fn from(wire: &RegionLayout) -> Self {
+        Self {
+            guest_address: wire.guest_address(),
+            size: wire.size(),
+            user_address: wire.user_address(),
+            mmap_offset: wire.mmap_offset(),
+            xen: None,
+        }
+    }
+}
+
+impl From<&XenRegionLayout> for MemoryRegion {
+    fn from(wire: &XenRegionLayout) -> Self {
+        Self {
+            guest_address: wire.guest_address(),
+            size: wire.size(),
+            user_address: wire.user_address(),
+            mmap_offset: wire.mmap_offset(),
+            xen: Some(Xen { flags: wire.xen_flags(), domain_id: wire.domain_id() }),
+        }
+    }
+}
+
+impl MemoryRegion {
+    fn write(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+        let plain = RegionLayout::new(self.guest_address, self.size, self.user_address, self.mmap_offset);
+        if !has_xen(form) {
+            return out.put(plain.as_bytes());
+        }
+        let xen = self.xen.unwrap_or(Xen { flags: 0, domain_id: 0 });
+        let whole = XenRegionLayout::new(
+            self.guest_address,
+            self.size,
+            self.user_address,
+            self.mmap_offset,
+            xen.flags,
+            xen.domain_id,
+        );
+        out.put(whole.as_bytes())
+    }
+}
+
+fn has_xen(form: Form) -> bool {
+    form.protocol.contains(ProtocolFeatures::XEN_MMAP)
+}
+
+impl<'b> Payload<'b> for MemoryRegion {
+    const KIND: PayloadKind = PayloadKind::SingleRegion;
+
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+        fn read<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned>(
+            bytes: &[u8],
+            form: Form,
+        ) -> Result<&T, PayloadFault> {
+            let expected = SizeRule::Exactly(SinglePadding::SIZE.saturating_add(size_of::<T>()));
+            let wrong_size = PayloadFault::Size { expected, found: bytes.len() };
+            let (_, rest) = SinglePadding::ref_from_prefix(bytes).map_err(|_| wrong_size)?;
+            match T::ref_from_prefix(rest) {
+                Ok((region, [])) => Ok(region),
+                Ok((region, _)) if form.trailing == TrailingBytes::Ignore => Ok(region),
+                _ => Err(wrong_size),
+            }
+        }
+        if has_xen(form) {
+            read::<XenRegionLayout>(bytes, form).map(Self::from)
+        } else {
+            read::<RegionLayout>(bytes, form).map(Self::from)
+        }
+    }
+
+    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+        out.put(SinglePadding::new().as_bytes())?;
+        self.write(out, form)
+    }
+}
+
+/// The regions of a memory table: read in place, or given by the caller.
+#[derive(Clone, Copy)]
+pub struct MemoryTable<'b>(Regions<'b>);
+
+#[derive(Clone, Copy)]
+enum Regions<'b> {
+    Received(&'b [RegionLayout]),
+    ReceivedXen(&'b [XenRegionLayout]),
+    Given(&'b [MemoryRegion]),
+}
+
+impl<'b> MemoryTable<'b> {
+    /// A table of these regions.
+    #[must_use]
+    pub fn new(regions: &'b [MemoryRegion]) -> Self {
+        Self(Regions::Given(regions))
+    }
+
+    /// How many regions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Regions::Received(regions) => regions.len(),
+            Regions::ReceivedXen(regions) => regions.len(),
+            Regions::Given(regions) => regions.len(),
+        }
+    }
+
+    /// Whether there is no region.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The regions in order.
+    pub fn iter(&self) -> impl Iterator<Item = MemoryRegion> + 'b {
+        let (plain, xen, given): (&[_], &[_], &[_]) = match self.0 {
+            Regions::Received(regions) => (regions, &[], &[]),
+            Regions::ReceivedXen(regions) => (&[], regions, &[]),
+            Regions::Given(regions) => (&[], &[], regions),
+        };
+        let received = plain.iter().map(MemoryRegion::from).chain(xen.iter().map(MemoryRegion::from));
+        received.chain(given.iter().copied())
+    }
+}
+
+impl PartialEq for MemoryTable<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for MemoryTable<'_> {}
+
+impl fmt::Debug for MemoryTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'b> Payload<'b> for MemoryTable<'b> {
+    const KIND: PayloadKind = PayloadKind::MemoryTable;
+
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+        let (header, rest) = TableHeader::ref_from_prefix(bytes)
+            .map_err(|_| PayloadFault::Size { expected: TABLE_SIZE, found: bytes.len() })?;
+        let count = usize::try_from(header.count()).ok().filter(|count| *count <= MAX_TABLE_REGIONS);
+        let count = count.ok_or(PayloadFault::Field {
+            name: "count",
+            expected: "at most 8 regions",
+            found: u64::from(header.count()),
+        })?;
+        if has_xen(form) {
+            regions(rest, count, form).map(|regions| Self(Regions::ReceivedXen(regions)))
+        } else {
+            regions(rest, count, form).map(|regions| Self(Regions::Received(regions)))
+        }
+    }
+
+    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+        let count = u32::try_from(self.len()).map_err(|_| BufferTooSmall)?;
+        out.put(TableHeader::new(count).as_bytes())?;
+        self.iter().try_for_each(|region| region.write(out, form))
+    }
+}
+
+/// `count` regions; old front-ends send all eight slots of the table whatever the count.
+fn regions<T>(rest: &[u8], count: usize, form: Form) -> Result<&[T], PayloadFault>
+where
+    T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
+{
+    let wrong_size = |slots: usize| PayloadFault::Size {
+        expected: SizeRule::Exactly(TableHeader::SIZE.saturating_add(slots.saturating_mul(size_of::<T>()))),
+        found: TableHeader::SIZE.saturating_add(rest.len()),
+    };
+    let (regions, trailing) = <[T]>::ref_from_prefix_with_elems(rest, count).map_err(|_| wrong_size(count))?;
+    let all_slots = rest.len() == MAX_TABLE_REGIONS.saturating_mul(size_of::<T>());
+    if trailing.is_empty() || all_slots || form.trailing == TrailingBytes::Ignore {
+        Ok(regions)
+    } else {
+        Err(wrong_size(count))
+    }
+}

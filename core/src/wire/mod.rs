@@ -1,0 +1,22 @@
+//! Bytes: the header, the two tables of requests, feature bits, and the layout of every payload.
+//!
+//! Nothing here knows what was negotiated; it only reads and writes.
+
+pub(crate) mod scalar;
+
+pub mod backend_request;
+pub mod config;
+pub mod crypto;
+pub mod feature;
+pub mod frontend_request;
+pub mod header;
+pub mod inflight;
+pub mod iotlb;
+pub mod log;
+pub mod memory;
+pub mod migration;
+pub mod payload;
+pub mod row;
+pub mod shared;
+mod table;
+pub mod vring;

@@ -1,0 +1,295 @@
+//! Bytes: the kinds of payload, their sizes, and how each is read and written.
+
+use core::fmt;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{
+    config,
+    crypto::CryptoSession,
+    feature::{ProtocolFeatures, VirtioFeatures},
+    inflight,
+    iotlb::Iotlb,
+    log::Log,
+    memory,
+    migration::Transfer,
+    scalar::Scalar,
+    shared::{self, SharedMemoryMap, Uuid},
+    vring::{VringAddr, VringArea, VringDescriptor, VringState},
+};
+
+/// How the bytes after a header are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PayloadKind {
+    /// Nothing.
+    Empty,
+    /// One number of 64 bits.
+    U64,
+    /// A ring's index and whether a descriptor comes with the message.
+    VringDescriptor,
+    /// A ring's index and a number.
+    VringState,
+    /// A ring's addresses.
+    VringAddr,
+    /// A window for a ring's doorbell.
+    VringArea,
+    /// Several memory regions.
+    MemoryTable,
+    /// One memory region.
+    SingleRegion,
+    /// The dirty log's place: file extent or address.
+    LogBase,
+    /// An IOTLB message.
+    Iotlb,
+    /// A part of the configuration space.
+    Config,
+    /// The inflight record's place.
+    Inflight,
+    /// An object's UUID.
+    Uuid,
+    /// An object's UUID, or nothing (QEMU leaves it out of `GET_SHARED_OBJECT`).
+    OptionalUuid,
+    /// A device state transfer.
+    Transfer,
+    /// A mapping in a shared memory region.
+    SharedMemoryMap,
+    /// The sizes of the shared memory regions.
+    SharedMemoryConfig,
+    /// A crypto session.
+    CryptoSession,
+}
+
+impl PayloadKind {
+    /// The sizes this payload may have, in bytes.
+    #[must_use]
+    pub const fn size(self) -> SizeRule {
+        match self {
+            Self::Empty => SizeRule::Exactly(0),
+            Self::U64 | Self::VringDescriptor => SizeRule::Exactly(8),
+            Self::VringState => SizeRule::Exactly(VringState::SIZE),
+            Self::VringAddr => SizeRule::Exactly(VringAddr::SIZE),
+            Self::VringArea => SizeRule::Exactly(VringArea::SIZE),
+            Self::MemoryTable => memory::TABLE_SIZE,
+            Self::SingleRegion => memory::SINGLE_SIZE,
+            Self::LogBase => SizeRule::Either(Log::SIZE, 8),
+            Self::Iotlb => SizeRule::Exactly(Iotlb::SIZE),
+            Self::Config => config::SIZE,
+            Self::Inflight => inflight::SIZE,
+            Self::Uuid => SizeRule::Exactly(Uuid::SIZE),
+            Self::OptionalUuid => SizeRule::Either(Uuid::SIZE, 0),
+            Self::Transfer => SizeRule::Exactly(Transfer::SIZE),
+            Self::SharedMemoryMap => SizeRule::Exactly(SharedMemoryMap::SIZE),
+            Self::SharedMemoryConfig => shared::CONFIG_SIZE,
+            Self::CryptoSession => SizeRule::Exactly(CryptoSession::SIZE),
+        }
+    }
+}
+
+/// Sizes a payload may have, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SizeRule {
+    /// This size only.
+    Exactly(usize),
+    /// One of two sizes.
+    Either(usize, usize),
+    /// Any size from the first to the second.
+    Between(usize, usize),
+}
+
+impl SizeRule {
+    /// Whether `size` bytes are allowed.
+    #[must_use]
+    pub const fn allows(self, size: usize) -> bool {
+        match self {
+            Self::Exactly(only) => size == only,
+            Self::Either(one, other) => size == one || size == other,
+            Self::Between(least, most) => size >= least && size <= most,
+        }
+    }
+}
+
+impl fmt::Display for SizeRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(only) => write!(f, "{only}"),
+            Self::Either(one, other) => write!(f, "{one} or {other}"),
+            Self::Between(least, most) => write!(f, "{least} to {most}"),
+        }
+    }
+}
+
+/// What is wrong with a payload's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PayloadFault {
+    /// Too short or too long.
+    Size {
+        /// What was expected.
+        expected: SizeRule,
+        /// How many bytes came.
+        found: usize,
+    },
+    /// A field holds a value it cannot have.
+    Field {
+        /// The field.
+        name: &'static str,
+        /// What it may hold.
+        expected: &'static str,
+        /// What it held.
+        found: u64,
+    },
+}
+
+impl fmt::Display for PayloadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { expected, found } => write!(f, "expected {expected} payload bytes, found {found}"),
+            Self::Field { name, expected, found } => write!(f, "field {name}: expected {expected}, found {found:#x}"),
+        }
+    }
+}
+
+/// What to do with bytes after a payload of fixed size (DPDK and libvhost-user accept them,
+/// rust-vmm refuses).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TrailingBytes {
+    /// They make the payload's size wrong.
+    #[default]
+    Refuse,
+    /// They are skipped.
+    Ignore,
+}
+
+/// Whether a payload belongs to a request or to a reply; some are read more kindly in replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    Request,
+    Reply,
+}
+
+/// What decides about the form of payloads: the protocol features that are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    pub(crate) protocol: ProtocolFeatures,
+    pub(crate) trailing: TrailingBytes,
+    pub(crate) role: Role,
+}
+
+impl Form {
+    /// Requests in a session with these protocol features.
+    #[must_use]
+    pub const fn request(protocol: ProtocolFeatures) -> Self {
+        Self { protocol, trailing: TrailingBytes::Refuse, role: Role::Request }
+    }
+
+    /// Replies in a session with these protocol features.
+    #[must_use]
+    pub const fn reply(protocol: ProtocolFeatures) -> Self {
+        Self { protocol, trailing: TrailingBytes::Refuse, role: Role::Reply }
+    }
+
+    /// The same, with another rule for surplus bytes.
+    #[must_use]
+    pub const fn with_trailing_bytes(self, trailing: TrailingBytes) -> Self {
+        Self { trailing, ..self }
+    }
+}
+
+/// There was no room for the message in the caller's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BufferTooSmall;
+
+/// Where a payload is written: the caller's buffer, from its front.
+#[derive(Debug)]
+pub(crate) struct Writer<'o> {
+    rest: &'o mut [u8],
+    written: u32,
+}
+
+impl<'o> Writer<'o> {
+    pub(crate) fn new(out: &'o mut [u8]) -> Self {
+        Self { rest: out, written: 0 }
+    }
+
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), BufferTooSmall> {
+        let length = u32::try_from(bytes.len()).map_err(|_| BufferTooSmall)?;
+        let rest = core::mem::take(&mut self.rest);
+        let (target, rest) = rest.split_at_mut_checked(bytes.len()).ok_or(BufferTooSmall)?;
+        for (to, from) in target.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        self.rest = rest;
+        self.written = self.written.checked_add(length).ok_or(BufferTooSmall)?;
+        Ok(())
+    }
+
+    pub(crate) fn written(&self) -> u32 {
+        self.written
+    }
+}
+
+/// A payload that is read from and written to bytes.
+pub(crate) trait Payload<'b>: Sized {
+    const KIND: PayloadKind;
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault>;
+    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall>;
+}
+
+/// A payload with one layout of one size.
+pub(crate) trait FixedPayload: FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned + Copy {
+    const KIND: PayloadKind;
+}
+
+impl<'b, T: FixedPayload> Payload<'b> for T {
+    const KIND: PayloadKind = <T as FixedPayload>::KIND;
+
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+        fixed(bytes, form).copied()
+    }
+
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
+        out.put(self.as_bytes())
+    }
+}
+
+/// A layout of one size seen in place.
+pub(crate) fn fixed<T>(bytes: &[u8], form: Form) -> Result<&T, PayloadFault>
+where
+    T: FromBytes + Immutable + KnownLayout + Unaligned,
+{
+    let wrong_size = PayloadFault::Size { expected: SizeRule::Exactly(size_of::<T>()), found: bytes.len() };
+    match T::ref_from_prefix(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok((value, _)) if form.trailing == TrailingBytes::Ignore => Ok(value),
+        _ => Err(wrong_size),
+    }
+}
+
+macro_rules! fixed_payloads {
+    ($($name:ident),*) => {$(
+        impl FixedPayload for $name {
+            const KIND: PayloadKind = PayloadKind::$name;
+        }
+    )*};
+}
+
+fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap, Uuid);
+
+macro_rules! number_payloads {
+    ($($name:ty),*) => {$(
+        impl<'b> Payload<'b> for $name {
+            const KIND: PayloadKind = PayloadKind::U64;
+
+            fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+                fixed::<<u64 as Scalar>::Wire>(bytes, form).map(|wire| Self::from_wire(*wire))
+            }
+
+            fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
+                out.put(self.to_wire().as_bytes())
+            }
+        }
+    )*};
+}
+
+number_payloads!(u64, VirtioFeatures, ProtocolFeatures);
