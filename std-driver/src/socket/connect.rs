@@ -27,7 +27,7 @@ impl Socket {
     ///   `ECONNREFUSED` if nobody listens.
     /// - [`TimedOut`](SocketError::TimedOut): the listener's queue stayed full up to the deadline.
     pub fn connect(path: impl AsRef<Path>, deadline: Deadline) -> Result<Self, SocketError> {
-        let address = SocketAddrUnix::new(path.as_ref()).map_err(SystemError::of("connect"))?;
+        let address = address_of(path.as_ref(), "connect")?;
         connect_once(&address, deadline)
     }
 
@@ -42,7 +42,7 @@ impl Socket {
         path: impl AsRef<Path>,
         deadline: Deadline,
     ) -> Result<Self, SocketError> {
-        let address = SocketAddrUnix::new(path.as_ref()).map_err(SystemError::of("connect"))?;
+        let address = address_of(path.as_ref(), "connect")?;
         let (mut pause, longest) = PAUSES;
         loop {
             let error = match connect_once(&address, deadline) {
@@ -88,6 +88,15 @@ fn connect_once(address: &SocketAddrUnix, deadline: Deadline) -> Result<Socket, 
         limit(None)?;
     }
     Ok(socket.into())
+}
+
+/// The address of `path`, for `call`.
+pub(super) fn address_of(path: &Path, call: &'static str) -> Result<SocketAddrUnix, SystemError> {
+    if path.as_os_str().is_empty() {
+        // The kernel would take it for a name outside the file system.
+        return Err(SystemError::of(call)(Errno::NOENT));
+    }
+    SocketAddrUnix::new(path).map_err(SystemError::of(call))
 }
 
 /// A new Unix socket, close-on-exec and in blocking mode.

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Stat, lstat, unlink};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketFlags, SocketType};
 
-use super::connect::new_socket;
+use super::connect::{address_of, new_socket};
 use super::{Socket, SocketError};
 use crate::deadline::{Deadline, Wait};
 use crate::system_error::SystemError;
@@ -49,10 +49,10 @@ impl Listener {
     /// # Errors
     /// - [`Occupied`](ListenError::Occupied): there is something that must not be replaced.
     /// - [`System`](ListenError::System): another call failed, for example `bind` with `ENOENT`
-    ///   if the directory does not exist, or with `ENAMETOOLONG` if `path` has over 107 bytes.
+    ///   if the directory does not exist, or with `ENAMETOOLONG` if `path` has over 108 bytes.
     pub fn bind(path: impl AsRef<Path>) -> Result<Self, ListenError> {
         let path = path.as_ref();
-        let address = SocketAddrUnix::new(path).map_err(SystemError::of("bind"))?;
+        let address = address_of(path, "bind")?;
         let descriptor = new_socket(SocketType::STREAM)?;
         match rustix::net::bind(&descriptor, &address) {
             Err(Errno::ADDRINUSE) => {

@@ -141,6 +141,7 @@ fn a_path_that_cannot_be_bound_names_the_reason() {
         error(directory.0.join("none/socket")),
         SystemError { call, errno }
     );
+    assert_eq!(error(PathBuf::new()), SystemError { call, errno });
     let (call, errno) = ("bind", Errno::NAMETOOLONG);
     assert_eq!(
         error(directory.0.join("x".repeat(108))),
