@@ -11,6 +11,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 pub use self::error::EventFdError;
 use crate::deadline::{Deadline, Wait};
+use crate::file_kind;
 use crate::system_error::SystemError;
 
 /// What `/proc` calls an eventfd. No path can look like it, as paths begin with a slash.
@@ -190,20 +191,13 @@ fn check_kind(descriptor: BorrowedFd<'_>) -> Result<(), EventFdError> {
 /// What stays are the files that the kernel makes without a file type. Next to eventfds these are
 /// for example epoll and timer descriptors, and those take no writes.
 fn check_kind_without_proc(descriptor: BorrowedFd<'_>) -> Result<(), EventFdError> {
-    let mode = fstat(descriptor).map_err(SystemError::of("fstat"))?.st_mode;
-    let found = match FileType::from_raw_mode(mode) {
-        FileType::Unknown => return Ok(()),
-        FileType::RegularFile => "a regular file",
-        FileType::Directory => "a directory",
-        FileType::Symlink => "a symbolic link",
-        FileType::Fifo => "a pipe",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice => "a character device",
-        FileType::BlockDevice => "a block device",
-    };
-    Err(EventFdError::WrongKind {
-        found: found.to_owned(),
-    })
+    let stat = fstat(descriptor).map_err(SystemError::of("fstat"))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Unknown => Ok(()),
+        kind => Err(EventFdError::WrongKind {
+            found: file_kind::name_of(kind).to_owned(),
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod deadline;
 pub mod eventfd;
+mod file_kind;
 pub mod memory;
 pub mod socket;
 pub mod system_error;
