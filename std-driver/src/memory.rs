@@ -1,0 +1,16 @@
+//! Guest memory, mapped from the descriptors that a front-end shares.
+//!
+//! A [`MappedRegion`] is one region in this process, a [`MemoryTable`] is all of them at one moment,
+//! and a [`MemoryFile`] is memory to be shared by a front-end. What reads and writes goes through
+//! vm-memory: [`MappedMemory`] is one of its `GuestMemory`s.
+
+mod error;
+mod file;
+mod mapping;
+mod region;
+mod table;
+
+pub use self::error::{AddressSpace, MemoryError};
+pub use self::file::MemoryFile;
+pub use self::region::{MappedMemory, MappedRegion, MemoryRegion};
+pub use self::table::{MAX_REGIONS, MemoryTable};
