@@ -1,3 +1,4 @@
 //! Under construction.
 
+pub mod guest;
 pub mod program;
