@@ -1,17 +1,14 @@
-//! Test support for the vhost crates: wire fixtures written by hand, recorded sessions, fake peers, and the counting of what
-//! must not leak.
+//! Test support for the vhost crates: wire fixtures written by hand, recorded sessions, fake peers, real peers, a guest to
+//! boot, and the counting of what must not leak.
 //!
 //! Nothing here uses the crates under test. The tests themselves are in `tests/tests/` and see public interfaces only.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 pub mod descriptors;
 pub mod dialog;
+pub mod guest;
+pub mod program;
 pub mod tracked;
 pub mod vectors;
 pub mod wire;

@@ -1,0 +1,133 @@
+//! A guest that runs, and what it leaves.
+#![allow(
+    clippy::panic,
+    reason = "the tests' own support: a test fails by panicking"
+)]
+
+use core::time::Duration;
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::program::Running;
+
+/// Comes before what the script prints.
+const BEGIN: &str = "@@BEGIN";
+/// Comes after it, with the script's status.
+const END: &str = "@@END ";
+
+/// A guest that runs; it is ended when this value goes.
+#[derive(Debug)]
+pub struct Booted {
+    pub(super) emulator: Running,
+    pub(super) folder: TempDir,
+}
+
+impl Booted {
+    /// Waits until the script has printed `line`.
+    ///
+    /// # Panics
+    /// If the guest ends first, or after `limit`.
+    pub fn wait_for_line(&mut self, line: &str, limit: Duration) {
+        let output = self.folder.path().join("output");
+        let printed = || {
+            lines(&output)
+                .iter()
+                .any(|printed| printed == line)
+                .then_some(())
+        };
+        self.emulator
+            .wait_until(&format!("printed {line:?}"), limit, printed);
+    }
+
+    /// Waits until the guest has powered off.
+    ///
+    /// # Panics
+    /// If that takes longer than `limit`, if QEMU fails, or if the guest went down before the script had ended.
+    #[must_use]
+    pub fn finish(mut self, limit: Duration) -> Report {
+        let status = self.emulator.wait(limit);
+        assert!(status.success(), "QEMU: {status}");
+        let printed = lines(&self.folder.path().join("output"));
+        let begin = printed.iter().position(|line| line == BEGIN);
+        let end = printed.iter().rposition(|line| line.starts_with(END));
+        let (Some(begin), Some(end)) = (begin, end) else {
+            panic!("the guest did not run its script to the end")
+        };
+        let Ok(status) = printed[end][END.len()..].parse() else {
+            panic!("no status: {:?}", printed[end])
+        };
+        Report {
+            lines: printed[begin + 1..end].to_vec(),
+            status,
+            console: self.console(),
+        }
+    }
+
+    fn console(&self) -> String {
+        lines(&self.folder.path().join("console")).join("\n")
+    }
+}
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        show_failure(&self.console(), &lines(&self.folder.path().join("output")));
+    }
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "the test runner shows it with the test that failed"
+)]
+fn show_failure(console: &str, printed: &[String]) {
+    if std::thread::panicking() {
+        eprintln!("--- the guest's console:\n{console}");
+        eprintln!("--- the guest's script printed:\n{}", printed.join("\n"));
+    }
+}
+
+fn lines(port: &Path) -> Vec<String> {
+    let text = fs::read(port).unwrap_or_default();
+    // A terminal ends its lines with two characters.
+    String::from_utf8_lossy(&text)
+        .lines()
+        .map(|line| line.trim_end_matches('\r').to_owned())
+        .collect()
+}
+
+/// What a guest left.
+#[derive(Debug)]
+pub struct Report {
+    /// What the script printed.
+    pub lines: Vec<String>,
+    /// The script's exit status.
+    pub status: i32,
+    /// The kernel's messages, and the script's commands and complaints.
+    pub console: String,
+}
+
+impl Report {
+    /// What follows `name` and a space on the one line that begins so.
+    ///
+    /// # Panics
+    /// If no line or more than one begins so.
+    #[must_use]
+    pub fn value(&self, name: &str) -> &str {
+        let mut found = self
+            .lines
+            .iter()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = found
+            .next()
+            .unwrap_or_else(|| panic!("the guest printed no {name:?}"));
+        assert!(found.next().is_none(), "the guest printed {name:?} twice");
+        value
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        show_failure(&self.console, &self.lines);
+    }
+}
