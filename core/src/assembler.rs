@@ -122,13 +122,19 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
         }
     }
 
+    /// Whether a frame waits to be taken.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.filled >= Header::SIZE && self.filled >= self.wanted()
+    }
+
     /// Takes the frame if it is whole.
     pub fn take(&mut self) -> Option<Frame<'_, H>> {
-        let header = *self.header()?;
-        let end = self.wanted();
-        if self.filled < end {
+        if !self.is_whole() {
             return None;
         }
+        let header = *self.header()?;
+        let end = self.wanted();
         self.filled = 0;
         let handles = core::mem::take(&mut self.handles);
         let payload = self.buffer.get(Header::SIZE..end).unwrap_or_default();

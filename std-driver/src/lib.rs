@@ -1,6 +1,7 @@
 //! Under construction.
 
 pub mod deadline;
+pub mod endpoint;
 pub mod eventfd;
 mod file_kind;
 pub mod memory;

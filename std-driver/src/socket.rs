@@ -21,7 +21,7 @@ pub use self::receive::{Received, ReceivedHandles};
 use crate::system_error::SystemError;
 
 /// The most descriptors that one message carries (vhost-user, section "Communication").
-pub const MAX_HANDLES: usize = 8;
+pub const MAX_HANDLES: usize = vhost_core::MAX_HANDLES;
 
 /// A connected Unix stream socket.
 ///
