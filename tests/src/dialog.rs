@@ -14,12 +14,18 @@ use crate::wire::Fixture;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
-/// As many descriptors as the fixture has: sparse memory, large enough for the regions of [`crate::wire::region`].
+/// As many descriptors as the fixture has, each of the kind that the request carries: event counters, sockets and pipes whose
+/// other end is closed, else sparse memory that is large enough for the regions of [`crate::wire::region`].
 pub fn descriptors_for(fixture: &Fixture) -> Vec<OwnedFd> {
-    (0..fixture.descriptors)
-        .map(|_| memory(0x1000_0000))
-        .collect()
+    let one = || match fixture.name {
+        "SET_VRING_KICK" | "SET_VRING_CALL" | "SET_VRING_ERR" | "SET_LOG_FD" => event(),
+        "SET_BACKEND_REQ_FD" | "GPU_SET_SOCKET" => UnixStream::pair().unwrap().0.into(),
+        "SET_DEVICE_STATE_FD" => std::io::pipe().unwrap().0.into(),
+        _ => memory(0x1000_0000),
+    };
+    (0..fixture.descriptors).map(|_| one()).collect()
 }
 
 /// A new anonymous file of that many bytes.

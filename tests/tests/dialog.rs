@@ -8,9 +8,11 @@
 
 use core::time::Duration;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
-use vhost_tests::descriptors::leaves_nothing_open;
-use vhost_tests::dialog::{FakeBackend, FakeFrontend, Socket, borrowed, event, memory, same_file};
+use std::os::fd::{AsFd, AsRawFd};
+use vhost_tests::descriptors::{leaves_nothing_open, open_descriptors};
+use vhost_tests::dialog::{
+    FakeBackend, FakeFrontend, Socket, borrowed, descriptors_for, event, memory, same_file,
+};
 use vhost_tests::wire::{self, REQUEST_NEEDING_REPLY, Reply, feature};
 
 fn peers() -> (FakeFrontend, FakeBackend) {
@@ -58,6 +60,21 @@ fn only_requests_with_a_reply_of_their_own_are_answered_unasked() {
     }
     drop(backend);
     frontend.assert_closed();
+}
+
+#[test]
+fn fixtures_carry_descriptors_of_the_kind_that_the_request_wants() {
+    let kinds = |name| {
+        let descriptors = descriptors_for(&wire::frontend_request(name));
+        let targets = descriptors
+            .iter()
+            .map(|one| open_descriptors()[&one.as_raw_fd()].clone());
+        Vec::from_iter(targets.map(|target| target.split(['[', ' ']).next().unwrap().to_owned()))
+    };
+    assert_eq!(kinds("SET_MEM_TABLE"), ["/memfd:memory"; 2]);
+    assert_eq!(kinds("SET_VRING_KICK"), ["anon_inode:"]);
+    assert_eq!(kinds("SET_BACKEND_REQ_FD"), ["socket:"]);
+    assert_eq!(kinds("SET_DEVICE_STATE_FD"), ["pipe:"]);
 }
 
 #[test]

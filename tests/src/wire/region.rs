@@ -2,7 +2,7 @@
 
 use super::Bytes;
 
-/// One memory region; every number of the nine differs from every other.
+/// One memory region; but for the Xen flags, no two of the nine share a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// First guest physical address.
