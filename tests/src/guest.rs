@@ -1,7 +1,9 @@
-//! A Linux guest under QEMU's software emulation: built, booted and asked for each test, from nothing but a script.
+//! A Linux guest under QEMU's software emulation: built, booted and asked for each test, from
+//! nothing but a script.
 //!
-//! The guest's memory can be shared with a back-end's process. What the script prints comes over a serial port of its own;
-//! what it complains of, and the kernel's messages, go to the console, which is shown when something fails.
+//! The guest's memory can be shared with a back-end's process. What the script prints comes over a
+//! serial port of its own; what it complains of, and the kernel's messages, go to the console,
+//! which is shown when something fails.
 #![allow(
     clippy::panic,
     reason = "the tests' own support: a test fails by panicking"
@@ -23,7 +25,8 @@ pub use booted::{Booted, Report};
 pub use kernel::KERNEL_FOLDER;
 use kernel::Kernel;
 
-/// The guest's first program. The second serial port is the script's alone, so that no kernel message gets into its lines.
+/// The guest's first program. The second serial port is the script's alone, so that no kernel
+/// message gets into its lines.
 const INIT: &str = r#"#!/bin/busybox sh
 # Should a command fail, the kernel misses its first program and ends the guest.
 set -e
@@ -60,8 +63,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest of 256 MiB with one processor, busybox and no module; `None` if this machine cannot boot one, after
-    /// saying that the calling test was not run.
+    /// A guest of 256 MiB with one processor, busybox and no module; `None` if this machine cannot
+    /// boot one, after saying that the calling test was not run.
     #[must_use]
     pub fn find() -> Option<Self> {
         let emulator = require("qemu-system-x86_64")?;
@@ -127,7 +130,8 @@ impl Guest {
         self
     }
 
-    /// Gives the guest a vhost-user device: QEMU's name for it with its properties, and the socket its back-end listens on.
+    /// Gives the guest a vhost-user device: QEMU's name for it with its properties, and the socket
+    /// its back-end listens on.
     #[must_use]
     pub fn vhost_user(mut self, device: &str, socket: &Path) -> Self {
         let id = self.devices;
@@ -141,8 +145,8 @@ impl Guest {
         ])
     }
 
-    /// Starts the guest, which runs `script` with busybox' shell and powers off. The shell ends at the first command that
-    /// fails and shows each command on the console.
+    /// Starts the guest, which runs `script` with busybox' shell and powers off. The shell ends at
+    /// the first command that fails and shows each command on the console.
     ///
     /// # Panics
     /// If QEMU cannot be started.

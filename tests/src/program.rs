@@ -21,7 +21,8 @@ pub const REQUIRE_PEERS: &str = "VHOST_REQUIRE_PEERS";
 /// Folders that hold programs and that an unprivileged `PATH` leaves out.
 const MORE_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/libexec"];
 
-/// Where `program` is; `None` if it is missing, after saying that the calling test was not run (see [`not_run`]).
+/// Where `program` is; `None` if it is missing, after saying that the calling test was not run (see
+/// [`not_run`]).
 #[must_use]
 pub fn require(program: &str) -> Option<PathBuf> {
     let found = find(program);
@@ -31,7 +32,8 @@ pub fn require(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says on the terminal, past the test runner's capture, that the calling test proved nothing because of `reason`.
+/// Says on the terminal, past the test runner's capture, that the calling test proved nothing
+/// because of `reason`.
 ///
 /// # Panics
 /// If [`REQUIRE_PEERS`] is `1`: in CI a check that cannot run is a failure.
@@ -56,10 +58,11 @@ fn find(program: &str) -> Option<PathBuf> {
         })
 }
 
-/// Builds `binary` of the workspace's package `package` as this test was built, and tells where it is.
+/// Builds `binary` of the workspace's package `package` as this test was built, and tells where it
+/// is.
 ///
-/// A test asks for it each time: Cargo builds a package's programs for that package's own tests only, and a program left
-/// from an earlier build would be the wrong one to test.
+/// A test asks for it each time: Cargo builds a package's programs for that package's own tests
+/// only, and a program left from an earlier build would be the wrong one to test.
 ///
 /// # Panics
 /// If it cannot be built.

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use vhost_tests::guest::{Guest, Report};
 use vhost_tests::program::{Running, built, require};
 
-/// For a whole guest, under software emulation on a machine that is busy with other things too. Only a hang reaches it.
+/// For a whole guest, under software emulation on a machine that is busy with other things too.
+/// Only a hang reaches it.
 const GUEST_LIMIT: Duration = Duration::from_secs(240);
 /// For a back-end to begin to listen, and to end.
 const BACKEND_LIMIT: Duration = Duration::from_secs(20);
@@ -23,8 +24,9 @@ const MEBIBYTE: u64 = 1 << 20;
 /// The guest writes one part from each of its four processors, eight MiB each.
 const PARTS: [&str; 4] = ["part0", "part1", "part2", "part3"];
 
-/// Each part is written in 32 steps and read in 32, one after the other: 64 interrupts of the queue that belongs to the
-/// part's processor. Half are asked for, since one interrupt may serve the file system's own requests too.
+/// Each part is written in 32 steps and read in 32, one after the other: 64 interrupts of the queue
+/// that belongs to the part's processor. Half are asked for, since one interrupt may serve the file
+/// system's own requests too.
 const LEAST_COMPLETIONS: u64 = 32;
 
 #[test]
@@ -54,44 +56,32 @@ fn files_outlive_a_remount_and_the_guest_on(server: Server) {
         return;
     };
     let disks = [("vda", 1), ("vdb", 4)].map(|(name, queues)| {
-        let disk = Disk::new(name);
+        let disk = Disk::new(name, queues);
         File::create(&disk.image)
             .unwrap()
             .set_len(96 * MEBIBYTE)
             .unwrap();
-        (
-            server.serve(
-                &disk,
-                &Options {
-                    queues,
-                    ..Options::default()
-                },
-            ),
-            disk,
-        )
+        (server.serve(&disk, &Options::default()), disk)
     });
     let mut guest = guest
         .processors(PARTS.len() as u32)
         .module("virtio_blk")
         .program(&tools.make);
-    for (queues, (_, disk)) in [1, 4].into_iter().zip(&disks) {
-        guest = guest.vhost_user(
-            &format!("vhost-user-blk-pci,num-queues={queues}"),
-            &disk.socket,
-        );
+    for (_, disk) in &disks {
+        guest = guest.vhost_user(&disk.device(), &disk.socket);
     }
 
     let report = finish(guest, WRITE_AND_READ_BACK);
 
-    for ((backend, disk), queues) in disks.into_iter().zip([1, 4]) {
+    for (backend, disk) in disks {
         assert_eq!(
             report.value(&format!("{} queues", disk.name)),
-            queues.to_string()
+            disk.queues.to_string()
         );
         let completions = completions(&report, report.value(&format!("{} device", disk.name)));
         assert_eq!(
             completions.len(),
-            queues,
+            disk.queues,
             "one interrupt for each queue of {}",
             disk.name
         );
@@ -122,8 +112,9 @@ fn files_outlive_a_remount_and_the_guest_on(server: Server) {
     }
 }
 
-/// The parts' sums are those of the bytes in the guest's memory. `direct` keeps the page cache out, so that each part moves
-/// through the queue of the processor that its writer or reader is bound to.
+/// The parts' sums are those of the bytes in the guest's memory. `direct` keeps the page cache out,
+/// so that each part moves through the queue of the processor that its writer or reader is bound
+/// to.
 const WRITE_AND_READ_BACK: &str = r#"
 dd if=/dev/urandom of=/data bs=1M count=32
 for part in 0 1 2 3; do
@@ -153,7 +144,8 @@ done
 grep virtio /proc/interrupts | sed 's/^/interrupt /'
 "#;
 
-/// How many interrupts each request queue of `device` has raised: "24: 5 0 7 0 PCI-MSIX-0000:00:02.0 1-edge virtio0-req.0".
+/// How many interrupts each request queue of `device` has raised: "24: 5 0 7 0
+/// PCI-MSIX-0000:00:02.0 1-edge virtio0-req.0".
 fn completions(report: &Report, device: &str) -> Vec<u64> {
     let queue = format!("{device}-req.");
     let lines = report
@@ -176,7 +168,7 @@ fn a_read_only_disk_refuses_writes_on(server: Server, serial: &'static str) {
     else {
         return;
     };
-    let disk = Disk::new("vda");
+    let disk = Disk::new("vda", 1);
     let contents = disk.folder.path().join("contents");
     let bytes: Vec<u8> = (0..4 * MEBIBYTE)
         .map(|position| (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
@@ -194,12 +186,11 @@ fn a_read_only_disk_refuses_writes_on(server: Server, serial: &'static str) {
         &Options {
             read_only: true,
             serial: Some(serial),
-            ..Options::default()
         },
     );
     let guest = guest
         .module("virtio_blk")
-        .vhost_user("vhost-user-blk-pci,num-queues=1", &disk.socket);
+        .vhost_user(&disk.device(), &disk.socket);
 
     let report = finish(guest, READ_AND_TRY_TO_WRITE);
 
@@ -251,38 +242,37 @@ fn end(mut backend: Running) {
 /// An image on the host, and the socket of whoever serves it.
 struct Disk {
     folder: TempDir,
+    /// As the guest calls it.
     name: &'static str,
+    queues: usize,
     image: PathBuf,
     socket: PathBuf,
 }
 
 impl Disk {
-    fn new(name: &'static str) -> Self {
+    fn new(name: &'static str, queues: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [image, socket] = ["image", "socket"].map(|file| folder.path().join(file));
         Self {
             folder,
             name,
+            queues,
             image,
             socket,
         }
     }
+
+    /// QEMU's name for the device, with its properties.
+    fn device(&self) -> String {
+        format!("vhost-user-blk-pci,num-queues={}", self.queues)
+    }
 }
 
+/// How a disk is served.
+#[derive(Default)]
 struct Options {
-    queues: u16,
     read_only: bool,
     serial: Option<&'static str>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            queues: 1,
-            read_only: false,
-            serial: None,
-        }
-    }
 }
 
 /// Which program serves the disks.
@@ -313,7 +303,7 @@ impl Server {
 
 impl Found {
     fn serve(&self, disk: &Disk, options: &Options) -> Running {
-        let (image, socket, queues) = (disk.image.display(), disk.socket.display(), options.queues);
+        let (image, socket, queues) = (disk.image.display(), disk.socket.display(), disk.queues);
         let mut command = Command::new(&self.program);
         match self.server {
             Server::Ours => {

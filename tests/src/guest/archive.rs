@@ -125,7 +125,8 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
         .arg(program)
         .output()
         .unwrap_or_else(|error| panic!("ldd: {error}"));
-    // "libc.so.6 => /lib/.../libc.so.6 (0x...)", and the loader as "/lib64/ld-linux-x86-64.so.2 (0x...)".
+    // "libc.so.6 => /lib/.../libc.so.6 (0x...)", and the loader as "/lib64/ld-linux-x86-64.so.2
+    // (0x...)".
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
@@ -146,7 +147,8 @@ mod tests {
         archive.file("ab", b"hello");
         let header = "070701 00000000 000081a4 00000000 00000000 00000001 00000000 00000005 \
                       00000000 00000000 00000000 00000000 00000003 00000000";
-        // The header is 110 bytes long: with "ab" and its end, three are missing to a multiple of four.
+        // The header is 110 bytes long: with "ab" and its end, three are missing to a multiple of
+        // four.
         let expected = [
             header.replace(' ', "").as_bytes(),
             b"ab\0\0\0\0",

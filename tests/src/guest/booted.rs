@@ -44,7 +44,8 @@ impl Booted {
     /// Waits until the guest has powered off.
     ///
     /// # Panics
-    /// If that takes longer than `limit`, if QEMU fails, or if the guest went down before the script had ended.
+    /// If that takes longer than `limit`, if QEMU fails, or if the guest went down before the
+    /// script had ended.
     #[must_use]
     pub fn finish(mut self, limit: Duration) -> Report {
         let status = self.emulator.wait(limit);

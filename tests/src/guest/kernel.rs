@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crate::program::not_run;
 
-/// Names the folder of the guest's kernel; without it, `vhost-guest` in the user's cache folder is taken.
+/// Names the folder of the guest's kernel; without it, `vhost-guest` in the user's cache folder is
+/// taken.
 ///
 /// `.ci/guest-kernel` fills that folder: `vmlinuz`, and the unpacked modules below `modules`.
 pub const KERNEL_FOLDER: &str = "VHOST_GUEST_KERNEL_DIR";
@@ -99,7 +100,8 @@ fn module_name(path: &Path) -> String {
         .replace('-', "_")
 }
 
-/// The names a module's information section lists as `depends=a,b`, among its strings that each end with a zero.
+/// The names a module's information section lists as `depends=a,b`, among its strings that each end
+/// with a zero.
 fn needs(module: &[u8]) -> Vec<String> {
     let list = module
         .split(|byte| *byte == 0)

@@ -106,7 +106,8 @@ impl Running {
         self.wait(limit)
     }
 
-    /// Waits until somebody listens on the Unix socket `path`, without connecting: a server may take one client only.
+    /// Waits until somebody listens on the Unix socket `path`, without connecting: a server may
+    /// take one client only.
     ///
     /// # Panics
     /// If the program ends first, or after `limit`.
@@ -116,7 +117,8 @@ impl Running {
         });
     }
 
-    /// Waits until `condition` gives a value, which it is asked for again and again while the program runs.
+    /// Waits until `condition` gives a value, which it is asked for again and again while the
+    /// program runs.
     ///
     /// # Panics
     /// If the program ends first, or after `limit`; `what` says in the message what did not happen.
