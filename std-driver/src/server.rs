@@ -1,0 +1,120 @@
+//! The back-end: a device, its rings, and the connections over which front-ends use them.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use vhost_std::{
+//!     block::{BlockDevice, BlockOptions},
+//!     deadline::Deadline,
+//!     eventfd::EventFd,
+//!     server::{BackendServer, ServerOptions},
+//!     socket::Listener,
+//! };
+//!
+//! let device = Arc::new(BlockDevice::open("disk.img".as_ref(), &BlockOptions::default())?);
+//! let mut server = BackendServer::new(device, ServerOptions::default())?;
+//! let listener = Listener::bind("disk.sock")?;
+//! let stop = EventFd::new()?; // whoever signals it ends the service
+//! loop {
+//!     let socket = listener.accept(Deadline::NEVER)?;
+//!     let end = server.connect(socket).run(&stop)?;
+//!     println!("{end:?}");
+//! }
+//! # #[allow(unreachable_code)]
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod connection;
+mod dispatch;
+mod guest;
+mod rings;
+
+use core::{fmt, time::Duration};
+use std::sync::Arc;
+
+use vhost_core::{BackendConfig, ProtocolFeatures, Tolerance, VirtioFeatures};
+
+pub use self::connection::{Connection, End, Progress, ServeError};
+pub use self::rings::RingThreads;
+
+use self::rings::RingSet;
+use crate::{device::Device, worker::WorkerError};
+
+/// Rings a device can have over vhost-user: their index has eight bits in `SET_VRING_KICK`.
+pub const MAX_RINGS: usize = 256;
+
+/// How a device is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// Who processes the rings. Default: one thread for all of them.
+    pub threads: RingThreads,
+    /// How long a front-end may leave a reply unread before the connection is given up. Default:
+    /// 10 seconds.
+    pub reply_timeout: Duration,
+    /// What is let pass.
+    pub tolerance: Tolerance,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            threads: RingThreads::Shared(1),
+            reply_timeout: Duration::from_secs(10),
+            tolerance: Tolerance::default(),
+        }
+    }
+}
+
+/// A device that is served to front-ends, one after another. It outlives their connections.
+pub struct BackendServer {
+    device: Arc<dyn Device>,
+    options: ServerOptions,
+    rings: RingSet,
+}
+
+impl BackendServer {
+    /// Protocol features that a [`BackendServer`] offers.
+    pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
+        .union(ProtocolFeatures::REPLY_ACK)
+        .union(ProtocolFeatures::BACKEND_REQ)
+        .union(ProtocolFeatures::CONFIG)
+        .union(ProtocolFeatures::RESET_DEVICE)
+        .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
+        .union(ProtocolFeatures::STATUS);
+
+    /// Virtio features that a [`BackendServer`] offers beside those of its device.
+    pub const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
+        .union(VirtioFeatures::RING_INDIRECT)
+        .union(VirtioFeatures::RING_EVENT_IDX);
+
+    /// Makes the rings of `device` and starts the threads that were asked for.
+    ///
+    /// # Errors
+    /// When the system gives no descriptor or no thread.
+    pub fn new(device: Arc<dyn Device>, options: ServerOptions) -> Result<Self, WorkerError> {
+        let rings = RingSet::new(&device, options.threads)?;
+        Ok(Self { device, options, rings })
+    }
+
+    /// The features offered: the device's and the rings'.
+    #[must_use]
+    pub fn features(&self) -> VirtioFeatures {
+        VirtioFeatures::from_bits_retain(self.device.features()) | Self::RING_FEATURES
+    }
+
+    fn config(&self) -> BackendConfig {
+        let mut config = BackendConfig::new(self.features(), Self::PROTOCOL_FEATURES, self.rings.count());
+        config.tolerance = self.options.tolerance.clone();
+        config
+    }
+}
+
+impl fmt::Debug for BackendServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendServer")
+            .field("device_id", &self.device.device_id())
+            .field("options", &self.options)
+            .field("rings", &self.rings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,253 @@
+//! One front-end's connection: messages in, answers out, until one side ends it.
+
+use core::{fmt, num::NonZeroU64};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use vhost_core::{
+    Answered, ApiMisuse, Backend, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection, Session, Verdict,
+};
+
+use super::{BackendServer, MAX_RINGS, dispatch::Dispatch, guest::Guest};
+use crate::{
+    deadline::Deadline,
+    endpoint::{Endpoint, EndpointError, Message},
+    memory::MAX_REGIONS,
+    socket::{Socket, SocketError},
+    system_error::SystemError,
+};
+
+/// Requests of the back-end that may be outstanding.
+const DEPTH: usize = 16;
+
+pub(super) type Machine = Backend<MAX_RINGS, MAX_REGIONS, DEPTH>;
+
+/// A front-end's connection to a [`BackendServer`]. Dropping it stops the rings and lets the
+/// guest's memory and descriptors go.
+pub struct Connection<'s> {
+    server: &'s mut BackendServer,
+    endpoint: Endpoint,
+    machine: Box<Machine>,
+    guest: Guest,
+    channel: Option<Socket>,
+    out: Box<[u8; MAX_MESSAGE]>,
+    refusals: u64,
+    last_refusal: Option<String>,
+}
+
+/// How far a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// Everything that was there is done.
+    Idle,
+    /// The front-end has closed the connection.
+    Closed,
+}
+
+/// Why a connection ended without a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The front-end closed it.
+    PeerClosed,
+    /// The caller's descriptor said so.
+    Stopped,
+}
+
+/// Why a connection was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Nothing more can be received.
+    Receive(EndpointError),
+    /// A reply could not be sent.
+    Send(SocketError),
+    /// The front-end broke the protocol in a way that leaves nothing to say.
+    Protocol(Rejection),
+    /// A request was refused and the front-end cannot be told in any other way. The text says which
+    /// and why.
+    Refused(String),
+    /// A system call failed.
+    System(SystemError),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Receive(error) => error.fmt(f),
+            Self::Send(error) => write!(f, "a reply could not be sent: {error}"),
+            Self::Protocol(rejection) => rejection.fmt(f),
+            Self::Refused(reason) => f.write_str(reason),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ServeError {}
+
+impl From<SystemError> for ServeError {
+    fn from(error: SystemError) -> Self {
+        Self::System(error)
+    }
+}
+
+impl BackendServer {
+    /// Takes a front-end's connection. Only one front-end uses the device at a time.
+    pub fn connect(&mut self, socket: Socket) -> Connection<'_> {
+        let machine = Box::new(Machine::new(self.config()));
+        let guest = Guest::new(self.rings.count());
+        Connection {
+            endpoint: Endpoint::new(socket, Channel::Frontend),
+            machine,
+            guest,
+            channel: None,
+            out: Box::new([0; MAX_MESSAGE]),
+            refusals: 0,
+            last_refusal: None,
+            server: self,
+        }
+    }
+}
+
+impl Connection<'_> {
+    /// Does everything that can be done without waiting: messages, and rings if the caller processes
+    /// them. Call it when one of [`descriptors`](Self::descriptors) is readable.
+    ///
+    /// # Errors
+    /// The connection is of no use after one.
+    pub fn process(&mut self) -> Result<Progress, ServeError> {
+        self.server.rings.turn()?;
+        loop {
+            match self.endpoint.try_receive().map_err(ServeError::Receive)? {
+                Message::NotYet => return Ok(Progress::Idle),
+                Message::Closed => return Ok(Progress::Closed),
+                Message::Frame(frame) => {
+                    let mut turn = Turn {
+                        dispatch: Dispatch {
+                            device: &*self.server.device,
+                            rings: &self.server.rings,
+                            guest: &mut self.guest,
+                            channel: &mut self.channel,
+                        },
+                        machine: &mut self.machine,
+                        out: &mut self.out,
+                        refusals: &mut self.refusals,
+                        last_refusal: &mut self.last_refusal,
+                    };
+                    let answered = turn.answer(frame)?;
+                    if let Answered::Send(transmit) = answered {
+                        let deadline = Deadline::after(self.server.options.reply_timeout);
+                        self.endpoint.send(&transmit, deadline).map_err(ServeError::Send)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to wait for before [`process`](Self::process): the socket, and the rings if the caller
+    /// processes them.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        core::iter::once(self.endpoint.as_fd()).chain(self.server.rings.caller_fd())
+    }
+
+    /// Serves the front-end until it closes the connection or `stop` becomes readable.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub fn run(mut self, stop: impl AsFd) -> Result<End, ServeError> {
+        loop {
+            if self.process()? == Progress::Closed {
+                return Ok(End::PeerClosed);
+            }
+            let mut waiting: Vec<PollFd<'_>> = self
+                .descriptors()
+                .chain([stop.as_fd()])
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+                .collect();
+            rustix::io::retry_on_intr(|| poll(&mut waiting, None)).map_err(SystemError::of("poll"))?;
+            if waiting.last().is_some_and(|stop| !stop.revents().is_empty()) {
+                return Ok(End::Stopped);
+            }
+        }
+    }
+
+    /// What the front-end and this back-end agreed on.
+    #[must_use]
+    pub fn session(&self) -> &Session<MAX_RINGS, MAX_REGIONS> {
+        self.machine.session()
+    }
+
+    /// How many requests were refused, and why the last one was.
+    #[must_use]
+    pub fn refusals(&self) -> (u64, Option<&str>) {
+        (self.refusals, self.last_refusal.as_deref())
+    }
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        for mut ring in self.server.rings.each() {
+            ring.forget();
+        }
+        self.server.device.reset();
+    }
+}
+
+impl fmt::Debug for Connection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("endpoint", &self.endpoint)
+            .field("guest", &self.guest)
+            .field("refusals", &self.refusals)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One message's way through the machine and the device.
+struct Turn<'c> {
+    dispatch: Dispatch<'c>,
+    machine: &'c mut Machine,
+    out: &'c mut [u8; MAX_MESSAGE],
+    refusals: &'c mut u64,
+    last_refusal: &'c mut Option<String>,
+}
+
+impl Turn<'_> {
+    fn answer<'o>(&'o mut self, frame: Frame<'_, OwnedFd>) -> Result<Answered<'o, OwnedFd>, ServeError> {
+        let request = match self.machine.handle_request(frame) {
+            Ok(Incoming::Request(request)) => request,
+            Ok(Incoming::PostcopyMemoryMapped) => return Ok(Answered::Silent),
+            Err(rejection) if rejection.verdict() == Verdict::Refuse => return self.refuse(rejection.to_string()),
+            Err(rejection) => return Err(ServeError::Protocol(rejection)),
+        };
+        let code = request.code();
+        let mut config = [0; vhost_core::wire::config::MAX_CONFIG_SIZE];
+        let reply = match self.machine.own_answer() {
+            Some(reply) => reply,
+            None => match self.dispatch.carry_out(request, self.machine.session(), &mut config) {
+                Ok(reply) => reply,
+                Err(reason) => return self.refuse(format!("{}: {reason}", code.message())),
+            },
+        };
+        let answered = self.machine.answer(reply, self.out.as_mut_slice()).map_err(misuse)?;
+        self.dispatch.follow(code, self.machine.session());
+        Ok(answered)
+    }
+
+    fn refuse(&mut self, reason: String) -> Result<Answered<'_, OwnedFd>, ServeError> {
+        *self.refusals = self.refusals.saturating_add(1);
+        let reply = FrontendReply::Refused(NonZeroU64::MIN);
+        match self.machine.answer(reply, self.out.as_mut_slice()).map_err(misuse)? {
+            Answered::Close => Err(ServeError::Refused(reason)),
+            answered => {
+                *self.last_refusal = Some(reason);
+                Ok(answered)
+            }
+        }
+    }
+}
+
+/// The machine is used rightly here; should it say otherwise, the connection ends with its words.
+fn misuse(misuse: ApiMisuse) -> ServeError {
+    ServeError::Refused(misuse.to_string())
+}
