@@ -1,0 +1,175 @@
+//! File I/O straight from and to guest memory, without a copy in between.
+//!
+//! The kernel gets the raw addresses, so no Rust reference to guest memory ever exists. The only `unsafe` of the data path
+//! is here. A hole in guest memory (a truncated file behind it) is an `EFAULT` of the system call, not a signal.
+
+#![allow(unsafe_code)]
+
+use core::ptr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{c_int, iovec, off_t, ssize_t};
+use rustix::io::Errno;
+use vm_memory::volatile_memory::PtrGuardMut;
+
+use crate::chain::{Readable, Segments, Writable};
+
+/// Slices handed to one system call; what is beyond takes more calls. Linux would take 1024 (`IOV_MAX`), but the table is
+/// set up on the stack for every request, and most requests have a few slices.
+const BATCH: usize = 64;
+
+/// Reads the file from byte `offset` on into all of `target`; returns the bytes read.
+///
+/// Fewer than `target` holds means that the file ended. Interrupted and short reads are continued.
+///
+/// # Errors
+/// The errno of `preadv`; bytes before the failing place may have arrived.
+pub fn read_at(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Result<u64, Errno> {
+    transfer(libc::preadv, file, offset, target)
+}
+
+/// Writes all of `source` to the file from byte `offset` on; returns the bytes written.
+///
+/// Fewer than `source` holds means that the file takes no more. Interrupted and short writes are continued.
+///
+/// # Errors
+/// The errno of `pwritev`; bytes before the failing place may have been written.
+pub fn write_at(file: BorrowedFd<'_>, offset: u64, source: Readable<'_>) -> Result<u64, Errno> {
+    transfer(libc::pwritev, file, offset, source)
+}
+
+/// `preadv` or `pwritev`.
+type VectoredCall = unsafe extern "C" fn(c_int, *const iovec, c_int, off_t) -> ssize_t;
+
+/// Repeats `call` until `segments` are used up, the file ends, or an error comes.
+///
+/// `call` may write to the segments only if they are [`Writable`]; its two callers see to that.
+fn transfer<Direction>(
+    call: VectoredCall,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    segments: Segments<'_, Direction>,
+) -> Result<u64, Errno> {
+    let mut left = segments;
+    let mut done: u64 = 0;
+    while !left.is_empty() {
+        let position = offset.checked_add(done).and_then(|at| off_t::try_from(at).ok()).ok_or(Errno::OVERFLOW)?;
+        let mut table = [iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+        // Guards keep a slice mapped where vm-memory maps on demand; they must outlive the call.
+        let mut guards = [const { None::<PtrGuardMut> }; BATCH];
+        let mut count: c_int = 0;
+        for ((slice, entry), kept) in left.slices().zip(&mut table).zip(&mut guards) {
+            let guard = kept.insert(slice.ptr_guard_mut());
+            *entry = iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
+            count = count.saturating_add(1);
+        }
+        // SAFETY: the first `count` entries of `table` were filled from slices that `segments` borrows and `guards` pin, so
+        // each is mapped memory of the length given, during the whole call. It is guest memory, which no Rust reference
+        // covers, so the kernel may read and write it at any time. `table` itself lives until the end of this turn.
+        let result = unsafe { call(file.as_raw_fd(), table.as_ptr(), count, position) };
+        match u64::try_from(result) {
+            Ok(0) => break,
+            Ok(bytes) => {
+                done = done.saturating_add(bytes);
+                left.skip(bytes).map_err(|_| Errno::IO)?;
+            }
+            Err(_) => match last_errno() {
+                Errno::INTR => {}
+                errno => return Err(errno),
+            },
+        }
+    }
+    Ok(done)
+}
+
+/// The errno of the call that just failed on this thread.
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+    use std::os::fd::AsFd;
+
+    use vm_memory::VolatileSlice;
+
+    use super::*;
+    use crate::chain::{Chain, Extent};
+
+    /// A chain over `bytes` in pieces of `piece` bytes, all of one direction.
+    fn pieces(bytes: &mut [u8], piece: usize, writable: bool) -> Chain<'_> {
+        let len = bytes.len() as u64;
+        let slices: Vec<_> = bytes.chunks_mut(piece).map(VolatileSlice::from).collect();
+        let extent = if writable {
+            Extent { readable_slices: 0, readable_len: 0, writable_len: len }
+        } else {
+            Extent { readable_slices: slices.len(), readable_len: len, writable_len: 0 }
+        };
+        Chain::new(0, slices, extent)
+    }
+
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at % 251) as u8).collect()
+    }
+
+    #[test]
+    fn more_slices_than_the_kernel_takes_at_once_go_through() {
+        let mut source = pattern(3000);
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(write_at(file.as_fd(), 5, pieces(&mut source, 1, false).readable()), Ok(3000));
+        let mut stored = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut stored).unwrap();
+        assert_eq!(stored[5..], source[..]);
+
+        let mut target = vec![0; 3000];
+        assert_eq!(read_at(file.as_fd(), 5, pieces(&mut target, 1, true).writable()), Ok(3000));
+        assert_eq!(target, source);
+    }
+
+    #[test]
+    fn the_end_of_the_file_cuts_a_read_short() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&pattern(100)).unwrap();
+        let mut target = vec![0xee; 64];
+        assert_eq!(read_at(file.as_fd(), 80, pieces(&mut target, 7, true).writable()), Ok(20));
+        assert_eq!(target[..20], pattern(100)[80..]);
+        assert_eq!(target[20..], [0xee; 44]);
+    }
+
+    #[test]
+    fn errors_keep_their_errno() {
+        let file = File::open("/dev/null").unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!(write_at(file.as_fd(), 0, pieces(&mut bytes, 8, false).readable()), Err(Errno::BADF));
+        let beyond = u64::MAX - 3;
+        assert_eq!(read_at(file.as_fd(), beyond, pieces(&mut bytes, 8, true).writable()), Err(Errno::OVERFLOW));
+    }
+
+    #[test]
+    fn nothing_to_transfer_makes_no_call() {
+        let (closed_for_reading, _) = rustix::pipe::pipe().unwrap();
+        assert_eq!(read_at(closed_for_reading.as_fd(), 0, pieces(&mut [], 1, true).writable()), Ok(0));
+    }
+
+    /// A file of one page behind a mapping of two: the kernel reports the missing page instead of killing the process.
+    #[test]
+    fn a_hole_in_guest_memory_is_an_error_not_a_signal() {
+        use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+        let backing = tempfile::tempfile().unwrap();
+        backing.set_len(8192).unwrap();
+        let region = (GuestAddress(0), 8192, Some(FileOffset::new(backing.try_clone().unwrap(), 0)));
+        let memory = GuestMemoryMmap::<()>::from_ranges_with_files([region]).unwrap();
+        backing.set_len(4096).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&pattern(8192)).unwrap();
+
+        let slice = memory.get_slice(GuestAddress(4096), 4096).unwrap();
+        let extent = Extent { readable_slices: 0, readable_len: 0, writable_len: 4096 };
+        let chain = Chain::new(0, vec![slice], extent);
+        assert_eq!(read_at(file.as_fd(), 0, chain.writable()), Err(Errno::FAULT));
+    }
+}

@@ -1,0 +1,406 @@
+//! A vring as a passive object: it has no thread and waits for nothing.
+//!
+//! Somebody sets it up ([`Vring::set_size`], [`Vring::set_addresses`], ...), starts and enables it, and calls
+//! [`Vring::process`] when it was kicked: a [`Worker`](crate::worker::Worker), or the caller's own loop.
+//!
+//! ```text
+//!              start                    enable
+//!  stopped ----------> started, disabled ------> running: process() serves the driver
+//!     ^                    |    ^                   |
+//!     |                    |    +------ disable ----+
+//!     +--- stop, or a fault of the ring ------------+
+//! ```
+//!
+//! Both edges into *running* and every new kick descriptor ask for one scan, because a kick may have come before.
+
+mod fault;
+mod kick;
+mod queue;
+mod shared;
+mod spare;
+mod split;
+#[cfg(test)]
+pub(crate) mod test_ring;
+#[cfg(test)]
+mod tests_chain;
+#[cfg(test)]
+mod tests_ring;
+#[cfg(test)]
+mod tests_turn;
+mod walk;
+
+use core::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+pub use self::fault::{ChainFault, ChainFaultKind, RingFault, RingFaults, RingMisuse, RingPart};
+pub use self::queue::Queue;
+pub use self::shared::SharedVring;
+
+use self::kick::Kick;
+use self::queue::{End, Parts};
+use self::spare::Spares;
+use self::split::SplitRing;
+use crate::device::Device;
+use crate::eventfd::{EventFd, EventFdError};
+use crate::memory::MappedMemory;
+use crate::poller::{Poller, Token, WatchError};
+
+/// `VIRTIO_F_EVENT_IDX`: both sides say at which index they want to be notified.
+const EVENT_IDX: u64 = 1 << 29;
+
+const SIZE_MAX: u32 = 32768;
+
+/// Where the three parts of a split ring are, as guest addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingAddresses {
+    /// The descriptor table, 16 bytes each; aligned to 16.
+    pub descriptor: u64,
+    /// The available ring, written by the driver; aligned to 2.
+    pub available: u64,
+    /// The used ring, written by the device; aligned to 4.
+    pub used: u64,
+}
+
+/// What is left to do after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Turn {
+    /// Nothing: the next kick says when there is.
+    Idle,
+    /// The turn's share of chains is used up and no kick will come for the rest: call [`Vring::process`] again.
+    More,
+}
+
+/// One ring of a device: its parameters, its descriptors and its place in the driver's list of requests.
+pub struct Vring {
+    index: u16,
+    memory: Option<Arc<MappedMemory>>,
+    size: u16,
+    addresses: Option<RingAddresses>,
+    base: u16,
+    event_idx: bool,
+    enabled: bool,
+    running: Option<SplitRing>,
+    scan_due: bool,
+    kick: Kick,
+    call: Option<EventFd>,
+    error: Option<EventFd>,
+    faults: RingFaults,
+    taken: Vec<u16>,
+    spares: Spares,
+}
+
+impl Vring {
+    /// A stopped and disabled ring without any parameter; `index` is its place in the device.
+    #[must_use]
+    pub fn new(index: u16) -> Self {
+        Self {
+            index,
+            memory: None,
+            size: 0,
+            addresses: None,
+            base: 0,
+            event_idx: false,
+            enabled: false,
+            running: None,
+            scan_due: false,
+            kick: Kick::default(),
+            call: None,
+            error: None,
+            faults: RingFaults::default(),
+            taken: Vec::new(),
+            spares: Spares::default(),
+        }
+    }
+
+    /// Sets the number of descriptors, a power of two from 1 to 32768.
+    ///
+    /// # Errors
+    /// When it is another number, or the ring is started with another size.
+    pub fn set_size(&mut self, size: u32) -> Result<(), RingMisuse> {
+        let checked = u16::try_from(size).ok().filter(|_| size.is_power_of_two() && size <= SIZE_MAX);
+        let checked = checked.ok_or(RingMisuse::Size(size))?;
+        self.while_stopped(checked != self.size)?;
+        self.size = checked;
+        Ok(())
+    }
+
+    /// Sets the free-running index of the next chain to take, which may be larger than the ring.
+    ///
+    /// # Errors
+    /// When the ring is started.
+    pub fn set_base(&mut self, next_available: u16) -> Result<(), RingMisuse> {
+        self.while_stopped(true)?;
+        self.base = next_available;
+        Ok(())
+    }
+
+    /// Takes the ring's features from all that the driver acknowledged: `EVENT_IDX`, bit 29.
+    ///
+    /// # Errors
+    /// When the ring is started with other ones.
+    pub fn set_features(&mut self, acknowledged: u64) -> Result<(), RingMisuse> {
+        let event_idx = acknowledged & EVENT_IDX != 0;
+        self.while_stopped(event_idx != self.event_idx)?;
+        self.event_idx = event_idx;
+        Ok(())
+    }
+
+    /// Sets the places of the ring's parts; a started ring goes on there.
+    ///
+    /// # Errors
+    /// When a started ring cannot be there: it is stopped then.
+    pub fn set_addresses(&mut self, addresses: RingAddresses) -> Result<(), RingFault> {
+        self.addresses = Some(addresses);
+        self.translate_again()
+    }
+
+    /// Replaces guest memory, together with the ring's places in it (`None`: unknown); a started ring goes on there.
+    ///
+    /// # Errors
+    /// When a started ring cannot be there: it is stopped then.
+    pub fn set_memory(&mut self, memory: Arc<MappedMemory>, addresses: Option<RingAddresses>) -> Result<(), RingFault> {
+        self.memory = Some(memory);
+        self.addresses = addresses;
+        self.translate_again()
+    }
+
+    /// Replaces the descriptor that the driver kicks; `None` when it does not kick. The old one is closed.
+    ///
+    /// # Errors
+    /// When a watched ring gets a descriptor that cannot be watched; the old one stays.
+    pub fn set_kick(&mut self, kick: Option<OwnedFd>) -> Result<(), WatchError> {
+        self.kick.replace(kick)?;
+        self.scan();
+        Ok(())
+    }
+
+    /// Replaces the eventfd that signals the driver; `None` when it is not to be signalled.
+    ///
+    /// # Errors
+    /// When the descriptor is no eventfd; the old one stays.
+    pub fn set_call(&mut self, call: Option<OwnedFd>) -> Result<(), EventFdError> {
+        self.call = call.map(EventFd::try_from).transpose()?;
+        Ok(())
+    }
+
+    /// Replaces the eventfd that reports a fault of the ring.
+    ///
+    /// # Errors
+    /// When the descriptor is no eventfd; the old one stays.
+    pub fn set_error(&mut self, error: Option<OwnedFd>) -> Result<(), EventFdError> {
+        self.error = error.map(EventFd::try_from).transpose()?;
+        Ok(())
+    }
+
+    /// Starts the ring; a started one is scanned once more.
+    ///
+    /// # Errors
+    /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
+    pub fn start(&mut self) -> Result<(), RingFault> {
+        if self.running.is_none() {
+            let ring = self.open(self.base).inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            self.running = Some(ring);
+        }
+        self.scan();
+        Ok(())
+    }
+
+    /// Stops the ring, lets the kick descriptor go, and returns the index of the next chain to take. No chain is under way.
+    pub fn stop(&mut self) -> u16 {
+        self.halt();
+        // Only a refused descriptor can fail.
+        let _ = self.kick.replace(None);
+        self.base
+    }
+
+    /// Enables the ring.
+    pub fn enable(&mut self) {
+        self.enabled = true;
+        self.scan();
+    }
+
+    /// Disables the ring: it keeps its place and is not processed.
+    pub fn disable(&mut self) {
+        self.enabled = false;
+        self.scan_due = false;
+    }
+
+    /// Back to the state of a new ring, but for being watched, its memory and its record of faults.
+    pub fn reset(&mut self) {
+        self.stop();
+        self.disable();
+        (self.size, self.base, self.event_idx) = (0, 0, false);
+        self.addresses = None;
+        self.call = None;
+        self.error = None;
+    }
+
+    /// Reports kicks of this ring, and the scans it needs, to `poller` as `token`.
+    ///
+    /// # Errors
+    /// When the kick descriptor cannot be watched; then nobody watches the ring.
+    pub fn watch(&mut self, poller: Arc<Poller>, token: Token) -> Result<(), WatchError> {
+        self.kick.watch(poller, token)?;
+        self.scan();
+        Ok(())
+    }
+
+    /// Ends [`Vring::watch`].
+    pub fn unwatch(&mut self) {
+        self.kick.unwatch();
+    }
+
+    /// Lets `device` serve what the driver made available: at most as many chains as the ring has descriptors.
+    ///
+    /// Does nothing unless the ring is started and enabled.
+    ///
+    /// # Errors
+    /// When the ring itself is broken. It is stopped then, and its error descriptor was signalled.
+    pub fn process(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
+        self.scan_due = false;
+        if !self.enabled {
+            return Ok(Turn::Idle);
+        }
+        let turn = self.turn(device).inspect_err(|fault| self.fail(*fault))?;
+        self.scan_due = turn == Turn::More;
+        Ok(turn)
+    }
+
+    /// Index of the ring in its device.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Index of the next chain to take.
+    #[must_use]
+    pub fn base(&self) -> u16 {
+        self.running.as_ref().map_or(self.base, SplitRing::base)
+    }
+
+    /// True from [`Vring::start`] to [`Vring::stop`] or a fault.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// True from [`Vring::enable`] to [`Vring::disable`].
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// True when [`Vring::process`] should be called although no kick came; for rings that no poller watches.
+    #[must_use]
+    pub fn is_scan_due(&self) -> bool {
+        self.scan_due
+    }
+
+    /// The descriptor that the driver kicks.
+    #[must_use]
+    pub fn kick(&self) -> Option<BorrowedFd<'_>> {
+        self.kick.fd()
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn faults(&self) -> &RingFaults {
+        &self.faults
+    }
+
+    fn turn(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
+        let (Some(ring), Some(memory)) = (&mut self.running, &self.memory) else {
+            return Ok(Turn::Idle);
+        };
+        let mut budget = self.size;
+        loop {
+            ring.disable_kicks(memory)?;
+            let parts = Parts {
+                index: self.index,
+                memory,
+                ring: &mut *ring,
+                call: self.call.as_ref(),
+                faults: &mut self.faults,
+                taken: &mut self.taken,
+            };
+            let mut queue = Queue::new(parts, &mut self.spares, budget);
+            device.process(&mut queue);
+            let (end, left) = queue.finish(&mut self.spares);
+            match end {
+                End::Fault(fault) => return Err(fault),
+                End::BudgetSpent => return Ok(Turn::More),
+                End::DeviceStopped | End::Empty => {
+                    let more = ring.enable_kicks(memory)?;
+                    // A device that neither took a chain nor asked to the end leaves them on purpose.
+                    let willing = end == End::Empty || left < budget;
+                    if !(more && willing) {
+                        return Ok(Turn::Idle);
+                    }
+                    // More came after the device looked, and no kick will tell. A pass without any chain counts too: an
+                    // index that flickers must not hold the thread.
+                    budget = left.min(budget.saturating_sub(1));
+                }
+            }
+        }
+    }
+
+    fn open(&self, base: u16) -> Result<SplitRing, RingFault> {
+        match (&self.memory, self.addresses, self.size) {
+            (Some(memory), Some(addresses), size @ 1..) => {
+                SplitRing::new(memory, addresses, size, base, self.event_idx)
+            }
+            _ => Err(RingFault::NotConfigured),
+        }
+    }
+
+    fn translate_again(&mut self) -> Result<(), RingFault> {
+        if self.running.is_some() {
+            let ring = self.open(self.base()).inspect_err(|fault| self.fail(*fault))?;
+            self.running = Some(ring);
+            self.scan();
+        }
+        Ok(())
+    }
+
+    fn while_stopped(&self, change: bool) -> Result<(), RingMisuse> {
+        if change && self.running.is_some() { Err(RingMisuse::Running) } else { Ok(()) }
+    }
+
+    fn scan(&mut self) {
+        if self.running.is_some() && self.enabled {
+            self.scan_due = true;
+            self.kick.schedule();
+        }
+    }
+
+    fn halt(&mut self) {
+        self.base = self.base();
+        self.running = None;
+        self.scan_due = false;
+    }
+
+    fn fail(&mut self, fault: RingFault) {
+        self.halt();
+        self.faults.last_ring = Some(fault);
+        if let Some(Err(error)) = self.error.as_ref().map(EventFd::signal) {
+            self.faults.last_call = Some(error);
+        }
+    }
+}
+
+impl fmt::Debug for Vring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vring")
+            .field("index", &self.index)
+            .field("size", &self.size)
+            .field("addresses", &self.addresses)
+            .field("base", &self.base())
+            .field("started", &self.is_started())
+            .field("enabled", &self.enabled)
+            .field("kick", &self.kick)
+            .field("faults", &self.faults)
+            .finish_non_exhaustive()
+    }
+}
