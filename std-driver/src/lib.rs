@@ -10,6 +10,7 @@ mod file_kind;
 pub mod guest_io;
 pub mod memory;
 pub mod poller;
+pub mod server;
 pub mod socket;
 pub mod system_error;
 pub mod vring;

@@ -83,9 +83,8 @@ impl BackendServer {
         .union(ProtocolFeatures::STATUS);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
-    pub const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
-        .union(VirtioFeatures::RING_INDIRECT)
-        .union(VirtioFeatures::RING_EVENT_IDX);
+    pub const RING_FEATURES: VirtioFeatures =
+        VirtioFeatures::VERSION_1.union(VirtioFeatures::RING_INDIRECT).union(VirtioFeatures::RING_EVENT_IDX);
 
     /// Makes the rings of `device` and starts the threads that were asked for.
     ///

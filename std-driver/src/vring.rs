@@ -215,6 +215,19 @@ impl Vring {
         self.base
     }
 
+    /// Stops the ring, which keeps its kick descriptor and its place in the driver's list.
+    pub fn pause(&mut self) {
+        self.halt();
+    }
+
+    /// Back to a new ring, and lets everything of a front-end go: memory, descriptors, faults.
+    pub fn forget(&mut self) {
+        self.reset();
+        (self.call, self.error) = (None, None);
+        self.memory = None;
+        self.faults = RingFaults::default();
+    }
+
     /// Enables the ring.
     pub fn enable(&mut self) {
         self.enabled = true;
@@ -227,14 +240,13 @@ impl Vring {
         self.scan_due = false;
     }
 
-    /// Back to the state of a new ring, but for being watched, its memory and its record of faults.
+    /// Back to the state of a new ring, but for being watched, its memory, its record of faults, and the descriptors that
+    /// signal: front-ends do not send those again after a reset.
     pub fn reset(&mut self) {
         self.stop();
         self.disable();
         (self.size, self.base, self.event_idx) = (0, 0, false);
         self.addresses = None;
-        self.call = None;
-        self.error = None;
     }
 
     /// Reports kicks of this ring, and the scans it needs, to `poller` as `token`.

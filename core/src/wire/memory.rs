@@ -101,6 +101,16 @@ pub struct MemoryRegion {
     pub xen: Option<Xen>,
 }
 
+impl fmt::Display for MemoryRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "region (guest {}, user {}, size {:#x}, file offset {:#x})",
+            self.guest_address, self.user_address, self.size, self.mmap_offset
+        )
+    }
+}
+
 impl From<&RegionLayout> for MemoryRegion {
     fn from(wire: &RegionLayout) -> Self {
         Self {

@@ -57,10 +57,7 @@ impl MemoryFile {
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         fcntl_add_seals(&descriptor, seals).map_err(SystemError::of("fcntl"))?;
         let mapped = MappedRegion::of_this_process(guest_address, size, descriptor.as_fd())?;
-        Ok(Self {
-            descriptor,
-            mapped: Arc::new(mapped),
-        })
+        Ok(Self { descriptor, mapped: Arc::new(mapped) })
     }
 
     /// What to tell the back-end of it.

@@ -14,6 +14,7 @@ use vhost_core::{
 use super::{MAX_RINGS, guest::Guest, rings::RingSet};
 use crate::{
     device::{ConfigRefused, Device},
+    eventfd::EventFdError,
     memory::{MAX_REGIONS, MemoryError},
     poller::WatchError,
     socket::Socket,
@@ -29,6 +30,7 @@ pub(super) enum Reason {
     Ring(RingMisuse),
     Fault(RingFault),
     Kick(WatchError),
+    Signal(EventFdError),
     Config(ConfigRefused),
     /// The device has nothing to do this with.
     Unsupported,
@@ -41,6 +43,7 @@ impl fmt::Display for Reason {
             Self::Ring(error) => error.fmt(f),
             Self::Fault(error) => error.fmt(f),
             Self::Kick(error) => error.fmt(f),
+            Self::Signal(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Unsupported => f.write_str("this device has no use for it"),
         }
@@ -57,7 +60,14 @@ macro_rules! reasons {
     )*};
 }
 
-reasons!(Memory(MemoryError), Ring(RingMisuse), Fault(RingFault), Kick(WatchError), Config(ConfigRefused));
+reasons!(
+    Memory(MemoryError),
+    Ring(RingMisuse),
+    Fault(RingFault),
+    Kick(WatchError),
+    Signal(EventFdError),
+    Config(ConfigRefused)
+);
 
 /// Everything that a request can reach.
 pub(super) struct Dispatch<'c> {
@@ -112,8 +122,8 @@ impl Dispatch<'_> {
                 return Ok(FrontendReply::GetVringBase(VringState::new(state.index(), base)));
             }
             Request::SetVringKick(target, handle) => self.start(&target, handle, session)?,
-            Request::SetVringCall(target, handle) => self.target(&target)?.set_call(handle),
-            Request::SetVringErr(target, handle) => self.target(&target)?.set_error(handle),
+            Request::SetVringCall(target, handle) => self.target(&target)?.set_call(handle)?,
+            Request::SetVringErr(target, handle) => self.target(&target)?.set_error(handle)?,
             Request::GetConfig(wanted) => {
                 let data = config.get_mut(..wanted.data.len()).ok_or(Reason::Unsupported)?;
                 self.device.read_config(wanted.offset, data);

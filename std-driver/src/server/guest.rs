@@ -72,12 +72,7 @@ impl Guest {
 
     /// Ring addresses are user addresses unless `GPA_ADDRESSES` is negotiated. Each part must lie in
     /// one region.
-    fn translate(
-        &self,
-        address: &VringAddr,
-        size: u16,
-        negotiated: &Negotiated,
-    ) -> Result<RingAddresses, MemoryError> {
+    fn translate(&self, address: &VringAddr, size: u16, negotiated: &Negotiated) -> Result<RingAddresses, MemoryError> {
         let size = u64::from(size);
         let part = |start: RingAddress, each: u64, fixed: u64| -> Result<u64, MemoryError> {
             if negotiated.protocol.contains(ProtocolFeatures::GPA_ADDRESSES) {
