@@ -26,6 +26,7 @@
 mod connection;
 mod dispatch;
 mod guest;
+mod listen;
 mod rings;
 
 use core::{fmt, time::Duration};
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use vhost_core::{BackendConfig, ProtocolFeatures, Tolerance, VirtioFeatures};
 
 pub use self::connection::{Connection, End, Progress, ServeError};
+pub use self::listen::ServerThread;
 pub use self::rings::RingThreads;
 
 use self::rings::RingSet;
