@@ -18,6 +18,7 @@ use crate::inherited;
 
 /// The arguments that all devices share.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Arguments {
     /// Listen on a Unix socket at this path, for one front-end after another.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["fd", "print_capabilities"])]
