@@ -23,6 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod channel;
 mod connection;
 mod dispatch;
 mod guest;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use vhost_core::{BackendConfig, ProtocolFeatures, Tolerance, VirtioFeatures};
 
+pub use self::channel::DeviceNotifier;
 pub use self::connection::{Connection, End, Progress, ServeError};
 pub use self::listen::ServerThread;
 pub use self::rings::RingThreads;
@@ -72,6 +74,7 @@ pub struct BackendServer {
     device: Arc<dyn Device>,
     options: ServerOptions,
     rings: RingSet,
+    notifier: DeviceNotifier,
 }
 
 impl BackendServer {
@@ -94,7 +97,14 @@ impl BackendServer {
     /// When the system gives no descriptor or no thread.
     pub fn new(device: Arc<dyn Device>, options: ServerOptions) -> Result<Self, WorkerError> {
         let rings = RingSet::new(&device, options.threads)?;
-        Ok(Self { device, options, rings })
+        let notifier = DeviceNotifier::new().map_err(WorkerError::Failed)?;
+        Ok(Self { device, options, rings, notifier })
+    }
+
+    /// What the device, or whoever changes it, tells front-ends with.
+    #[must_use]
+    pub fn notifier(&self) -> DeviceNotifier {
+        self.notifier.clone()
     }
 
     /// The features offered: the device's and the rings'.

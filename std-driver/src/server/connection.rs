@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vhost_core::{
-    Answered, ApiMisuse, Backend, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection, Session, Verdict,
+    Answered, ApiMisuse, Backend, BackendRequest, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection,
+    Session, Verdict,
 };
 
-use super::{BackendServer, MAX_RINGS, dispatch::Dispatch, guest::Guest};
+use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch, guest::Guest};
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
@@ -29,7 +30,7 @@ pub struct Connection<'s> {
     endpoint: Endpoint,
     machine: Box<Machine>,
     guest: Guest,
-    channel: Option<Socket>,
+    channel: Option<BackendChannel>,
     out: Box<[u8; MAX_MESSAGE]>,
     refusals: u64,
     last_refusal: Option<String>,
@@ -117,6 +118,13 @@ impl Connection<'_> {
     /// The connection is of no use after one.
     pub fn process(&mut self) -> Result<Progress, ServeError> {
         self.server.rings.turn()?;
+        self.receive_answers();
+        let progress = self.receive_requests()?;
+        self.notify()?;
+        Ok(progress)
+    }
+
+    fn receive_requests(&mut self) -> Result<Progress, ServeError> {
         loop {
             match self.endpoint.try_receive().map_err(ServeError::Receive)? {
                 Message::NotYet => return Ok(Progress::Idle),
@@ -144,10 +152,33 @@ impl Connection<'_> {
         }
     }
 
-    /// What to wait for before [`process`](Self::process): the socket, and the rings if the caller
-    /// processes them.
+    fn receive_answers(&mut self) {
+        if self.channel.as_mut().is_some_and(|channel| !channel.receive(&mut self.machine)) {
+            self.channel = None;
+        }
+    }
+
+    /// Tells the front-end what changed; what cannot be told yet is told when a channel opens.
+    fn notify(&mut self) -> Result<(), ServeError> {
+        if !self.server.notifier.is_config_change_due()? {
+            return Ok(());
+        }
+        let Some(channel) = &self.channel else { return Ok(()) };
+        let deadline = Deadline::after(self.server.options.reply_timeout);
+        match channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg, deadline) {
+            Ok(true) => self.server.notifier.config_change_told(),
+            Ok(false) => {}
+            Err(_) => self.channel = None,
+        }
+        Ok(())
+    }
+
+    /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
+    /// if the caller processes them.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        core::iter::once(self.endpoint.as_fd()).chain(self.server.rings.caller_fd())
+        let channel = self.channel.as_ref().map(AsFd::as_fd);
+        let always = [self.endpoint.as_fd(), self.server.notifier.event()];
+        always.into_iter().chain(channel).chain(self.server.rings.caller_fd())
     }
 
     /// Serves the front-end until it closes the connection or `stop` becomes readable.

@@ -11,7 +11,7 @@ use vhost_core::{
     },
 };
 
-use super::{MAX_RINGS, guest::Guest, rings::RingSet};
+use super::{MAX_RINGS, channel::BackendChannel, guest::Guest, rings::RingSet};
 use crate::{
     device::{ConfigRefused, Device},
     eventfd::EventFdError,
@@ -74,7 +74,7 @@ pub(super) struct Dispatch<'c> {
     pub(super) device: &'c dyn Device,
     pub(super) rings: &'c RingSet,
     pub(super) guest: &'c mut Guest,
-    pub(super) channel: &'c mut Option<Socket>,
+    pub(super) channel: &'c mut Option<BackendChannel>,
 }
 
 impl Dispatch<'_> {
@@ -130,7 +130,7 @@ impl Dispatch<'_> {
                 return Ok(FrontendReply::GetConfig(Config { offset: wanted.offset, flags: wanted.flags, data }));
             }
             Request::SetConfig(write) => self.device.write_config(write.offset, write.data)?,
-            Request::SetBackendReqFd(handle) => *self.channel = Some(Socket::from(handle)),
+            Request::SetBackendReqFd(handle) => *self.channel = Some(BackendChannel::new(Socket::from(handle))),
             // Granted by the machine; what they change is followed up below, or nothing.
             Request::SetFeatures(_)
             | Request::SetProtocolFeatures(_)
