@@ -1,6 +1,6 @@
 //! Bytes: the twelve bytes in front of every message.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::scalar::layout;
 
@@ -57,6 +57,12 @@ impl Header {
     #[must_use]
     pub fn needs_reply(&self) -> bool {
         self.flags() & NEED_REPLY != 0
+    }
+
+    /// The header at the front of a message, and the bytes after it; `None` if it is not whole.
+    #[must_use]
+    pub fn split_from(bytes: &[u8]) -> Option<(&Self, &[u8])> {
+        Self::ref_from_prefix(bytes).ok()
     }
 
     /// The header as it goes over the wire.
