@@ -16,6 +16,7 @@ pub mod device;
 pub mod endpoint;
 pub mod eventfd;
 mod file_kind;
+pub mod frontend;
 pub mod guest_io;
 pub mod memory;
 pub mod poller;
