@@ -39,7 +39,7 @@ pub use self::{
 };
 use crate::{
     deadline::Deadline,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Observer},
     socket::{Socket, SocketError},
 };
 
@@ -129,6 +129,11 @@ impl Frontend {
             agreed: VirtioFeatures::empty(),
             slots: None,
         }
+    }
+
+    /// Has every message on the main channel from now on seen by `observer`; `None` for nobody.
+    pub fn observe(&mut self, observer: Option<Arc<dyn Observer>>) {
+        self.endpoint.observe(observer);
     }
 
     /// How requests without a reply of their own are confirmed.
