@@ -74,6 +74,7 @@ mod rejection;
 mod rules;
 mod session;
 mod tolerance;
+mod transport;
 mod vring;
 pub mod wire;
 
@@ -90,6 +91,7 @@ pub use session::{Negotiated, Postcopy, Session};
 pub use tolerance::{
     BrokenDependency, ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest, UnofferedFeatures,
 };
+pub use transport::{ReceiveError, Transport, receive};
 pub use vring::Vring;
 pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},
