@@ -23,8 +23,35 @@ pub const MAX_PAYLOAD: usize = 4096;
 /// The size of a buffer that holds any message: header and payload, in bytes.
 pub const MAX_MESSAGE: usize = Header::SIZE + MAX_PAYLOAD;
 
-/// The descriptors of one message, or whatever stands for them. A handle that is dropped is
-/// expected to close itself.
+/// The descriptors of one message, or whatever stands for them.
+///
+/// Any type will do: `OwnedFd` on Unix, a capability in a kernel, a number on a serial line. A
+/// handle that nobody takes is dropped, so one that must be given back does that in its `Drop`:
+///
+/// ```
+/// use core::cell::Cell;
+/// use vhost_core::{Backend, BackendConfig, Frame, Handles, ProtocolFeatures, VirtioFeatures, wire::header::Header};
+///
+/// /// A capability of a microkernel.
+/// struct Capability<'k>(&'k Cell<u32>);
+///
+/// impl Drop for Capability<'_> {
+///     fn drop(&mut self) {
+///         self.0.set(self.0.get() + 1); // the system call that gives it back
+///     }
+/// }
+///
+/// let given_back = Cell::new(0);
+/// let mut backend = Backend::<1, 8, 4>::new(BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::empty(), 1));
+/// // SET_OWNER has no descriptors. The peer sends one all the same: refused, and given back.
+/// let frame = Frame {
+///     header: Header::request_of(3, false, 0),
+///     payload: &[],
+///     handles: Handles::from_iter([Capability(&given_back)]),
+/// };
+/// assert!(backend.handle_request(frame).is_err());
+/// assert_eq!(given_back.get(), 1);
+/// ```
 pub type Handles<H> = heapless::Vec<H, MAX_HANDLES>;
 
 /// One whole message as it came in.

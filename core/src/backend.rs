@@ -63,25 +63,51 @@ pub enum Incoming<'b, H> {
 /// own.
 ///
 /// ```
+/// use core::num::NonZeroU64;
 /// use vhost_core::{
-///     Answered, Backend, BackendConfig, Frame, Handles, Incoming, MAX_MESSAGE, ProtocolFeatures,
-///     VirtioFeatures, wire::header::Header,
+///     Answered, Assembler, Backend, BackendConfig, Channel, FrontendReply, Incoming, MAX_MESSAGE, ProtocolFeatures,
+///     Transport, Verdict, VirtioFeatures, receive,
 /// };
 ///
-/// let config = BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::MQ, 1);
-/// let mut backend = Backend::<1, 8, 4>::new(config);
-/// let frame = Frame::<std::os::fd::OwnedFd> {
-///     header: Header::request_of(1, false, 0),
-///     payload: &[],
-///     handles: Handles::new(),
-/// };
-/// let mut out = [0; MAX_MESSAGE];
-/// let Incoming::Request(request) = backend.handle_request(frame)? else { unreachable!() };
-/// println!("{request:?}");
-/// let reply = backend.own_answer::<std::os::fd::OwnedFd>().expect("the machine knows its features");
-/// let Answered::Send(transmit) = backend.answer(reply, &mut out)? else { unreachable!() };
-/// assert_eq!(transmit.bytes.len(), 20); // to the socket with it
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// /// Serves a device over any transport until the front-end closes it.
+/// fn serve<T: Transport>(transport: &mut T) -> Result<(), &'static str> {
+///     let config = BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::REPLY_ACK, 1);
+///     let mut backend = Backend::<1, 8, 4>::new(config);
+///     let mut assembler = Assembler::<T::Handle>::new(Channel::Frontend);
+///     let mut out = [0; MAX_MESSAGE];
+///     while let Some(frame) = receive(transport, &mut assembler).map_err(|_| "broken")? {
+///         let reply = match backend.handle_request(frame) {
+///             Ok(Incoming::PostcopyMemoryMapped) => continue, // not answered
+///             // The machine knows some answers; the others are the device's: act on `request` here.
+///             Ok(Incoming::Request(request)) => backend.own_answer().unwrap_or(FrontendReply::Done),
+///             // A request that breaks a rule is refused like one that the device refuses.
+///             Err(rejection) if rejection.verdict() == Verdict::Refuse => FrontendReply::Refused(NonZeroU64::MIN),
+///             Err(_) => return Err("the front-end does not speak vhost-user"),
+///         };
+///         match backend.answer(reply, &mut out).map_err(|_| "needs content")? {
+///             Answered::Send(message) => transport.send(message).map_err(|_| "broken")?,
+///             Answered::Silent => {}
+///             Answered::Close => return Err("a refusal that cannot be told"),
+///         }
+///     }
+///     Ok(())
+/// }
+/// # use vhost_core::{Handles, Transmit, wire::header::Header};
+/// # struct Once(Vec<u8>, Vec<u8>);
+/// # impl Transport for Once {
+/// #     type Handle = u8;
+/// #     type Error = ();
+/// #     fn send(&mut self, message: Transmit<'_, u8>) -> Result<(), ()> { Ok(self.1.extend(message.bytes)) }
+/// #     fn receive(&mut self, buffer: &mut [u8], _: &mut Handles<u8>) -> Result<usize, ()> {
+/// #         let count = buffer.len().min(self.0.len());
+/// #         self.0.drain(..count).zip(buffer).for_each(|(from, to)| *to = from);
+/// #         Ok(count)
+/// #     }
+/// # }
+/// # let mut once = Once(Header::request_of(1, false, 0).to_bytes().to_vec(), Vec::new());
+/// # serve(&mut once).unwrap();
+/// # assert_eq!(once.1.len(), 20);
+/// # assert_eq!(once.1[12..], 0x1_4000_0000_u64.to_ne_bytes());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> {
@@ -233,6 +259,34 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     /// Makes a request on the back-end's own channel.
+    ///
+    /// The two channels are independent: neither machine ever waits. A driver must not wait for the
+    /// answer without serving the main channel, because QEMU asks for the configuration there before
+    /// it answers a `CONFIG_CHANGE_MSG`.
+    ///
+    /// ```
+    /// # use vhost_core::{Answered, Backend, BackendConfig, BackendReply, BackendRequest, Delivery, Frame, FrontendReply,
+    /// #     Handles, MAX_MESSAGE, ProtocolFeatures, VirtioFeatures, wire::header::Header};
+    /// # let features = ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::CONFIG | ProtocolFeatures::REPLY_ACK;
+    /// # let mut backend = Backend::<1, 8, 4>::new(BackendConfig::new(VirtioFeatures::VERSION_1, features, 1));
+    /// # let mut out = [0; MAX_MESSAGE];
+    /// # let bits = features.bits().to_ne_bytes();
+    /// # for (id, payload, handles) in [(16, &bits[..], Handles::new()), (21, &[][..], Handles::from_iter([7_u8]))] {
+    /// #     let header = Header::request_of(id, false, payload.len() as u32);
+    /// #     backend.handle_request(Frame { header, payload, handles })?;
+    /// #     let Answered::Silent = backend.answer::<u8>(FrontendReply::Done, &mut out)? else { unreachable!() };
+    /// # }
+    /// // The front-end has sent SET_BACKEND_REQ_FD; now the device's configuration changes.
+    /// let request = BackendRequest::<u8>::ConfigChangeMsg;
+    /// let message = backend.request(request, Delivery::Acknowledged, &mut out)?;
+    /// assert_eq!(message.bytes[..4], 2_u32.to_ne_bytes()); // to the back-end channel with it
+    ///
+    /// // Later, a frame comes in on the back-end channel.
+    /// let acknowledgement =
+    ///     Frame::<u8> { header: Header::reply_to(2, 8), payload: &[0; 8], handles: Handles::new() };
+    /// assert_eq!(backend.handle_reply(acknowledgement)?, BackendReply::Done);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
