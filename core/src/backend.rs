@@ -313,6 +313,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     ) -> Result<(FrontendRequest<'b, H>, Effect), Rejection> {
         let message = code.message();
         let violates = |violation| PeerMisbehaved::Violation { message, violation };
+        frame.header.check(Channel::Frontend).map_err(Rejection::close)?;
         if frame.header.is_reply() {
             return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
         }
@@ -339,6 +340,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         self.session.postcopy == Postcopy::Answered
             && frame.payload == [0; 8]
             && frame.handles.is_empty()
+            && frame.header.check(Channel::Frontend).is_ok()
             && !frame.header.is_reply()
             && (id == 0 || changes_memory(FrontendCode(id)))
     }

@@ -106,6 +106,7 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
     /// The question that a reply answers. It must be the oldest.
     pub(crate) fn answered<H>(&mut self, channel: Channel, frame: &Frame<'_, H>) -> Result<Question<E>, Fault> {
         let found = MessageName { channel, id: frame.header.request() };
+        frame.header.check(channel)?;
         if !frame.header.is_reply() {
             return Err(DecodeError::RequestInsteadOfReply { message: found }.into());
         }

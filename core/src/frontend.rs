@@ -321,6 +321,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
 
     fn backend_request<'b, H>(&self, frame: Frame<'b, H>, code: BackendCode) -> Result<BackendRequest<H>, Rejection> {
         let message = code.message();
+        frame.header.check(Channel::Backend).map_err(Rejection::close)?;
         if frame.header.is_reply() {
             return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
         }
