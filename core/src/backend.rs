@@ -6,6 +6,7 @@ use crate::{
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     frontend::Delivery,
     memory_map::TableExtents,
+    projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
@@ -122,7 +123,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// How many requests of the back-end wait for their answers.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.asking.outstanding().len()
+        self.asking.awaited()
     }
 
     /// Whether the session is over.
@@ -187,7 +188,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             FrontendCode::GET_PROTOCOL_FEATURES => Some(FrontendReply::GetProtocolFeatures(self.config.protocol)),
             FrontendCode::GET_QUEUE_NUM => Some(FrontendReply::GetQueueNum(u64::from(self.config.queue_num))),
             FrontendCode::GET_MAX_MEM_SLOTS => {
-                let slots = u64::from(self.config.memory_slots).min(u64::try_from(REGIONS).unwrap_or(u64::MAX));
+                let slots = u64::try_from(self.memory_slots()).unwrap_or(u64::MAX);
                 Some(FrontendReply::GetMaxMemSlots(slots))
             }
             FrontendCode::GET_STATUS => Some(FrontendReply::GetStatus(u64::from(self.session.status))),
@@ -353,10 +354,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
+    fn memory_slots(&self) -> usize {
+        usize::from(self.config.memory_slots).min(REGIONS)
+    }
+
     fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
         let rings = usize::from(self.config.rings).min(VRINGS);
-        let negotiated = self.session.negotiated;
-        Rules { session: &self.session, negotiated, rings, tolerance: &self.config.tolerance }
+        let state = Projection::settled(&self.session);
+        Rules { state, rings, slots: self.memory_slots(), tolerance: &self.config.tolerance }
     }
 
     fn form(&self, role: Role) -> Form {
