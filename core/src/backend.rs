@@ -205,6 +205,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
+        if self.failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let reply = match (reply, question.effect, question.due) {
             (FrontendReply::Done, Some(Effect::Log(Some(log))), Due::Reply) => {
@@ -228,6 +231,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
         } else {
             self.session.apply(effect, &mut self.table);
+            if effect == Effect::OpenBackendChannel {
+                // Nothing that was asked on an earlier channel is answered on this one.
+                self.asking = Asking::new();
+                self.backend_channel_failed = false;
+            }
         }
         self.failed = matches!(answered, Answered::Close);
         Ok(answered)

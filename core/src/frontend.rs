@@ -210,11 +210,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// # Errors
     /// See [`Rejection`].
     pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<H>, Rejection> {
+        if self.failed || self.backend_channel_failed {
+            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+        }
         if let Some(question) = &self.answering {
             return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
-        }
-        if self.backend_channel_failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
         }
         let flagged = Flagged::from_header(&frame.header);
         let code = BackendCode(frame.header.request());
@@ -242,6 +242,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         reply: BackendReply<H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
         let answered = answer(question, reply, form, out)?;
@@ -257,7 +260,16 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// Carries out the requests to which no answer comes and before which none is missing.
     fn settle(&mut self) {
         while let Some(question) = self.asking.settled() {
-            self.session.apply(question.effect.unwrap_or_default(), &mut self.table);
+            self.grant(question.effect.unwrap_or_default());
+        }
+    }
+
+    fn grant(&mut self, effect: Effect) {
+        self.session.apply(effect, &mut self.table);
+        if effect == Effect::OpenBackendChannel {
+            // What came through an earlier channel cannot be answered through this one.
+            self.answering = None;
+            self.backend_channel_failed = false;
         }
     }
 
@@ -286,7 +298,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
                 self.table.clear();
             }
         } else {
-            self.session.apply(question.effect.unwrap_or_default(), &mut self.table);
+            self.grant(question.effect.unwrap_or_default());
         }
         match reply {
             FrontendReply::GetFeatures(features) => self.session.negotiated.offered = features,
