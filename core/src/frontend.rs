@@ -47,7 +47,12 @@ impl FrontendConfig {
     /// For a device of so many rings.
     #[must_use]
     pub const fn new(rings: u16) -> Self {
-        let tolerance = Tolerance { broken_dependency: BrokenDependency::Refuse, ..Tolerance::new() };
+        let tolerance = Tolerance {
+            broken_dependency: BrokenDependency::Refuse,
+            // What is tolerated of others is not sent.
+            always_accepted: VirtioFeatures::empty(),
+            ..Tolerance::new()
+        };
         Self { rings, tolerance }
     }
 }
