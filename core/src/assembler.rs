@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use crate::{
     error::DecodeError,
     wire::{
-        header::{Header, VERSION},
+        header::Header,
         memory::MAX_TABLE_REGIONS,
         row::{Channel, MessageName},
     },
@@ -105,6 +105,7 @@ pub struct Assembler<H, const CAP: usize = MAX_MESSAGE> {
     buffer: [u8; CAP],
     filled: usize,
     handles: Handles<H>,
+    failed: Option<DecodeError>,
 }
 
 impl<H, const CAP: usize> Assembler<H, CAP> {
@@ -114,13 +115,14 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     #[must_use]
     pub const fn new(channel: Channel) -> Self {
         let () = Self::ROOM_FOR_HEADER;
-        Self { channel, buffer: [0; CAP], filled: 0, handles: Handles::new() }
+        Self { channel, buffer: [0; CAP], filled: 0, handles: Handles::new(), failed: None }
     }
 
-    /// Where the transport puts the next bytes; empty when a frame waits to be taken.
+    /// Where the transport puts the next bytes; empty when a frame waits to be taken, and after an
+    /// error.
     #[must_use]
     pub fn read_buf(&mut self) -> &mut [u8] {
-        let end = self.wanted();
+        let end = if self.failed.is_some() { self.filled } else { self.wanted() };
         self.buffer.get_mut(self.filled..end).unwrap_or_default()
     }
 
@@ -128,31 +130,25 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     /// descriptors.
     ///
     /// # Errors
-    /// The stream cannot be read any further after an error: a version other than 1, a payload
-    /// that does not fit, descriptors after the first byte of a message, or more than
-    /// [`MAX_HANDLES`] of them.
+    /// The stream cannot be read any further after an error, which every later call repeats: a
+    /// version other than 1, a payload that does not fit, descriptors after the first byte of a
+    /// message, or more than [`MAX_HANDLES`] of them.
     pub fn filled(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), DecodeError> {
-        let at_start = self.filled == 0;
-        let header_was_missing = self.filled < Header::SIZE;
-        self.filled = self.filled.saturating_add(count).min(self.wanted());
-        for handle in handles {
-            if !at_start {
-                return Err(DecodeError::HandlesAfterStart { channel: self.channel });
-            }
-            if self.handles.push(handle).is_err() {
-                return Err(DecodeError::TooManyHandles { channel: self.channel, limit: MAX_HANDLES });
-            }
+        let result = match self.failed {
+            Some(error) => Err(error),
+            None => self.collect(count, handles),
+        };
+        if let Err(error) = result {
+            self.failed = Some(error);
+            self.handles.clear();
         }
-        match self.header() {
-            Some(header) if header_was_missing => self.check(header),
-            _ => Ok(()),
-        }
+        result
     }
 
     /// Whether a frame waits to be taken.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.filled >= Header::SIZE && self.filled >= self.wanted()
+        self.failed.is_none() && self.filled >= Header::SIZE && self.filled >= self.wanted()
     }
 
     /// Takes the frame if it is whole.
@@ -171,7 +167,25 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     /// Whether nothing of a message has arrived yet: a stream that ends here ends cleanly.
     #[must_use]
     pub const fn is_between_messages(&self) -> bool {
-        self.filled == 0
+        self.filled == 0 && self.failed.is_none()
+    }
+
+    fn collect(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), DecodeError> {
+        let at_start = self.filled == 0;
+        let header_was_missing = self.filled < Header::SIZE;
+        self.filled = self.filled.saturating_add(count).min(self.wanted());
+        for handle in handles {
+            if !at_start {
+                return Err(DecodeError::HandlesAfterStart { channel: self.channel });
+            }
+            if self.handles.push(handle).is_err() {
+                return Err(DecodeError::TooManyHandles { channel: self.channel, limit: MAX_HANDLES });
+            }
+        }
+        match self.header() {
+            Some(header) if header_was_missing => self.check(header),
+            _ => Ok(()),
+        }
     }
 
     /// How many bytes the current message has as far as is known.
@@ -186,10 +200,8 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     }
 
     fn check(&self, header: &Header) -> Result<(), DecodeError> {
+        header.check(self.channel)?;
         let message = MessageName { channel: self.channel, id: header.request() };
-        if header.version() != VERSION {
-            return Err(DecodeError::Version { message, found: header.version() });
-        }
         let limit = CAP.saturating_sub(Header::SIZE);
         if usize::try_from(header.size()).map_or(true, |size| size > limit) {
             return Err(DecodeError::PayloadTooLarge { message, found: header.size(), limit });
@@ -205,6 +217,7 @@ impl<H, const CAP: usize> fmt::Debug for Assembler<H, CAP> {
             .field("filled", &self.filled)
             .field("wanted", &self.wanted())
             .field("handles", &self.handles.len())
+            .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     frontend::Delivery,
     memory_map::TableExtents,
+    projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
@@ -148,7 +149,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// How many requests of the back-end wait for their answers.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.asking.outstanding().len()
+        self.asking.awaited()
     }
 
     /// Whether the session is over.
@@ -213,7 +214,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             FrontendCode::GET_PROTOCOL_FEATURES => Some(FrontendReply::GetProtocolFeatures(self.config.protocol)),
             FrontendCode::GET_QUEUE_NUM => Some(FrontendReply::GetQueueNum(u64::from(self.config.queue_num))),
             FrontendCode::GET_MAX_MEM_SLOTS => {
-                let slots = u64::from(self.config.memory_slots).min(u64::try_from(REGIONS).unwrap_or(u64::MAX));
+                let slots = u64::try_from(self.memory_slots()).unwrap_or(u64::MAX);
                 Some(FrontendReply::GetMaxMemSlots(slots))
             }
             FrontendCode::GET_STATUS => Some(FrontendReply::GetStatus(u64::from(self.session.status))),
@@ -230,6 +231,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
+        if self.failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let reply = match (reply, question.effect, question.due) {
             (FrontendReply::Done, Some(Effect::Log(Some(log))), Due::Reply) => {
@@ -253,6 +257,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
         } else {
             self.session.apply(effect, &mut self.table);
+            if effect == Effect::OpenBackendChannel {
+                // Nothing that was asked on an earlier channel is answered on this one.
+                self.asking = Asking::new();
+                self.backend_channel_failed = false;
+            }
         }
         self.failed = matches!(answered, Answered::Close);
         Ok(answered)
@@ -367,6 +376,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     ) -> Result<(FrontendRequest<'b, H>, Effect), Rejection> {
         let message = code.message();
         let violates = |violation| PeerMisbehaved::Violation { message, violation };
+        frame.header.check(Channel::Frontend).map_err(Rejection::close)?;
         if frame.header.is_reply() {
             return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
         }
@@ -393,6 +403,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         self.session.postcopy == Postcopy::Answered
             && frame.payload == [0; 8]
             && frame.handles.is_empty()
+            && frame.header.check(Channel::Frontend).is_ok()
             && !frame.header.is_reply()
             && (id == 0 || changes_memory(FrontendCode(id)))
     }
@@ -405,10 +416,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
+    fn memory_slots(&self) -> usize {
+        usize::from(self.config.memory_slots).min(REGIONS)
+    }
+
     fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
         let rings = usize::from(self.config.rings).min(VRINGS);
-        let negotiated = self.session.negotiated;
-        Rules { session: &self.session, negotiated, rings, tolerance: &self.config.tolerance }
+        let state = Projection::settled(&self.session);
+        Rules { state, rings, slots: self.memory_slots(), tolerance: &self.config.tolerance }
     }
 
     fn form(&self, role: Role) -> Form {

@@ -93,6 +93,17 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
         &self.outstanding
     }
 
+    /// How many wait for an answer.
+    pub(crate) fn awaited(&self) -> usize {
+        self.outstanding.iter().filter(|question| question.due != Due::Nothing).count()
+    }
+
+    /// Takes the oldest question if no answer comes to it: everything before it was answered.
+    pub(crate) fn settled(&mut self) -> Option<Question<E>> {
+        let oldest = self.outstanding.first()?;
+        if oldest.due == Due::Nothing { Some(self.outstanding.remove(0)) } else { None }
+    }
+
     /// Refuses one more question when there is no room to remember it.
     pub(crate) fn check_room(&self) -> Result<(), ApiMisuse> {
         if self.outstanding.is_full() { Err(ApiMisuse::TooManyOutstanding { limit: DEPTH }) } else { Ok(()) }
@@ -106,6 +117,7 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
     /// The question that a reply answers. It must be the oldest.
     pub(crate) fn answered<H>(&mut self, channel: Channel, frame: &Frame<'_, H>) -> Result<Question<E>, Fault> {
         let found = MessageName { channel, id: frame.header.request() };
+        frame.header.check(channel)?;
         if !frame.header.is_reply() {
             return Err(DecodeError::RequestInsteadOfReply { message: found }.into());
         }

@@ -182,8 +182,9 @@ pub enum ApiMisuse {
         /// How many that is.
         limit: usize,
     },
-    /// A memory table is outstanding, and only one can be.
-    MemoryTableOutstanding,
+    /// Memory is outstanding and must be answered first: another table, or everything that was
+    /// shared during postcopy before its addresses are acknowledged.
+    MemoryOutstanding,
     /// There is no request to answer.
     NothingToAnswer,
     /// A request is not answered yet; requests are answered in order.
@@ -214,7 +215,7 @@ impl fmt::Display for ApiMisuse {
                 write!(f, "{message} does not fit into a buffer of {given} bytes")
             }
             Self::TooManyOutstanding { limit } => write!(f, "{limit} requests are outstanding, which is the limit"),
-            Self::MemoryTableOutstanding => f.write_str("a memory table is outstanding, and only one can be"),
+            Self::MemoryOutstanding => f.write_str("memory is outstanding that must be answered first"),
             Self::NothingToAnswer => f.write_str("there is no request to answer"),
             Self::AnswerOutstanding { message } => write!(f, "{message} must be answered first"),
             Self::AnswerDoesNotFit { expected, found: Some(found) } => {

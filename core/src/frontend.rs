@@ -7,6 +7,7 @@ use crate::{
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     memory_map::TableExtents,
+    projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, RingChange, Session},
@@ -46,14 +47,19 @@ impl FrontendConfig {
     /// For a device of so many rings.
     #[must_use]
     pub const fn new(rings: u16) -> Self {
-        let tolerance = Tolerance { broken_dependency: BrokenDependency::Refuse, ..Tolerance::new() };
+        let tolerance = Tolerance {
+            broken_dependency: BrokenDependency::Refuse,
+            // What is tolerated of others is not sent.
+            always_accepted: VirtioFeatures::empty(),
+            ..Tolerance::new()
+        };
         Self { rings, tolerance }
     }
 }
 
 /// The front-end's state: a plain value without buffers, descriptors or I/O.
 ///
-/// It remembers up to `DEPTH` outstanding requests, `VRINGS` rings and `REGIONS` memory regions.
+/// It remembers up to `DEPTH` outstanding requests (at least one), `VRINGS` rings and `REGIONS` memory regions.
 ///
 /// ```
 /// use vhost_core::{Delivery, Frontend, FrontendConfig, FrontendRequest, MAX_MESSAGE};
@@ -78,9 +84,12 @@ pub struct Frontend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usiz
 }
 
 impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRINGS, REGIONS, DEPTH> {
+    const ROOM_FOR_A_REQUEST: () = assert!(DEPTH > 0, "a request must be remembered until it is answered");
+
     /// The machine of a connection on which nothing was said yet.
     #[must_use]
     pub fn new(config: FrontendConfig) -> Self {
+        let () = Self::ROOM_FOR_A_REQUEST;
         Self {
             config,
             session: Session::new(Negotiated::default()),
@@ -105,10 +114,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         &self.session
     }
 
-    /// How many requests wait for their answers.
+    /// How many requests wait for their answers. What was asked without waiting takes effect in
+    /// order, so that requests to which no answer comes wait for those before them.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.asking.outstanding().len()
+        self.asking.awaited()
     }
 
     /// Whether the session is over.
@@ -130,21 +140,19 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.check_alive()?;
         let code = request.code();
         let message = code.message();
-        let negotiated = self.projected();
+        let rules = self.rules();
+        let (negotiated, postcopy) = (rules.state.negotiated(), rules.state.postcopy());
         let violates = |violation| ApiMisuse::Violation { message, violation };
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
         negotiated.check(row.gate).map_err(violates)?;
         let mut table = TableExtents::new();
-        let rules = self.rules(negotiated);
         let effect = rules.effect(&request, &mut table).map_err(violates)?;
         if effect == Effect::ReplaceMemory && self.has_table_outstanding() {
-            return Err(ApiMisuse::MemoryTableOutstanding);
+            return Err(ApiMisuse::MemoryOutstanding);
         }
         let flagged = flag(row, code, delivery, &negotiated);
-        let due = Due::of(row, flagged, &negotiated, self.session.postcopy);
-        if due != Due::Nothing {
-            self.asking.check_room()?;
-        }
+        let due = Due::of(row, flagged, &negotiated, postcopy);
+        self.asking.check_room()?;
         let form = self.form(Role::Request, negotiated.protocol);
         let transmit = write(
             message,
@@ -153,14 +161,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
-        if due == Due::Nothing {
-            self.session.apply(effect, &mut table);
-        } else {
-            if effect == Effect::ReplaceMemory {
-                self.table = table;
-            }
-            self.asking.ask(Question { message, due, effect: Some(effect) });
+        if effect == Effect::ReplaceMemory {
+            self.table = table;
         }
+        self.asking.ask(Question { message, due, effect: Some(effect) });
+        self.settle();
         Ok(transmit)
     }
 
@@ -179,6 +184,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if self.session.postcopy != Postcopy::Answered {
             let violation = Violation::PostcopyOrder { state: self.session.postcopy };
             return Err(ApiMisuse::Violation { message, violation });
+        }
+        let mut outstanding = self.asking.outstanding().iter().filter_map(|question| question.effect);
+        if outstanding.any(Effect::shares_memory) {
+            return Err(ApiMisuse::MemoryOutstanding);
         }
         let form = self.form(Role::Request, self.session.negotiated.protocol);
         let header = |size| Header::request_of(message.id, false, size);
@@ -206,11 +215,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// # Errors
     /// See [`Rejection`].
     pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<H>, Rejection> {
+        if self.failed || self.backend_channel_failed {
+            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+        }
         if let Some(question) = &self.answering {
             return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
-        }
-        if self.backend_channel_failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
         }
         let flagged = Flagged::from_header(&frame.header);
         let code = BackendCode(frame.header.request());
@@ -238,6 +247,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         reply: BackendReply<H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
         let answered = answer(question, reply, form, out)?;
@@ -250,26 +262,30 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if self.failed { Err(ApiMisuse::SessionFailed) } else { Ok(()) }
     }
 
-    /// The features as they will be when everything outstanding is granted.
-    fn projected(&self) -> Negotiated {
-        let mut negotiated = self.session.negotiated;
-        for question in self.asking.outstanding() {
-            match question.effect {
-                Some(Effect::AcknowledgeFeatures(features)) => negotiated.acknowledged = features,
-                Some(Effect::AcknowledgeProtocol(features)) => negotiated.protocol = features,
-                _ => {}
-            }
+    /// Carries out the requests to which no answer comes and before which none is missing.
+    fn settle(&mut self) {
+        while let Some(question) = self.asking.settled() {
+            self.grant(question.effect.unwrap_or_default());
         }
-        negotiated
+    }
+
+    fn grant(&mut self, effect: Effect) {
+        self.session.apply(effect, &mut self.table);
+        if effect == Effect::OpenBackendChannel {
+            // What came through an earlier channel cannot be answered through this one.
+            self.answering = None;
+            self.backend_channel_failed = false;
+        }
     }
 
     fn has_table_outstanding(&self) -> bool {
         self.asking.outstanding().iter().any(|question| question.effect == Some(Effect::ReplaceMemory))
     }
 
-    fn rules(&self, negotiated: Negotiated) -> Rules<'_, VRINGS, REGIONS> {
+    fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
         let rings = usize::from(self.config.rings).min(VRINGS);
-        Rules { session: &self.session, negotiated, rings, tolerance: &self.config.tolerance }
+        let state = Projection::new(&self.session, self.asking.outstanding(), &self.table);
+        Rules { state, rings, slots: REGIONS, tolerance: &self.config.tolerance }
     }
 
     fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
@@ -287,13 +303,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
                 self.table.clear();
             }
         } else {
-            self.session.apply(question.effect.unwrap_or_default(), &mut self.table);
+            self.grant(question.effect.unwrap_or_default());
         }
         match reply {
             FrontendReply::GetFeatures(features) => self.session.negotiated.offered = features,
             FrontendReply::GetProtocolFeatures(features) => self.session.negotiated.protocol_offered = features,
             _ => {}
         }
+        self.settle();
         Ok(reply)
     }
 
@@ -321,6 +338,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
 
     fn backend_request<'b, H>(&self, frame: Frame<'b, H>, code: BackendCode) -> Result<BackendRequest<H>, Rejection> {
         let message = code.message();
+        frame.header.check(Channel::Backend).map_err(Rejection::close)?;
         if frame.header.is_reply() {
             return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
         }
@@ -330,7 +348,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         negotiated.check(row.gate).map_err(violates)?;
         let form = self.form(Role::Request, negotiated.protocol);
         let request = BackendRequest::decode(frame, form).map_err(Rejection::refuse)?;
-        self.rules(negotiated).check_backend_request(&request).map_err(violates)?;
+        self.rules().check_backend_request(&request).map_err(violates)?;
         Ok(request)
     }
 }

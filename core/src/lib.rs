@@ -70,6 +70,7 @@ mod channel;
 mod error;
 mod frontend;
 mod memory_map;
+mod projection;
 mod rejection;
 mod rules;
 mod session;

@@ -6,8 +6,9 @@
 use core::fmt;
 
 use crate::{
-    memory_map::{MemoryFault, RegionExtent, TableExtents},
-    session::{Effect, Negotiated, Postcopy, RingChange, Session},
+    memory_map::{MemoryFault, TableExtents, check_add, check_remove, check_table},
+    projection::Projection,
+    session::{Effect, Postcopy, RingChange},
     tolerance::{BrokenDependency, Tolerance, UnofferedFeatures},
     vring::Power,
     wire::{
@@ -162,11 +163,11 @@ impl From<MemoryFault> for Violation {
 /// The rules as one machine applies them.
 #[derive(Debug)]
 pub(crate) struct Rules<'s, const VRINGS: usize, const REGIONS: usize> {
-    pub(crate) session: &'s Session<VRINGS, REGIONS>,
-    /// The features, with those changes that are outstanding.
-    pub(crate) negotiated: Negotiated,
+    pub(crate) state: Projection<'s, VRINGS, REGIONS>,
     /// How many of the machine's rings the device has.
     pub(crate) rings: usize,
+    /// How many memory regions may be added one by one.
+    pub(crate) slots: usize,
     pub(crate) tolerance: &'s Tolerance,
 }
 
@@ -182,17 +183,13 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             Request::SetFeatures(features) => self.features(*features),
             Request::ResetOwner => Ok(Effect::DisableAll),
             Request::SetMemTable(regions, _) => {
-                *table = self.session.memory.check_table(regions.iter())?;
+                *table = check_table(REGIONS, regions.iter())?;
                 Ok(Effect::ReplaceMemory)
             }
             Request::AddMemReg(region, _) => {
-                self.session.memory.check_add(region)?;
-                Ok(Effect::AddRegion(RegionExtent::from(region)))
+                Ok(Effect::AddRegion(check_add(self.state.regions(), self.slots, region)?))
             }
-            Request::RemMemReg(region) => {
-                self.session.memory.check_remove(region)?;
-                Ok(Effect::RemoveRegion(RegionExtent::from(region)))
-            }
+            Request::RemMemReg(region) => Ok(Effect::RemoveRegion(check_remove(self.state.regions(), region)?)),
             Request::SetLogBase(LogBase::Shared(log), _) => {
                 extent(log.size(), log.offset())?;
                 Ok(Effect::Log(Some(*log)))
@@ -226,7 +223,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             Request::SetProtocolFeatures(features) => self.protocol_features(*features),
             Request::SetBackendReqFd(_) => Ok(Effect::OpenBackendChannel),
             Request::PostcopyAdvise => Ok(Effect::Postcopy(Postcopy::Advised)),
-            Request::PostcopyListen => match self.session.postcopy {
+            Request::PostcopyListen => match self.state.postcopy() {
                 Postcopy::Advised => Ok(Effect::Postcopy(Postcopy::Listening)),
                 state => Err(Violation::PostcopyOrder { state }),
             },
@@ -253,20 +250,21 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     }
 
     fn features(&self, features: VirtioFeatures) -> Result<Effect, Violation> {
-        let excess = features.difference(self.negotiated.offered | self.tolerance.always_accepted);
+        let negotiated = self.state.negotiated();
+        let excess = features.difference(negotiated.offered | self.tolerance.always_accepted);
         if !excess.is_empty() && self.tolerance.unoffered_features == UnofferedFeatures::Refuse {
             return Err(Violation::FeaturesNotOffered { excess });
         }
-        let features = features.intersection(self.negotiated.offered);
-        let changed = features.symmetric_difference(self.negotiated.acknowledged).difference(VirtioFeatures::LOG_ALL);
-        if self.session.is_running() && !changed.is_empty() {
+        let features = features.intersection(negotiated.offered);
+        let changed = features.symmetric_difference(negotiated.acknowledged).difference(VirtioFeatures::LOG_ALL);
+        if !changed.is_empty() && self.state.running_ring().is_some() {
             return Err(Violation::FeaturesWhileRunning { changed });
         }
         Ok(Effect::AcknowledgeFeatures(features))
     }
 
     fn protocol_features(&self, features: ProtocolFeatures) -> Result<Effect, Violation> {
-        let excess = features.difference(self.negotiated.protocol_offered);
+        let excess = features.difference(self.state.negotiated().protocol_offered);
         if !excess.is_empty() {
             return Err(Violation::ProtocolFeaturesNotOffered { excess });
         }
@@ -301,7 +299,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
 
     fn stopped_ring(&self, state: &VringState) -> Result<u8, Violation> {
         let ring = self.ring(u64::from(state.index()))?;
-        match self.session.ring(usize::from(ring)) {
+        match self.state.ring(ring) {
             // Not merely started: libkrun sets a ring up again after disabling it.
             Some(vring) if vring.is_running() => Err(Violation::RingRunning { ring }),
             _ => Ok(ring),
@@ -310,7 +308,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
 
     fn ring_size(&self, state: &VringState) -> Result<Effect, Violation> {
         let ring = self.stopped_ring(state)?;
-        let packed = self.negotiated.acknowledged.contains(VirtioFeatures::RING_PACKED);
+        let packed = self.is_packed();
         match u16::try_from(state.num()) {
             Ok(size @ 1..=32768) if packed || size.is_power_of_two() => {
                 Ok(Effect::Ring { index: ring, change: RingChange::Size(size) })
@@ -324,9 +322,9 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     /// may come later.
     fn ring_addresses(&self, address: &VringAddr) -> Result<Effect, Violation> {
         let ring = self.ring(u64::from(address.index()))?;
-        let size = self.session.ring(usize::from(ring)).and_then(|vring| vring.size()).map_or(1, u64::from);
+        let size = self.state.ring(ring).and_then(|vring| vring.size()).map_or(1, u64::from);
         let bytes = |each: u64, fixed: u64| size.saturating_mul(each).saturating_add(fixed);
-        let packed = self.negotiated.acknowledged.contains(VirtioFeatures::RING_PACKED);
+        let packed = self.is_packed();
         let parts = if packed {
             [("descriptor ring", 16, bytes(16, 0)), ("driver area", 4, 4), ("device area", 4, 4)]
         } else {
@@ -339,6 +337,10 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             }
         }
         Ok(Effect::Ring { index: ring, change: RingChange::Addresses })
+    }
+
+    fn is_packed(&self) -> bool {
+        self.state.negotiated().acknowledged.contains(VirtioFeatures::RING_PACKED)
     }
 
     fn zero_or_one(&self, state: &VringState) -> Result<Power, Violation> {

@@ -13,7 +13,7 @@ pub struct Tolerance {
     pub unoffered_features: UnofferedFeatures,
     /// Features that may be acknowledged without being offered, whatever
     /// [`Self::unoffered_features`] says. Default: `RING_RESET`, which QEMU's vhost-user-gpu
-    /// passes through. They are masked out.
+    /// passes through; the front-end sends none. They are masked out.
     pub always_accepted: VirtioFeatures,
     /// Protocol features without those they need. `INBAND_NOTIFICATIONS` without its needs is
     /// always refused. Default: the front-end refuses to send them, the back-end accepts them.

@@ -2,7 +2,12 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::scalar::layout;
+use crate::error::DecodeError;
+
+use super::{
+    row::{Channel, MessageName},
+    scalar::layout,
+};
 
 layout! {
     /// The header of a message: which request, flags, and how many payload bytes follow.
@@ -39,6 +44,15 @@ impl Header {
     #[must_use]
     pub fn reply_to(request: u32, size: u32) -> Self {
         Self::new(request, VERSION | REPLY, size)
+    }
+
+    /// Refuses a version that does not exist.
+    pub(crate) fn check(&self, channel: Channel) -> Result<(), DecodeError> {
+        if self.version() == VERSION {
+            return Ok(());
+        }
+        let message = MessageName { channel, id: self.request() };
+        Err(DecodeError::Version { message, found: self.version() })
     }
 
     /// The protocol version, 0 to 3; only [`VERSION`] exists.
