@@ -35,8 +35,10 @@ pub use self::{
     limit::WithDeadline,
     memory::MappedRegions,
     migration::TransferDirection,
-    vring::{Enabled, Endian, VringAddresses},
+    vring::{Enabled, Endian},
 };
+pub use vhost_core::VringAddresses;
+
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, Observer},
