@@ -13,6 +13,7 @@ mod memory;
 mod migration;
 mod negotiation;
 mod shared;
+mod vhost_backend;
 mod vring;
 mod wait;
 

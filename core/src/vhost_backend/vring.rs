@@ -74,10 +74,10 @@ impl<H: ?Sized> Copy for VringSetup<'_, H> {}
 
 impl<'h, H: ?Sized> VringSetup<'h, H> {
     /// The settings in an order that every implementer takes: the call comes first, as some learn from it which rings there
-    /// are; then what cannot change any more once the kick starts the ring; and buffers are taken last.
-    #[must_use]
-    pub fn settings(&self) -> [VringSetting<'h, H>; 7] {
-        [
+    /// are; then what cannot change any more once the kick starts the ring; and buffers are taken last. An error that
+    /// nobody wants to hear of is not mentioned, as not every implementer knows what to do with it.
+    pub fn settings(&self) -> impl Iterator<Item = VringSetting<'h, H>> + use<'h, H> {
+        let settings = [
             VringSetting::Call(self.call),
             VringSetting::Error(self.error),
             VringSetting::Size(self.size),
@@ -85,7 +85,8 @@ impl<'h, H: ?Sized> VringSetup<'h, H> {
             VringSetting::Addresses(self.addresses),
             VringSetting::Kick(self.kick),
             VringSetting::Enable,
-        ]
+        ];
+        settings.into_iter().filter(|setting| !matches!(setting, VringSetting::Error(None)))
     }
 }
 
@@ -129,6 +130,8 @@ mod tests {
             VringSetting::Kick(Some(&1)),
             VringSetting::Enable,
         ];
-        assert_eq!(setup.settings(), expected);
+        assert!(setup.settings().eq(expected));
+        let silent = VringSetup { error: None, ..setup };
+        assert_eq!(silent.settings().count(), expected.len() - 1);
     }
 }
