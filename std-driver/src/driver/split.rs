@@ -371,3 +371,6 @@ impl Descriptor {
 fn index(count: u64) -> u16 {
     (count & 0xffff) as u16
 }
+
+#[cfg(test)]
+mod tests;

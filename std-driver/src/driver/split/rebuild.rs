@@ -72,7 +72,8 @@ impl SplitRing {
         for (offset, value) in [
             (self.layout.used_flags(), 0),
             (self.layout.used_index(), self.used),
-            (self.layout.available_event(), self.used),
+            // The next chain is worth a kick.
+            (self.layout.available_event(), index(self.added)),
             (self.layout.available, 0),
             (self.layout.used_event(), self.used),
         ] {
