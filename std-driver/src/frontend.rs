@@ -14,7 +14,7 @@ mod migration;
 mod negotiation;
 mod shared;
 mod vring;
-mod wait;
+pub(crate) mod wait;
 
 use core::fmt;
 use std::{
