@@ -274,7 +274,7 @@ macro_rules! fixed_payloads {
     )*};
 }
 
-fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap, Uuid);
+fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap);
 
 macro_rules! number_payloads {
     ($($name:ty),*) => {$(
