@@ -228,7 +228,11 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 state => Err(Violation::PostcopyOrder { state }),
             },
             Request::PostcopyEnd => Ok(Effect::Postcopy(Postcopy::Off)),
-            Request::GetInflightFd(inflight) | Request::SetInflightFd(inflight, _) => self.inflight(inflight),
+            Request::GetInflightFd(inflight) => self.inflight(inflight),
+            Request::SetInflightFd(inflight, _) => match self.state.running_ring() {
+                Some(ring) => Err(Violation::RingRunning { ring }),
+                None => self.inflight(inflight),
+            },
             Request::ResetDevice => Ok(Effect::Reset),
             Request::SetStatus(status) => match u8::try_from(*status) {
                 Ok(status) => Ok(Effect::Status(status)),
