@@ -335,7 +335,10 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             [("descriptor table", 16, bytes(16, 0)), ("available ring", 2, bytes(2, 6)), ("used ring", 4, bytes(8, 6))]
         };
         let addresses = [address.descriptor().0, address.available().0, address.used().0];
-        for ((part, alignment, length), found) in parts.into_iter().zip(addresses) {
+        let [.., (_, _, used)] = parts;
+        // Without the flag the log address means nothing, and QEMU sends one all the same.
+        let log = address.logs_used().then_some((("log of the used ring", 1, used), address.log().0));
+        for ((part, alignment, length), found) in parts.into_iter().zip(addresses).chain(log) {
             if found.checked_rem(alignment) != Some(0) || found.checked_add(length).is_none() {
                 return Err(Violation::RingAddress { ring, part, found, alignment });
             }
