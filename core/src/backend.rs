@@ -331,10 +331,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             let checked = self.session.negotiated.check(row.gate);
             checked.map_err(|violation| Rejection::refuse(violates(violation)))?;
         }
-        if row.handles == HandleRule::None && self.config.tolerance.extra_handles == ExtraHandles::Close {
+        let form = self.form(Role::Request);
+        if self.config.tolerance.extra_handles == ExtraHandles::Close
+            && row.handles != HandleRule::PerRegion
+            && row.handles.count(frame.payload, form).most == 0
+        {
             frame.handles.clear();
         }
-        let request = FrontendRequest::decode(frame, self.form(Role::Request)).map_err(Rejection::refuse)?;
+        let request = FrontendRequest::decode(frame, form).map_err(Rejection::refuse)?;
         let effect = self.rules().effect(&request, table).map_err(|violation| match violation {
             // The specification closes the connection here (section "In-band notifications").
             Violation::ProtocolFeatureNeeds { .. } => Rejection::close(violates(violation)),

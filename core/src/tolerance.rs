@@ -7,7 +7,8 @@ use crate::wire::{feature::VirtioFeatures, payload::TrailingBytes};
 pub struct Tolerance {
     /// Bytes after a payload of fixed size. Default: refused.
     pub trailing_bytes: TrailingBytes,
-    /// Descriptors that come with a message that has none. Default: refused.
+    /// Descriptors that come with a message that has none (a memory table without regions is
+    /// not one). Default: refused.
     pub extra_handles: ExtraHandles,
     /// Virtio features acknowledged but not offered. Default: refused.
     pub unoffered_features: UnofferedFeatures,
