@@ -17,6 +17,7 @@ use crate::{
         frontend_request::FrontendRequest,
         inflight::Inflight,
         log::LogBase,
+        migration::Transfer,
         row::Gate,
         vring::{VringAddr, VringDescriptor, VringState},
     },
@@ -111,6 +112,13 @@ pub enum Violation {
         /// The status that came.
         found: u64,
     },
+    /// The device's state goes one of two ways, and only while the device is stopped.
+    Transfer {
+        /// The direction that came.
+        direction: u32,
+        /// The phase that came.
+        phase: u32,
+    },
     /// The back-end has no channel for requests yet.
     NoBackendChannel,
     /// Postcopy requests came out of order.
@@ -148,6 +156,9 @@ impl fmt::Display for Violation {
                 write!(f, "expected an inflight record of at most {rings} rings, found {found}")
             }
             Self::Status { found } => write!(f, "expected a device status of eight bits, found {found:#x}"),
+            Self::Transfer { direction, phase } => {
+                write!(f, "expected direction 0 or 1 and phase 0, found direction {direction} and phase {phase}")
+            }
             Self::NoBackendChannel => f.write_str("there is no channel for requests of the back-end yet"),
             Self::PostcopyOrder { state } => write!(f, "postcopy migration is at {state:?}"),
         }
@@ -237,6 +248,10 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             Request::SetStatus(status) => match u8::try_from(*status) {
                 Ok(status) => Ok(Effect::Status(status)),
                 Err(_) => Err(Violation::Status { found: *status }),
+            },
+            Request::SetDeviceStateFd(transfer, _) => match (transfer.direction(), transfer.phase()) {
+                (Transfer::SAVE | Transfer::LOAD, Transfer::STOPPED) => Ok(Effect::None),
+                (direction, phase) => Err(Violation::Transfer { direction, phase }),
             },
             _ => Ok(Effect::None),
         }
