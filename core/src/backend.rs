@@ -219,6 +219,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
             (reply, ..) => reply,
         };
+        self.check_answer(question, &reply)?;
         let refused = matches!(reply, FrontendReply::Refused(_));
         let code = FrontendCode(question.message.id);
         let mut answered = answer(question, reply, self.form(Role::Reply), out)?;
@@ -345,6 +346,25 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             _ => Rejection::refuse(violates(violation)),
         })?;
         Ok((request, effect))
+    }
+
+    /// Refuses an answer that contradicts its request; front-ends close the connection over these.
+    fn check_answer<H>(&self, question: &Question<Effect>, reply: &FrontendReply<'_, H>) -> Result<(), ApiMisuse> {
+        let (field, expected, found) = match (reply, question.effect) {
+            (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. })) => {
+                ("ring", u64::from(index), u64::from(state.index()))
+            }
+            (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
+                ("size", u64::from(size), u64::try_from(config.data.len()).unwrap_or(u64::MAX))
+            }
+            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
+                let count = |regions| u64::try_from(regions).unwrap_or(u64::MAX);
+                ("regions", count(self.table.len()), count(regions.len()))
+            }
+            _ => return Ok(()),
+        };
+        let message = question.message;
+        if expected == found { Ok(()) } else { Err(ApiMisuse::AnswerDiffers { message, field, expected, found }) }
     }
 
     /// The third part of the exchange about memory during postcopy re-uses a request's id.

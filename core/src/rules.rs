@@ -249,6 +249,8 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 Ok(status) => Ok(Effect::Status(status)),
                 Err(_) => Err(Violation::Status { found: *status }),
             },
+            // A payload has 256 bytes of it at most.
+            Request::GetConfig(config) => Ok(Effect::ReadConfig(u16::try_from(config.data.len()).unwrap_or(u16::MAX))),
             Request::SetDeviceStateFd(transfer, _) => match (transfer.direction(), transfer.phase()) {
                 (Transfer::SAVE | Transfer::LOAD, Transfer::STOPPED) => Ok(Effect::None),
                 (direction, phase) => Err(Violation::Transfer { direction, phase }),
