@@ -380,7 +380,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
 
     fn closes_silently(&self, code: FrontendCode) -> bool {
         match self.config.tolerance.silent_refusal {
-            SilentRefusal::CloseIfMemory => changes_memory(code),
+            SilentRefusal::CloseIfDisagreeing => changes_features(code) || changes_memory(code),
             SilentRefusal::Close => true,
             SilentRefusal::Continue => false,
         }
@@ -399,6 +399,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     fn form(&self, role: Role) -> Form {
         Form { protocol: self.session.negotiated.protocol, trailing: self.config.tolerance.trailing_bytes, role }
     }
+}
+
+/// The requests after which the two sides must agree on the form of rings and messages.
+fn changes_features(code: FrontendCode) -> bool {
+    matches!(code, FrontendCode::SET_FEATURES | FrontendCode::SET_PROTOCOL_FEATURES)
 }
 
 /// The requests after which the two sides must agree on what memory is shared.

@@ -20,7 +20,7 @@ pub struct Tolerance {
     /// always refused. Default: the front-end refuses to send them, the back-end accepts them.
     pub broken_dependency: BrokenDependency,
     /// A refusal that cannot be told because no acknowledgement was asked for. Default: the
-    /// session goes on, unless memory was to change.
+    /// session goes on, unless features or memory were to change.
     pub silent_refusal: SilentRefusal,
     /// A request that nobody knows, without a way to tell so. Default: the session ends, because
     /// the peer may wait for a reply for ever.
@@ -39,7 +39,7 @@ impl Tolerance {
             unoffered_features: UnofferedFeatures::Refuse,
             always_accepted: VirtioFeatures::RING_RESET,
             broken_dependency: BrokenDependency::Accept,
-            silent_refusal: SilentRefusal::CloseIfMemory,
+            silent_refusal: SilentRefusal::CloseIfDisagreeing,
             unknown_request: UnknownRequest::Close,
             log_reply: LogReply::Echo,
         }
@@ -85,9 +85,10 @@ pub enum BrokenDependency {
 /// See [`Tolerance::silent_refusal`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SilentRefusal {
-    /// The session goes on, unless the two sides would now disagree about memory.
+    /// The session goes on, unless the two sides would now disagree about features or memory,
+    /// without which neither understands the other's rings.
     #[default]
-    CloseIfMemory,
+    CloseIfDisagreeing,
     /// The session always ends.
     Close,
     /// The session always goes on.
