@@ -397,7 +397,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     fn form(&self, role: Role) -> Form {
-        Form { protocol: self.session.negotiated.protocol, trailing: self.config.tolerance.trailing_bytes, role }
+        self.config.tolerance.form(role, self.session.negotiated.protocol)
     }
 }
 

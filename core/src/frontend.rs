@@ -289,7 +289,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     }
 
     fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        Form { protocol, trailing: self.config.tolerance.trailing_bytes, role }
+        self.config.tolerance.form(role, protocol)
     }
 
     fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {

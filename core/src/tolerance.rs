@@ -1,6 +1,9 @@
 //! Where peers differ: what is let pass and what is refused.
 
-use crate::wire::{feature::VirtioFeatures, payload::TrailingBytes};
+use crate::wire::{
+    feature::{ProtocolFeatures, VirtioFeatures},
+    payload::{Form, Role, ShmemBit, TrailingBytes},
+};
 
 /// How a machine treats what real peers do although the specification does not foresee it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +28,8 @@ pub struct Tolerance {
     /// A request that nobody knows, without a way to tell so. Default: the session ends, because
     /// the peer may wait for a reply for ever.
     pub unknown_request: UnknownRequest,
+    /// The protocol feature bit that means `SHMEM` to the peer. Default: 22.
+    pub shmem_bit: ShmemBit,
     /// The answer to `SET_LOG_BASE`. Default: what was sent, 16 bytes, which every front-end takes.
     pub log_reply: LogReply,
 }
@@ -41,8 +46,14 @@ impl Tolerance {
             broken_dependency: BrokenDependency::Accept,
             silent_refusal: SilentRefusal::CloseIfDisagreeing,
             unknown_request: UnknownRequest::Close,
+            shmem_bit: ShmemBit::Bit22,
             log_reply: LogReply::Echo,
         }
+    }
+
+    /// How messages are read and written.
+    pub(crate) const fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
+        Form { protocol, trailing: self.trailing_bytes, shmem_bit: self.shmem_bit, role }
     }
 }
 
