@@ -124,6 +124,15 @@ pub enum PeerMisbehaved {
         /// What came.
         found: MessageName,
     },
+    /// A reply has another number of memory regions than the request.
+    WrongRegionCount {
+        /// The message.
+        message: MessageName,
+        /// How many regions were shared.
+        expected: usize,
+        /// How many the reply has.
+        found: usize,
+    },
     /// A reply speaks of another ring than the request.
     WrongRing {
         /// The message.
@@ -142,6 +151,9 @@ impl fmt::Display for PeerMisbehaved {
             Self::UnsolicitedReply { message } => write!(f, "{message}: a reply came, but nothing was asked"),
             Self::WrongRing { message, expected, found } => {
                 write!(f, "{message}: expected a reply about ring {expected}, found one about {found}")
+            }
+            Self::WrongRegionCount { message, expected, found } => {
+                write!(f, "{message}: expected a reply with {expected} memory regions, found {found}")
             }
             Self::WrongReply { expected, found } => write!(f, "expected the reply to {expected}, found one to {found}"),
         }
@@ -200,6 +212,17 @@ pub enum ApiMisuse {
         /// a reply with content is due.
         found: Option<MessageName>,
     },
+    /// The answer does not match the request.
+    AnswerDiffers {
+        /// The request.
+        message: MessageName,
+        /// Where they differ.
+        field: &'static str,
+        /// What the request says.
+        expected: u64,
+        /// What the answer says.
+        found: u64,
+    },
     /// The session failed or was closed before.
     SessionFailed,
 }
@@ -222,6 +245,9 @@ impl fmt::Display for ApiMisuse {
                 write!(f, "expected an answer to {expected}, found one to {found}")
             }
             Self::AnswerDoesNotFit { expected, found: None } => write!(f, "{expected} needs a reply with content"),
+            Self::AnswerDiffers { message, field, expected, found } => {
+                write!(f, "{message}: expected an answer with {field} {expected}, found {found}")
+            }
             Self::SessionFailed => f.write_str("the session has failed"),
         }
     }

@@ -99,6 +99,6 @@ pub use wire::{
     feature::{ProtocolFeatures, VirtioFeatures},
     frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
     memory::{MemoryRegion, MemoryTable, Xen},
-    payload::{Form, TrailingBytes},
+    payload::{Form, ShmemBit, TrailingBytes},
     row::{Channel, MessageName},
 };

@@ -161,6 +161,30 @@ pub enum TrailingBytes {
     Ignore,
 }
 
+/// Which protocol feature bit means `SHMEM` on the wire. It moved twice before the specification
+/// had it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ShmemBit {
+    /// As the specification has it.
+    #[default]
+    Bit22,
+    /// As rust-vmm's vhost crate had it before 0.17; there is no `GPA_ADDRESSES` then.
+    Bit21,
+    /// As older crosvm had it; there is no `GET_VRING_BASE_INFLIGHT` then.
+    Bit20,
+}
+
+impl ShmemBit {
+    /// The bit on the wire; `None` where it is the specification's.
+    const fn moved_to(self) -> Option<ProtocolFeatures> {
+        match self {
+            Self::Bit22 => None,
+            Self::Bit21 => Some(ProtocolFeatures::GPA_ADDRESSES),
+            Self::Bit20 => Some(ProtocolFeatures::GET_VRING_BASE_INFLIGHT),
+        }
+    }
+}
+
 /// Whether a payload belongs to a request or to a reply; some are read more kindly in replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
@@ -173,6 +197,7 @@ pub(crate) enum Role {
 pub struct Form {
     pub(crate) protocol: ProtocolFeatures,
     pub(crate) trailing: TrailingBytes,
+    pub(crate) shmem_bit: ShmemBit,
     pub(crate) role: Role,
 }
 
@@ -180,13 +205,13 @@ impl Form {
     /// Requests in a session with these protocol features.
     #[must_use]
     pub const fn request(protocol: ProtocolFeatures) -> Self {
-        Self { protocol, trailing: TrailingBytes::Refuse, role: Role::Request }
+        Self { protocol, trailing: TrailingBytes::Refuse, shmem_bit: ShmemBit::Bit22, role: Role::Request }
     }
 
     /// Replies in a session with these protocol features.
     #[must_use]
     pub const fn reply(protocol: ProtocolFeatures) -> Self {
-        Self { protocol, trailing: TrailingBytes::Refuse, role: Role::Reply }
+        Self { protocol, trailing: TrailingBytes::Refuse, shmem_bit: ShmemBit::Bit22, role: Role::Reply }
     }
 
     /// The same, with another rule for surplus bytes.
@@ -274,7 +299,7 @@ macro_rules! fixed_payloads {
     )*};
 }
 
-fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap, Uuid);
+fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap);
 
 macro_rules! number_payloads {
     ($($name:ty),*) => {$(
@@ -292,4 +317,27 @@ macro_rules! number_payloads {
     )*};
 }
 
-number_payloads!(u64, VirtioFeatures, ProtocolFeatures);
+number_payloads!(u64, VirtioFeatures);
+
+impl<'b> Payload<'b> for ProtocolFeatures {
+    const KIND: PayloadKind = PayloadKind::U64;
+
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+        let mut features = u64::decode(bytes, form).map(Self::from_bits_retain)?;
+        if let Some(moved) = form.shmem_bit.moved_to() {
+            let has_shmem = features.contains(moved);
+            features.remove(moved);
+            features.set(Self::SHMEM, has_shmem);
+        }
+        Ok(features)
+    }
+
+    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+        let mut features = *self;
+        if let Some(moved) = form.shmem_bit.moved_to() {
+            features.set(moved, self.contains(Self::SHMEM));
+            features.remove(Self::SHMEM);
+        }
+        features.bits().encode(out, form)
+    }
+}

@@ -5,6 +5,7 @@ use core::fmt;
 use super::{
     feature::{ProtocolFeatures, VirtioFeatures},
     memory::TableHeader,
+    migration::Transfer,
     payload::{Form, PayloadKind},
     vring::VringDescriptor,
 };
@@ -88,6 +89,8 @@ pub enum HandleRule {
     PerRegion,
     /// One, unless bit 8 of the payload is set.
     UnlessBit8,
+    /// The same, but an error in bits 0 to 7 may come without either.
+    UnlessBit8OrError,
     /// One with `LOG_SHMFD`, else none.
     WithLogFile,
 }
@@ -119,6 +122,10 @@ impl HandleRule {
                 let count = TableHeader::ref_from_prefix(payload).map_or(0, |(header, _)| header.count());
                 exactly(usize::try_from(count).unwrap_or(usize::MAX))
             }
+            Self::UnlessBit8OrError => match VringDescriptor::ref_from_prefix(payload) {
+                Ok((reply, _)) if reply.bits() & Transfer::ERROR_MASK != 0 => HandleCount { least: 0, most: 1 },
+                _ => Self::UnlessBit8.count(payload, form),
+            },
             Self::UnlessBit8 => match VringDescriptor::ref_from_prefix(payload) {
                 Ok((target, _)) if target.has_descriptor() => exactly(1),
                 _ => exactly(0),
