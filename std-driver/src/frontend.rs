@@ -25,7 +25,7 @@ use std::{
 
 use vhost_core::{Channel, FrontendConfig, MAX_MESSAGE, MessageName, Negotiated, Postcopy, VirtioFeatures, Vring};
 
-use self::{attached::Attached, limit::Limit, shared::Shared};
+use self::{attached::Attached, limit::Limit, memory::SharedFile, shared::Shared};
 pub use self::{
     bring_up::{DeviceSetup, RingSetup, StoppedRing},
     channel::{BackendChannel, ChannelError, ChannelState, ChannelStopper},
@@ -99,6 +99,8 @@ pub struct Frontend {
     agreed: VirtioFeatures,
     /// The memory slots of the back-end, once they were asked for.
     slots: Option<u64>,
+    /// The files of the regions that are shared.
+    files: Vec<SharedFile>,
 }
 
 impl Frontend {
@@ -128,6 +130,7 @@ impl Frontend {
             attached: None,
             agreed: VirtioFeatures::empty(),
             slots: None,
+            files: Vec::new(),
         }
     }
 

@@ -12,6 +12,9 @@ const PLAIN: VirtioFeatures = VirtioFeatures::VERSION_1;
 const EVENTS: VirtioFeatures = PLAIN.union(VirtioFeatures::RING_EVENT_IDX);
 const TABLES: VirtioFeatures = PLAIN.union(VirtioFeatures::RING_INDIRECT);
 
+/// A buffer as the device sees it: address, length, and whether it may write it.
+type Seen = (u64, u32, bool);
+
 /// A ring, its memory, and a device that serves it.
 struct Pair {
     ring: SplitRing,
@@ -41,8 +44,8 @@ impl Pair {
         self.ring.publish().unwrap()
     }
 
-    /// The next chain as the device sees it: its head, and for each buffer address, length and whether it may be written.
-    fn pop(&mut self) -> Option<(u16, Vec<(u64, u32, bool)>)> {
+    /// The next chain as the device sees it: its head and its buffers.
+    fn pop(&mut self) -> Option<(u16, Vec<Seen>)> {
         let memory = self.table.guest_memory();
         let chain = self.device.pop_descriptor_chain(memory)?;
         let head = chain.head_index();

@@ -2,90 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
-use core::time::Duration;
+mod daemon;
+mod failures;
+mod load;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 
-use tempfile::TempDir;
+use daemon::{Access, DISK, Daemon, soon};
+use load::{fill_and_read_back, pattern};
 use vhost_core::{ProtocolFeatures, VirtioFeatures, wire::config::Config};
-use vhost_std::deadline::Deadline;
-use vhost_std::driver::{BlockClient, BlockClientError, BlockClientOptions, BlockRequest, BlockStatus, SECTOR, Unmap};
-use vhost_std::frontend::{Confirmation, Frontend, FrontendError, SessionEnd};
-use vhost_tests::program::{Running, require};
-
-/// Only a test that fails ever waits so long.
-const PATIENCE: Duration = Duration::from_secs(30);
-const DISK: u64 = 8 << 20;
-
-fn soon() -> Deadline {
-    Deadline::after(PATIENCE)
-}
-
-/// A disk that qemu-storage-daemon serves.
-struct Daemon {
-    _process: Running,
-    folder: TempDir,
-}
-
-enum Access {
-    ReadWrite,
-    ReadOnly,
-}
-
-impl Daemon {
-    /// `None` if the program is missing, which the test's output then says.
-    fn start(queues: u16, access: Access) -> Option<Self> {
-        let program = require("qemu-storage-daemon")?;
-        let folder = TempDir::new().unwrap();
-        let disk = folder.path().join("disk");
-        File::create(&disk).unwrap().set_len(DISK).unwrap();
-        Some(Self::restart(&program, folder, queues, access))
-    }
-
-    fn restart(program: &std::path::Path, folder: TempDir, queues: u16, access: Access) -> Self {
-        let (disk, socket) = (folder.path().join("disk"), folder.path().join("socket"));
-        let (blockdev, export) = match access {
-            Access::ReadWrite => ("discard=unmap", "writable=on"),
-            Access::ReadOnly => ("read-only=on", "writable=off"),
-        };
-        let blockdev = format!("driver=file,node-name=f,filename={},{blockdev}", disk.display());
-        let export = format!(
-            "type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path={},{export},num-queues={queues}",
-            socket.display()
-        );
-        let mut process = Running::start(Command::new(program).args(["--blockdev", &blockdev, "--export", &export]));
-        process.wait_for_socket(&socket, PATIENCE);
-        Self { _process: process, folder }
-    }
-
-    fn disk(&self) -> PathBuf {
-        self.folder.path().join("disk")
-    }
-
-    fn connect(&self) -> Frontend {
-        let mut frontend = Frontend::connect(self.folder.path().join("socket"), soon()).unwrap();
-        frontend.set_timeout(Some(PATIENCE));
-        frontend
-    }
-
-    fn client(&self, options: BlockClientOptions) -> BlockClient {
-        BlockClient::start(self.connect(), options).unwrap()
-    }
-}
-
-/// Bytes that differ from sector to sector and from seed to seed.
-fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let step = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..length).map(step).collect()
-}
+use vhost_std::driver::{BlockClientOptions, BlockRequest, BlockStatus, SECTOR, Unmap};
+use vhost_std::frontend::FrontendError;
 
 #[test]
 fn features_are_agreed_on_and_the_configuration_is_read() {
@@ -104,55 +32,6 @@ fn features_are_agreed_on_and_the_configuration_is_read() {
     let refused = frontend.get_config(0, &mut [0; 200], Config::WRITABLE).unwrap_err();
     assert!(matches!(refused, FrontendError::Refused { .. }), "{refused}");
     assert_eq!(frontend.get_queue_num().unwrap(), 2);
-}
-
-/// Writes through `client` from many places at a time, reads everything back, and leaves the bytes that the disk must have.
-fn fill_and_read_back(client: &mut BlockClient) -> Vec<u8> {
-    let expected = pattern(7, usize::try_from(DISK).unwrap());
-    let queues = client.queues_mut();
-    let (share, piece) = (expected.len() / queues.len(), 60 << 10);
-    for (queue, share) in queues.iter_mut().zip(expected.chunks(share)) {
-        let start = u64::try_from(share.as_ptr().addr() - expected.as_ptr().addr()).unwrap() / SECTOR;
-        let pieces = || (start..).step_by(piece / 512).zip(share.chunks(piece));
-        let mut write = pieces();
-        transfer(queue, || write.next().map(|(sector, data)| BlockRequest::Write { sector, data }), |_, _| ());
-        let mut read = pieces();
-        let next = || {
-            let (sector, data) = read.next()?;
-            Some(BlockRequest::Read { sector, length: u32::try_from(data.len()).unwrap() })
-        };
-        let chunks = Vec::from_iter(share.chunks(piece));
-        transfer(queue, next, |number, data| assert!(data == chunks[number], "piece {number} differs"));
-    }
-    expected
-}
-
-/// Makes all requests, as many at a time as the queue takes; all must succeed. `done` gets the number of each and its data.
-fn transfer<'d>(
-    queue: &mut vhost_std::driver::BlockQueue,
-    mut next: impl FnMut() -> Option<BlockRequest<'d>>,
-    mut done: impl FnMut(usize, &[u8]),
-) {
-    let mut first = None;
-    let mut waiting = next();
-    let mut most = 0;
-    while waiting.is_some() || queue.in_flight() > 0 {
-        while let Some(request) = waiting {
-            match queue.submit(request) {
-                Ok(ticket) => _ = first.get_or_insert(ticket),
-                Err(BlockClientError::Busy) => break,
-                Err(error) => panic!("{error}"),
-            }
-            waiting = next();
-        }
-        most = most.max(queue.in_flight());
-        let completion = queue.wait(soon()).unwrap().expect("the disk is silent");
-        assert_eq!(completion.status(), BlockStatus::Ok);
-        let mut data = vec![0; usize::try_from(completion.length()).unwrap()];
-        completion.read(&mut data).unwrap();
-        done(usize::try_from(completion.ticket() - first.unwrap()).unwrap(), &data);
-    }
-    assert!(most > 8, "only {most} requests were in flight together");
 }
 
 #[test]
