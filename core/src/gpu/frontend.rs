@@ -9,7 +9,7 @@ use crate::{
     session::{Negotiated, Postcopy},
     wire::{
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS},
-        row::Row,
+        row::{Channel, Row},
     },
 };
 
@@ -134,8 +134,9 @@ impl GpuFrontend {
     /// next one is taken.
     ///
     /// # Errors
-    /// See [`Rejection`]: a rejected request too is answered, with a refusal. Only a reply is a
-    /// reason to close the channel; a request that nobody knows is not.
+    /// See [`Rejection`]: a rejected request too is answered, with a refusal. Only a reply and a
+    /// version that does not exist are reasons to close the channel; a request that nobody knows
+    /// is not.
     pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<GpuRequest<H>, Rejection> {
         if self.failed {
             return Err(Rejection::misuse(ApiMisuse::SessionFailed));
@@ -184,6 +185,7 @@ impl GpuFrontend {
 
     fn request<'b, H>(&self, frame: Frame<'b, H>, code: GpuCode) -> Result<GpuRequest<H>, Rejection> {
         let message = code.message();
+        frame.header.check(Channel::Gpu).map_err(Rejection::close)?;
         if frame.header.is_reply() {
             return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
         }

@@ -204,6 +204,17 @@ fn a_reply_where_a_request_is_expected_ends_the_channel() {
 }
 
 #[test]
+fn a_version_that_does_not_exist_ends_the_channel() {
+    for (flags, accepted) in [(0, true), (1, true), (2, false), (3, false)] {
+        let mut frontend = negotiated();
+        let head = message("SCANOUT").head_with(flags, 12);
+        let result = frontend.handle_request(frame(&head, &Ledger::new(), 0)).map(drop);
+        assert_eq!(result.is_ok(), accepted, "flags {flags}");
+        assert_eq!(frontend.has_failed(), !accepted, "flags {flags}");
+    }
+}
+
+#[test]
 fn answers_fit_and_come_before_the_next_request() {
     let mut frontend = negotiated();
     let edid = Edid::new(&[]).unwrap();
