@@ -329,7 +329,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let transmit = write(
             message,
             out,
-            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |size| Header::opening(message, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;

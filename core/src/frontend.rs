@@ -157,7 +157,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let transmit = write(
             message,
             out,
-            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |size| Header::opening(message, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
@@ -190,7 +190,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::MemoryOutstanding);
         }
         let form = self.form(Role::Request, self.session.negotiated.protocol);
-        let header = |size| Header::request_of(message.id, false, size);
+        let header = |size| Header::opening(message, false, size);
         let transmit = write(message, out, header, |writer, _| 0_u64.encode(writer, form))?;
         self.session.postcopy = Postcopy::Listening;
         Ok(transmit)

@@ -6,6 +6,7 @@
 use core::fmt;
 
 use crate::{
+    gpu::GpuViolation,
     memory_map::{MemoryFault, TableExtents, check_add, check_remove, check_table},
     projection::Projection,
     session::{Effect, Postcopy, RingChange},
@@ -126,6 +127,8 @@ pub enum Violation {
         /// How far postcopy is.
         state: Postcopy,
     },
+    /// A request on the GPU channel makes no sense.
+    Gpu(GpuViolation),
 }
 
 impl fmt::Display for Violation {
@@ -160,6 +163,7 @@ impl fmt::Display for Violation {
                 write!(f, "expected direction 0 or 1 and phase 0, found direction {direction} and phase {phase}")
             }
             Self::NoBackendChannel => f.write_str("there is no channel for requests of the back-end yet"),
+            Self::Gpu(violation) => violation.fmt(f),
             Self::PostcopyOrder { state } => write!(f, "postcopy migration is at {state:?}"),
         }
     }
@@ -168,6 +172,12 @@ impl fmt::Display for Violation {
 impl From<MemoryFault> for Violation {
     fn from(fault: MemoryFault) -> Self {
         Self::Memory(fault)
+    }
+}
+
+impl From<GpuViolation> for Violation {
+    fn from(violation: GpuViolation) -> Self {
+        Self::Gpu(violation)
     }
 }
 
