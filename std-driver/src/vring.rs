@@ -82,6 +82,7 @@ pub struct Vring {
     event_idx: bool,
     enabled: bool,
     running: Option<SplitRing>,
+    broken: bool,
     scan_due: bool,
     kick: Kick,
     call: Option<EventFd>,
@@ -104,6 +105,7 @@ impl Vring {
             event_idx: false,
             enabled: false,
             running: None,
+            broken: false,
             scan_due: false,
             kick: Kick::default(),
             call: None,
@@ -145,6 +147,17 @@ impl Vring {
         self.while_stopped(event_idx != self.event_idx)?;
         self.event_idx = event_idx;
         Ok(())
+    }
+
+    /// Tells whether the ring could be there, as far as its memory and its size are known. Nothing changes.
+    ///
+    /// # Errors
+    /// When a part would be misaligned or outside the memory.
+    pub fn check_addresses(&self, addresses: RingAddresses) -> Result<(), RingFault> {
+        match (&self.memory, self.size) {
+            (Some(memory), size @ 1..) => addresses.check(memory, size),
+            _ => Ok(()),
+        }
     }
 
     /// Sets the places of the ring's parts; a started ring goes on there.
@@ -202,6 +215,7 @@ impl Vring {
         if self.running.is_none() {
             let ring = self.open(self.base).inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
             self.running = Some(ring);
+            self.broken = false;
         }
         self.scan();
         Ok(())
@@ -275,7 +289,10 @@ impl Vring {
         if !self.enabled {
             return Ok(Turn::Idle);
         }
-        let turn = self.turn(device).inspect_err(|fault| self.fail(*fault))?;
+        let turn = self.turn(device).inspect_err(|fault| {
+            self.fail(*fault);
+            self.broken = true;
+        })?;
         self.scan_due = turn == Turn::More;
         Ok(turn)
     }
@@ -296,6 +313,13 @@ impl Vring {
     #[must_use]
     pub fn is_started(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// True from a fault that the driver made in the ring to [`Vring::start`], [`Vring::stop`] or [`Vring::pause`]. A ring
+    /// that was stopped because its memory went away is not broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// True from [`Vring::enable`] to [`Vring::disable`].
@@ -390,6 +414,7 @@ impl Vring {
     fn halt(&mut self) {
         self.base = self.base();
         self.running = None;
+        self.broken = false;
         self.scan_due = false;
     }
 
