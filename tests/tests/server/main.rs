@@ -7,5 +7,6 @@
 mod exhaustion;
 mod framing;
 mod handles;
+mod ring_setup;
 mod session;
 mod support;
