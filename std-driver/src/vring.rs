@@ -189,6 +189,17 @@ impl Vring {
         Ok(())
     }
 
+    /// Has the ring looked at about every millisecond while it runs, because the driver does not kick. [`Vring::set_kick`]
+    /// ends that.
+    ///
+    /// # Errors
+    /// When the system gives no clock; the old descriptor stays.
+    pub fn set_polled(&mut self) -> Result<(), WatchError> {
+        self.kick.replace_by_clock()?;
+        self.scan();
+        Ok(())
+    }
+
     /// Replaces the eventfd that signals the driver; `None` when it is not to be signalled.
     ///
     /// # Errors
@@ -294,6 +305,9 @@ impl Vring {
             self.broken = true;
         })?;
         self.scan_due = turn == Turn::More;
+        if self.running.is_some() {
+            self.kick.wind_clock();
+        }
         Ok(turn)
     }
 
@@ -334,7 +348,7 @@ impl Vring {
         self.scan_due
     }
 
-    /// The descriptor that the driver kicks.
+    /// What becomes readable when the ring should be processed: the descriptor that the driver kicks, or a clock.
     #[must_use]
     pub fn kick(&self) -> Option<BorrowedFd<'_>> {
         self.kick.fd()

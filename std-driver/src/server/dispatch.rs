@@ -174,7 +174,9 @@ impl Dispatch<'_> {
         if self.guest.place(index, size, session.negotiated())?.is_some() {
             ring.start()?;
         }
-        ring.set_kick(kick).inspect_err(|_| {
+        // Without a descriptor the back-end has to look by itself (section "SET_VRING_KICK": polling).
+        let kicked = if kick.is_some() { ring.set_kick(kick) } else { ring.set_polled() };
+        kicked.inspect_err(|_| {
             if !was_started {
                 ring.pause();
             }
