@@ -7,6 +7,8 @@
 mod exhaustion;
 mod framing;
 mod handles;
+mod hostile;
+mod kicks;
 mod ring_setup;
 mod session;
 mod support;

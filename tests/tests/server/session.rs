@@ -7,13 +7,11 @@ use vhost_std::server::RingThreads;
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signals};
 use vhost_tests::wire::feature;
 
-use crate::support::{Bench, Dialog, Image, OFFER};
-
-const ALL: [RingThreads; 3] = [RingThreads::Shared(1), RingThreads::Shared(4), RingThreads::Caller];
+use crate::support::{ALL_THREADS, Bench, Dialog, Image, OFFER};
 
 #[test]
 fn data_arrives_in_the_file_and_comes_back_whoever_processes_the_rings() {
-    for threads in ALL {
+    for threads in ALL_THREADS {
         let image = Image::new();
         let mut server = image.server(1, threads);
         let memory = Arc::new(GuestMemory::new(BLOCK));
@@ -44,7 +42,7 @@ fn data_arrives_in_the_file_and_comes_back_whoever_processes_the_rings() {
 
 #[test]
 fn rings_work_side_by_side_and_each_signals_its_own_driver() {
-    for threads in ALL {
+    for threads in ALL_THREADS {
         let image = Image::new();
         let mut server = image.server(6, threads);
         let memory = Arc::new(GuestMemory::new(6 * BLOCK));

@@ -96,6 +96,23 @@ impl<'s> Bench<'s> {
         reason.unwrap().to_owned()
     }
 
+    /// Whether one of the descriptors that the back-end waits for says that there is something to do.
+    pub(crate) fn is_work_due(&self) -> bool {
+        let waiting = self.connection.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        poll(&mut Vec::from_iter(waiting), Some(&Timespec::default())).unwrap() > 0
+    }
+
+    /// Lets the back-end work until nothing is left to do. Fails when there is no end to it.
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        let mut steps = 0;
+        while self.is_work_due() {
+            assert!(steps < 100, "there is something to do all the time");
+            let _ = self.process();
+            steps += 1;
+        }
+    }
+
     /// Gives the back-end a channel for its own requests; this end of it.
     #[track_caller]
     pub(crate) fn open_channel(&mut self) -> dialog::Socket {

@@ -12,6 +12,9 @@ use vhost_tests::driver::SECTOR;
 /// Sectors of an [`Image`].
 const SECTORS: usize = 128;
 
+/// Everybody who can process the rings.
+pub(crate) const ALL_THREADS: [RingThreads; 3] = [RingThreads::Shared(1), RingThreads::Shared(4), RingThreads::Caller];
+
 /// A disk's file: each sector is filled with its number.
 pub(crate) struct Image(File);
 

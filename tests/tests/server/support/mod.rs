@@ -6,4 +6,4 @@ mod disk;
 
 pub(crate) use bench::Bench;
 pub(crate) use dialog::{Dialog, OFFER, id, message, number, state};
-pub(crate) use disk::{Image, server, tolerant};
+pub(crate) use disk::{ALL_THREADS, Image, server, tolerant};
