@@ -150,7 +150,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if effect == Effect::ReplaceMemory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = flag(row, code, delivery, &negotiated);
+        let flagged = match Due::of(row, Flagged::No, &negotiated, postcopy) {
+            // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
+            Due::Reply => Flagged::No,
+            _ => flag(row, code, delivery, &negotiated),
+        };
         let due = Due::of(row, flagged, &negotiated, postcopy);
         self.asking.check_room()?;
         let form = self.form(Role::Request, negotiated.protocol);
