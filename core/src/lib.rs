@@ -77,6 +77,7 @@ mod rules;
 mod session;
 mod tolerance;
 mod transport;
+mod vhost_backend;
 mod vring;
 pub mod wire;
 
@@ -95,6 +96,7 @@ pub use tolerance::{
     BrokenDependency, ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest, UnofferedFeatures,
 };
 pub use transport::{ReceiveError, Transport, receive};
+pub use vhost_backend::{LogArea, VhostBackend, VringAddresses, VringSetting, VringSetup};
 pub use vring::Vring;
 pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},

@@ -13,6 +13,7 @@ mod memory;
 mod migration;
 mod negotiation;
 mod shared;
+mod vhost_backend;
 mod vring;
 pub(crate) mod wait;
 
@@ -35,8 +36,10 @@ pub use self::{
     limit::WithDeadline,
     memory::MappedRegions,
     migration::TransferDirection,
-    vring::{Enabled, Endian, VringAddresses},
+    vring::{Enabled, Endian},
 };
+pub use vhost_core::VringAddresses;
+
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, Observer},
