@@ -69,6 +69,7 @@ mod backend;
 mod channel;
 mod error;
 mod frontend;
+mod gpu;
 mod memory_map;
 mod projection;
 mod rejection;
@@ -86,6 +87,7 @@ pub use backend::{Backend, BackendConfig, Incoming};
 pub use channel::Answered;
 pub use error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved};
 pub use frontend::{Delivery, Frontend, FrontendConfig};
+pub use gpu::{GpuBackend, GpuBackendConfig, GpuFrontend, GpuFrontendConfig, GpuViolation};
 pub use memory_map::{MemoryFault, MemoryMap, RegionExtent};
 pub use rejection::{Rejection, Verdict};
 pub use rules::Violation;
@@ -100,7 +102,8 @@ pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},
     feature::{ProtocolFeatures, VirtioFeatures},
     frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
+    gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest},
     memory::{MemoryRegion, MemoryTable, Xen},
-    payload::{Form, TrailingBytes},
+    payload::{Form, ShmemBit, TrailingBytes},
     row::{Channel, MessageName},
 };

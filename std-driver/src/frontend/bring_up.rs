@@ -7,7 +7,7 @@ use vhost_core::{
     wire::{inflight::Inflight, vring::VringBase},
 };
 
-use super::{Enabled, Frontend, FrontendError, VringAddresses};
+use super::{Enabled, Frontend, FrontendError, VringAddresses, memory::SharedFile};
 
 /// Device status: the driver has found the device, knows how to drive it, and features are agreed on (virtio, section
 /// "Device Status Field").
@@ -135,14 +135,22 @@ impl Frontend {
         if regions.len() > limit {
             return Err(FrontendError::TooManyRegions { found: regions.len(), limit });
         }
+        let wanted: Vec<_> = regions.iter().map(|(region, file)| SharedFile::new(region, *file)).collect();
+        let files = self.files.clone();
+        let is_there = |file: &Option<SharedFile>| file.is_some_and(|file| files.contains(&file));
         let shared = self.shared.lock().machine.session().memory().regions().to_vec();
-        let is_wanted = |extent: &RegionExtent| regions.iter().any(|(region, _)| RegionExtent::from(region) == *extent);
-        for RegionExtent { guest_address, size, user_address } in shared.iter().filter(|extent| !is_wanted(extent)) {
-            let (guest_address, size, user_address) = (*guest_address, *size, *user_address);
-            self.rem_mem_reg(&MemoryRegion { guest_address, size, user_address, mmap_offset: 0, xen: None })?;
+        for RegionExtent { guest_address, size, user_address } in shared {
+            let is_this = |file: &&Option<SharedFile>| {
+                file.is_some_and(|file| file.extent == RegionExtent { guest_address, size, user_address })
+            };
+            if !wanted.iter().filter(is_this).any(is_there) {
+                self.rem_mem_reg(&MemoryRegion { guest_address, size, user_address, mmap_offset: 0, xen: None })?;
+            }
         }
-        for (region, file) in regions.iter().filter(|(region, _)| !shared.contains(&RegionExtent::from(region))) {
-            self.add_mem_reg(region, *file)?;
+        for ((region, file), wanted) in regions.iter().zip(&wanted) {
+            if !is_there(wanted) {
+                self.add_mem_reg(region, *file)?;
+            }
         }
         Ok(())
     }

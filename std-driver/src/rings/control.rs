@@ -95,26 +95,43 @@ impl Control<'_> {
     }
 
     pub(crate) fn set_base(&self, ring: u64, available: u16) -> Result<(), RingError> {
-        let mut vring = self.ring(ring)?;
-        vring.pause();
-        Ok(vring.set_base(available)?)
+        {
+            let mut vring = self.ring(ring)?;
+            vring.pause();
+            vring.set_base(available)?;
+        }
+        self.place();
+        Ok(())
     }
 
-    /// Says where a ring lies; memory may come later.
+    /// Says where a ring lies; memory and size may come later. A started ring is not moved to where it cannot be: it goes on
+    /// where it is.
     pub(crate) fn set_addresses(&mut self, ring: u64, addresses: VringAddresses) -> Result<(), RingError> {
-        drop(self.ring(ring)?);
+        {
+            let vring = self.ring(ring)?;
+            if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started()) {
+                vring.check_addresses(self.guest.translate(&addresses, size, self.addresses)?)?;
+            }
+        }
         self.guest.wish(ring, |wish| wish.addresses = Some(addresses));
         self.place();
         Ok(())
     }
 
-    /// Sets the kick descriptor, which starts the ring as soon as everything is known that it needs.
+    /// Sets the kick descriptor, which starts the ring; one whose place is not known yet starts as soon as it is.
     pub(crate) fn set_kick(&mut self, ring: u64, kick: Option<OwnedFd>) -> Result<(), RingError> {
         let mut vring = self.ring(ring)?;
-        vring.set_kick(kick)?;
-        if self.guest.is_complete(ring) {
+        let was_started = vring.is_started();
+        if self.guest.place(ring, self.addresses)?.is_some() {
             vring.start()?;
         }
+        // Without a descriptor the back-end has to look by itself (section "SET_VRING_KICK": polling).
+        let kicked = if kick.is_some() { vring.set_kick(kick) } else { vring.set_polled() };
+        kicked.inspect_err(|_| {
+            if !was_started {
+                vring.pause();
+            }
+        })?;
         drop(vring);
         self.guest.wish(ring, |wish| wish.started = true);
         Ok(())
@@ -139,12 +156,13 @@ impl Control<'_> {
     pub(crate) fn acknowledge(&self, features: VirtioFeatures) {
         for mut vring in self.rings.each() {
             if vring.set_features(features.bits()).is_err() {
-                // Started and disabled: it starts again with its next kick descriptor.
+                // Started and disabled: it starts again when the rings are placed.
                 vring.pause();
                 let _ = vring.set_features(features.bits());
             }
         }
         self.device.features_acknowledged(features.difference(VirtioFeatures::PROTOCOL_FEATURES).bits());
+        self.place();
     }
 
     /// Enables those rings and disables the others.
@@ -182,13 +200,16 @@ impl Control<'_> {
         vring.ok_or(RingError::NoSuchRing { found: ring, rings: self.rings.count() })
     }
 
-    /// Gives all rings their places, and starts those that waited for one.
+    /// Gives all rings the memory and their places in it, and starts those that waited for one.
+    ///
+    /// A ring that is started and has no place any more is stopped. One that its driver broke stays stopped until the
+    /// front-end starts it. Either fault is kept in the ring and was reported through its error descriptor.
     fn place(&self) {
         for mut vring in self.rings.each() {
             let index = u64::from(vring.index());
-            self.guest.place(&mut vring, self.addresses);
-            if self.guest.is_started(index) && !vring.is_started() && self.guest.is_complete(index) {
-                // The fault is kept in the ring and reported through its error descriptor.
+            let place = self.guest.place(index, self.addresses).ok().flatten();
+            let _ = vring.set_memory(self.guest.shared_memory(), place);
+            if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && place.is_some() {
                 let _ = vring.start();
             }
         }

@@ -1,12 +1,12 @@
 //! What is known of a guest: the memory, and what is wished of its rings.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use vhost_core::{Handles, MemoryRegion, MemoryTable as RegionList, RingAddress, VringAddresses};
 
 use crate::{
-    memory::{AddressSpace, MappedRegion, MemoryError, MemoryTable},
-    vring::{RingAddresses, Vring},
+    memory::{AddressSpace, MappedMemory, MappedRegion, MemoryError, MemoryTable},
+    vring::RingAddresses,
 };
 
 /// A guest, for as long as somebody processes its rings.
@@ -69,28 +69,21 @@ impl Guest {
         self.wished(ring).started
     }
 
-    /// Whether everything is known that a ring needs to start; a ring may be kicked before.
-    pub(super) fn is_complete(&self, ring: u64) -> bool {
+    /// Where a ring lies; `None` as long as its addresses, its size or the memory are missing, because they come in any order.
+    pub(super) fn place(&self, ring: u64, space: AddressSpace) -> Result<Option<RingAddresses>, MemoryError> {
         let Wish { size, addresses, .. } = self.wished(ring);
-        !self.memory.regions().is_empty() && size.is_some() && addresses.is_some()
+        let addresses = addresses.filter(|_| !self.memory.regions().is_empty());
+        addresses.zip(size).map(|(addresses, size)| self.translate(&addresses, size, space)).transpose()
     }
 
-    /// Gives a ring the memory, and its place in it as far as that is known.
-    ///
-    /// A ring that runs and has no place any more is stopped; it keeps the fault.
-    pub(super) fn place(&self, vring: &mut Vring, space: AddressSpace) {
-        let Wish { size, addresses, .. } = self.wished(vring.index().into());
-        let places = addresses.zip(size).and_then(|(addresses, size)| self.translate(&addresses, size, space).ok());
-        // The fault is kept in the ring and reported through its error descriptor.
-        let _ = vring.set_memory(self.memory.shared(), places);
+    /// The memory as rings hold it.
+    pub(super) fn shared_memory(&self) -> Arc<MappedMemory> {
+        self.memory.shared()
     }
 
-    fn wished(&self, ring: u64) -> Wish {
-        usize::try_from(ring).ok().and_then(|index| self.rings.get(index)).copied().unwrap_or_default()
-    }
-
-    /// Each part of a ring that is told by user addresses must lie in one region.
-    fn translate(
+    /// Where a ring of this size and with these addresses would lie. Each part that is told by user addresses must lie in
+    /// one region.
+    pub(super) fn translate(
         &self,
         addresses: &VringAddresses,
         size: u16,
@@ -108,5 +101,9 @@ impl Guest {
             available: part(addresses.available, 2, 6)?,
             used: part(addresses.used, 8, 6)?,
         })
+    }
+
+    pub(super) fn wished(&self, ring: u64) -> Wish {
+        usize::try_from(ring).ok().and_then(|index| self.rings.get(index)).copied().unwrap_or_default()
     }
 }
