@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -229,6 +229,13 @@ fn a_storm_of_kicks_keeps_no_other_ring_from_its_work() {
         bench.start(ring);
         bench.enable(ring, 1);
     }
+    /// Ends the storm, also when an assertion fails.
+    struct End<'a>(BorrowedFd<'a>);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            signal(self.0);
+        }
+    }
     let stop = event();
     let storm = rings[0].kick.try_clone().unwrap();
     std::thread::scope(|scope| {
@@ -239,11 +246,11 @@ fn a_storm_of_kicks_keeps_no_other_ring_from_its_work() {
                 signals(&storm);
             }
         });
+        let _end = End(stop.as_fd());
         for _ in 0..100 {
             rings[1].request(0, Command::Flush, 0);
             rings[1].kick();
             assert_eq!(bench.wait_used(&mut rings[1]), (0, 1));
         }
-        signal(&stop);
     });
 }
