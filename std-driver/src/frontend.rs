@@ -35,7 +35,7 @@ pub use self::{
     limit::WithDeadline,
     memory::MappedRegions,
     migration::TransferDirection,
-    vring::{Enabled, Endian, VringAddresses},
+    vring::{Enabled, Endian, Logging, VringAddresses},
 };
 use crate::{
     deadline::Deadline,

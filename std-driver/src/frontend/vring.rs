@@ -21,8 +21,20 @@ pub struct VringAddresses {
     pub available: RingAddress,
     /// Used ring, or the device event suppression area. A multiple of 4.
     pub used: RingAddress,
-    /// The guest address under which writes to the used ring are logged, if they are.
-    pub log: Option<GuestAddress>,
+    /// The guest address under which writes to the used ring are logged.
+    pub log: GuestAddress,
+    /// Whether they are.
+    pub logging: Logging,
+}
+
+/// Whether writes to a used ring are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Logging {
+    /// They are not.
+    #[default]
+    Off,
+    /// They are, for migration.
+    On,
 }
 
 /// Whether a ring is enabled.
@@ -59,9 +71,11 @@ impl Frontend {
     /// [`Misuse`](FrontendError::Misuse) also for addresses that are misaligned or wrap around.
     #[doc(alias = "SET_VRING_ADDR")]
     pub fn set_vring_addr(&mut self, ring: u8, addresses: &VringAddresses) -> Result<(), FrontendError> {
-        let VringAddresses { descriptor, available, used, log } = *addresses;
-        let flags = if log.is_some() { VringAddr::LOG } else { 0 };
-        let log = log.unwrap_or_default();
+        let VringAddresses { descriptor, available, used, log, logging } = *addresses;
+        let flags = match logging {
+            Logging::On => VringAddr::LOG,
+            Logging::Off => 0,
+        };
         self.order(Request::SetVringAddr(VringAddr::new(ring.into(), flags, descriptor, used, available, log)))
     }
 
