@@ -96,7 +96,7 @@ pub use tolerance::{
     BrokenDependency, ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest, UnofferedFeatures,
 };
 pub use transport::{ReceiveError, Transport, receive};
-pub use vhost_backend::{LogArea, VhostBackend, VringAddresses, VringSetting, VringSetup};
+pub use vhost_backend::{LogArea, Logging, VhostBackend, VringAddresses, VringSetting, VringSetup};
 pub use vring::Vring;
 pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},
