@@ -67,6 +67,7 @@ mod address;
 mod assembler;
 mod backend;
 mod channel;
+mod dialect;
 mod error;
 mod frontend;
 mod gpu;
@@ -85,6 +86,7 @@ pub use address::{GuestAddress, Iova, RingAddress, UserAddress};
 pub use assembler::{Assembler, Frame, Handles, MAX_HANDLES, MAX_MESSAGE, MAX_PAYLOAD, Transmit};
 pub use backend::{Backend, BackendConfig, Incoming};
 pub use channel::Answered;
+pub use dialect::{Dialect, DialectViolation, MapChange};
 pub use error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved};
 pub use frontend::{Delivery, Frontend, FrontendConfig};
 pub use gpu::{GpuBackend, GpuBackendConfig, GpuFrontend, GpuFrontendConfig, GpuViolation};
@@ -102,6 +104,7 @@ pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},
     feature::{ProtocolFeatures, VirtioFeatures},
     frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
+    fs_cache::{CacheAccess, CacheEntries, CacheEntry},
     gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest},
     memory::{MemoryRegion, MemoryTable, Xen},
     payload::{Form, ShmemBit, TrailingBytes},

@@ -169,6 +169,9 @@ pub enum ReplyRule {
     Never,
     /// A reply without payload, always: it tells when, not whether.
     Empty,
+    /// A reply of its own if the sender asked, even without `REPLY_ACK`; and what is sent instead
+    /// when the request is refused.
+    OwnWhenFlagged(Refusal),
 }
 
 /// What answers a request that has a reply of its own and is refused.
@@ -189,6 +192,8 @@ pub enum Refusal {
     NoSession,
     /// A virtio-gpu response of the reply's size that tells the error, and zeros.
     GpuError,
+    /// The error number below zero.
+    NegativeNumber,
 }
 
 /// What must be negotiated before a request may be sent.
