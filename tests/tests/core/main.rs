@@ -5,7 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod cuts;
+mod joined;
 mod machines;
+mod pair;
 mod recorded;
 mod stage;
 mod table;
