@@ -68,9 +68,13 @@ mod assembler;
 mod backend;
 mod channel;
 mod dialect;
+mod dirty_log;
 mod error;
 mod frontend;
 mod gpu;
+mod guest_memory;
+mod inflight;
+mod iotlb;
 mod memory_map;
 mod projection;
 mod rejection;
@@ -79,6 +83,7 @@ mod session;
 mod tolerance;
 mod transport;
 mod vhost_backend;
+mod virtqueue;
 mod vring;
 pub mod wire;
 
@@ -87,9 +92,17 @@ pub use assembler::{Assembler, Frame, Handles, MAX_HANDLES, MAX_MESSAGE, MAX_PAY
 pub use backend::{Backend, BackendConfig, Incoming};
 pub use channel::Answered;
 pub use dialect::{Dialect, DialectViolation, MapChange};
+pub use dirty_log::{DirtyLog, LOG_PAGE, LogFault};
 pub use error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved};
 pub use frontend::{Delivery, Frontend, FrontendConfig};
 pub use gpu::{GpuBackend, GpuBackendConfig, GpuFrontend, GpuFrontendConfig, GpuViolation};
+pub use guest_memory::{
+    Access, AddressSpace, CellMemory, CellRange, GuestMemory, GuestRange, Load, Miss, Store, Unmapped,
+};
+#[cfg(target_has_atomic = "16")]
+pub use guest_memory::{WordMemory, WordRange};
+pub use inflight::{InflightFault, PackedInflight, Resubmission, SplitInflight};
+pub use iotlb::{Iotlb, IotlbEntry, IotlbMemory, IotlbMisuse};
 pub use memory_map::{MemoryFault, MemoryMap, RegionExtent};
 pub use rejection::{Rejection, Verdict};
 pub use rules::Violation;
@@ -99,6 +112,12 @@ pub use tolerance::{
 };
 pub use transport::{ReceiveError, Transport, receive};
 pub use vhost_backend::{LogArea, Logging, VhostBackend, VringAddresses, VringSetting, VringSetup};
+pub use virtqueue::{
+    AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DriverFault, MAX_RING_SIZE, NoRoom,
+    PackedDevice, PackedDeviceState, PackedDriver, PackedDriverState, PopError, PushError, RingAddresses, RingFault,
+    RingLayout, RingPart, RingParts, RingUser, SplitDevice, SplitDeviceState, SplitDriver, SplitDriverState, Used,
+    UsedLog,
+};
 pub use vring::Vring;
 pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},
