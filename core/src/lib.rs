@@ -76,6 +76,7 @@ mod rules;
 mod session;
 mod tolerance;
 mod transport;
+pub mod uapi;
 mod vring;
 pub mod wire;
 
