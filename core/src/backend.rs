@@ -245,6 +245,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
             (reply, ..) => reply,
         };
+        self.check_answer(question, &reply)?;
         let refused = matches!(reply, FrontendReply::Refused(_));
         let code = FrontendCode(question.message.id);
         let mut answered = answer(question, reply, self.form(Role::Reply), out)?;
@@ -328,7 +329,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let transmit = write(
             message,
             out,
-            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |size| Header::opening(message, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
@@ -385,16 +386,39 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             let checked = self.session.negotiated.check(row.gate);
             checked.map_err(|violation| Rejection::refuse(violates(violation)))?;
         }
-        if row.handles == HandleRule::None && self.config.tolerance.extra_handles == ExtraHandles::Close {
+        let form = self.form(Role::Request);
+        if self.config.tolerance.extra_handles == ExtraHandles::Close
+            && row.handles != HandleRule::PerRegion
+            && row.handles.count(frame.payload, form).most == 0
+        {
             frame.handles.clear();
         }
-        let request = FrontendRequest::decode(frame, self.form(Role::Request)).map_err(Rejection::refuse)?;
+        let request = FrontendRequest::decode(frame, form).map_err(Rejection::refuse)?;
         let effect = self.rules().effect(&request, table).map_err(|violation| match violation {
             // The specification closes the connection here (section "In-band notifications").
             Violation::ProtocolFeatureNeeds { .. } => Rejection::close(violates(violation)),
             _ => Rejection::refuse(violates(violation)),
         })?;
         Ok((request, effect))
+    }
+
+    /// Refuses an answer that contradicts its request; front-ends close the connection over these.
+    fn check_answer<H>(&self, question: &Question<Effect>, reply: &FrontendReply<'_, H>) -> Result<(), ApiMisuse> {
+        let (field, expected, found) = match (reply, question.effect) {
+            (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. })) => {
+                ("ring", u64::from(index), u64::from(state.index()))
+            }
+            (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
+                ("size", u64::from(size), u64::try_from(config.data.len()).unwrap_or(u64::MAX))
+            }
+            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
+                let count = |regions| u64::try_from(regions).unwrap_or(u64::MAX);
+                ("regions", count(self.table.len()), count(regions.len()))
+            }
+            _ => return Ok(()),
+        };
+        let message = question.message;
+        if expected == found { Ok(()) } else { Err(ApiMisuse::AnswerDiffers { message, field, expected, found }) }
     }
 
     /// The third part of the exchange about memory during postcopy re-uses a request's id.
@@ -410,7 +434,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
 
     fn closes_silently(&self, code: FrontendCode) -> bool {
         match self.config.tolerance.silent_refusal {
-            SilentRefusal::CloseIfMemory => changes_memory(code),
+            SilentRefusal::CloseIfDisagreeing => changes_features(code) || changes_memory(code),
             SilentRefusal::Close => true,
             SilentRefusal::Continue => false,
         }
@@ -427,8 +451,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     fn form(&self, role: Role) -> Form {
-        Form { protocol: self.session.negotiated.protocol, trailing: self.config.tolerance.trailing_bytes, role }
+        self.config.tolerance.form(role, self.session.negotiated.protocol)
     }
+}
+
+/// The requests after which the two sides must agree on the form of rings and messages.
+fn changes_features(code: FrontendCode) -> bool {
+    matches!(code, FrontendCode::SET_FEATURES | FrontendCode::SET_PROTOCOL_FEATURES)
 }
 
 /// The requests after which the two sides must agree on what memory is shared.

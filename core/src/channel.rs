@@ -13,8 +13,8 @@ use crate::{
     session::{Negotiated, Postcopy},
     wire::{
         crypto::CryptoSession,
+        gpu::Response,
         header::Header,
-        inflight::Inflight,
         migration::Transfer,
         payload::{BufferTooSmall, Form, Payload, PayloadFault, SizeRule, Writer},
         row::{Channel, HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
@@ -31,6 +31,8 @@ pub(crate) enum Due {
     Acknowledgement,
     /// A reply of its own.
     Reply,
+    /// A reply without payload.
+    Empty,
 }
 
 impl Due {
@@ -52,6 +54,8 @@ impl Due {
             ReplyRule::LogFile => acknowledged,
             ReplyRule::Postcopy if matches!(postcopy, Postcopy::Listening | Postcopy::Answered) => Self::Reply,
             ReplyRule::Postcopy => acknowledged,
+            ReplyRule::Never => Self::Nothing,
+            ReplyRule::Empty => Self::Empty,
         }
     }
 }
@@ -160,9 +164,9 @@ pub(crate) fn write<'o, H>(
     let mut writer = Writer::new(rest);
     let mut handles = Handles::new();
     body(&mut writer, &mut handles).map_err(|BufferTooSmall| too_small)?;
-    let size = writer.written();
-    header(size).write_to(head);
-    let end = usize::try_from(size).ok().and_then(|size| size.checked_add(Header::SIZE)).ok_or(too_small)?;
+    header(writer.announced().map_err(|BufferTooSmall| too_small)?).write_to(head);
+    let written = usize::try_from(writer.written()).ok();
+    let end = written.and_then(|written| written.checked_add(Header::SIZE)).ok_or(too_small)?;
     let bytes = out.get(..end).ok_or(too_small)?;
     Ok(Transmit { bytes, handles })
 }
@@ -173,7 +177,20 @@ pub(crate) fn write_acknowledgement<H>(
     number: u64,
     out: &mut [u8],
 ) -> Result<Transmit<'_, H>, ApiMisuse> {
-    write(message, out, |size| Header::reply_to(message.id, size), |writer, _| writer.put(number.to_wire().as_bytes()))
+    write(message, out, |size| Header::answering(message, size), |writer, _| writer.put(number.to_wire().as_bytes()))
+}
+
+/// Writes what answers a request of this row when nothing but success or failure is to be told.
+pub(crate) fn write_number<'o, H>(
+    message: MessageName,
+    row: Option<&Row>,
+    number: u64,
+    out: &'o mut [u8],
+) -> Result<Transmit<'o, H>, ApiMisuse> {
+    match row.map(|row| row.reply) {
+        Some(ReplyRule::Empty) => write(message, out, |size| Header::answering(message, size), |_, _| Ok(())),
+        _ => write_acknowledgement(message, number, out),
+    }
 }
 
 /// A typed reply of either channel.
@@ -215,13 +232,14 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     match (question.due, number) {
         (Due::Nothing, Some(_)) => Ok(Answered::Silent),
         (Due::Acknowledgement, Some(number)) => write_acknowledgement(message, number, out).map(Answered::Send),
+        (Due::Empty, Some(number)) => write_number(message, message.row(), number, out).map(Answered::Send),
         (Due::Reply, Some(number @ 1..)) => refuse(message, number, form, out),
         (Due::Reply, None) if found == Some(message) => {
             let row = message.row().ok_or(misfit)?;
             let transmit = write(
                 message,
                 out,
-                |size| Header::reply_to(message.id, size),
+                |size| Header::answering(message, size),
                 |writer, handles| reply.put(writer, handles, form),
             )?;
             check_handles(message, row.reply_handles, &transmit, form)?;
@@ -233,15 +251,15 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
 
 /// Refuses a request that has a reply of its own, in the way that reply can tell it.
 fn refuse<H>(message: MessageName, number: u64, form: Form, out: &mut [u8]) -> Result<Answered<'_, H>, ApiMisuse> {
-    let header = |size| Header::reply_to(message.id, size);
-    let refusal = match message.row().map(|row| row.reply) {
-        Some(ReplyRule::Own(refusal)) => refusal,
-        _ => Refusal::Close,
+    let header = |size| Header::answering(message, size);
+    let (refusal, size) = match message.row() {
+        Some(Row { reply: ReplyRule::Own(refusal), reply_payload, .. }) => (*refusal, reply_payload.size().usual()),
+        _ => (Refusal::Close, 0),
     };
     let transmit = match refusal {
         Refusal::Close => return Ok(Answered::Close),
         Refusal::Empty => write(message, out, header, |_, _| Ok(())),
-        Refusal::Zeros => write(message, out, header, |writer, _| Inflight::new(0, 0, 0, 0).encode(writer, form)),
+        Refusal::Zeros => write(message, out, header, |writer, _| writer.fill(size)),
         Refusal::ErrorNumber => write(message, out, header, |writer, _| number.encode(writer, form)),
         Refusal::ErrorWithoutDescriptor => write(message, out, header, |writer, _| {
             let error = (number & Transfer::ERROR_MASK).max(1);
@@ -249,6 +267,10 @@ fn refuse<H>(message: MessageName, number: u64, form: Form, out: &mut [u8]) -> R
         }),
         Refusal::NoSession => write(message, out, header, |writer, _| {
             (&CryptoSession::new(0, [0; 1056], CryptoSession::FAILED)).encode(writer, form)
+        }),
+        Refusal::GpuError => write(message, out, header, |writer, _| {
+            writer.put(Response::refusing(number).as_bytes())?;
+            writer.fill(size)
         }),
     };
     transmit.map(Answered::Send)

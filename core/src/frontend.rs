@@ -10,7 +10,7 @@ use crate::{
     projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
-    session::{Effect, Negotiated, Postcopy, RingChange, Session},
+    session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{BrokenDependency, Tolerance},
     wire::{
         backend_request::{BackendCode, BackendReply, BackendRequest},
@@ -150,14 +150,18 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if effect == Effect::ReplaceMemory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = flag(row, code, delivery, &negotiated);
+        let flagged = match Due::of(row, Flagged::No, &negotiated, postcopy) {
+            // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
+            Due::Reply => Flagged::No,
+            _ => flag(row, code, delivery, &negotiated),
+        };
         let due = Due::of(row, flagged, &negotiated, postcopy);
         self.asking.check_room()?;
         let form = self.form(Role::Request, negotiated.protocol);
         let transmit = write(
             message,
             out,
-            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |size| Header::opening(message, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
@@ -190,7 +194,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::MemoryOutstanding);
         }
         let form = self.form(Role::Request, self.session.negotiated.protocol);
-        let header = |size| Header::request_of(message.id, false, size);
+        let header = |size| Header::opening(message, false, size);
         let transmit = write(message, out, header, |writer, _| 0_u64.encode(writer, form))?;
         self.session.postcopy = Postcopy::Listening;
         Ok(transmit)
@@ -289,7 +293,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     }
 
     fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        Form { protocol, trailing: self.config.tolerance.trailing_bytes, role }
+        self.config.tolerance.form(role, protocol)
     }
 
     fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
@@ -325,13 +329,23 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Ok(FrontendReply::Refused(NonZeroU64::MIN));
         }
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let reply = FrontendReply::decode(frame, form)?;
-        if let (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, change: RingChange::Started(_) })) =
-            (&reply, question.effect)
-            && state.index() != u32::from(index)
-        {
-            let (expected, found) = (u32::from(index), state.index());
-            return Err(PeerMisbehaved::WrongRing { message, expected, found }.into());
+        let mut reply = FrontendReply::decode(frame, form)?;
+        match (&mut reply, question.effect) {
+            (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. }))
+                if state.index() != u32::from(index) =>
+            {
+                let (expected, found) = (u32::from(index), state.index());
+                return Err(PeerMisbehaved::WrongRing { message, expected, found }.into());
+            }
+            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) if regions.len() != self.table.len() => {
+                let (expected, found) = (self.table.len(), regions.len());
+                return Err(PeerMisbehaved::WrongRegionCount { message, expected, found }.into());
+            }
+            // SPDK always replies with 256 bytes.
+            (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
+                config.data = config.data.get(..usize::from(size)).unwrap_or(config.data);
+            }
+            _ => {}
         }
         Ok(refusal(&reply).map_or(reply, FrontendReply::Refused))
     }

@@ -69,6 +69,7 @@ mod backend;
 mod channel;
 mod error;
 mod frontend;
+mod gpu;
 mod memory_map;
 mod projection;
 mod rejection;
@@ -77,6 +78,7 @@ mod session;
 mod tolerance;
 mod transport;
 pub mod uapi;
+mod vhost_backend;
 mod vring;
 pub mod wire;
 
@@ -86,6 +88,7 @@ pub use backend::{Backend, BackendConfig, Incoming};
 pub use channel::Answered;
 pub use error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved};
 pub use frontend::{Delivery, Frontend, FrontendConfig};
+pub use gpu::{GpuBackend, GpuBackendConfig, GpuFrontend, GpuFrontendConfig, GpuViolation};
 pub use memory_map::{MemoryFault, MemoryMap, RegionExtent};
 pub use rejection::{Rejection, Verdict};
 pub use rules::Violation;
@@ -94,12 +97,14 @@ pub use tolerance::{
     BrokenDependency, ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest, UnofferedFeatures,
 };
 pub use transport::{ReceiveError, Transport, receive};
+pub use vhost_backend::{LogArea, VhostBackend, VringAddresses, VringSetting, VringSetup};
 pub use vring::Vring;
 pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},
     feature::{ProtocolFeatures, VirtioFeatures},
     frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
+    gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest},
     memory::{MemoryRegion, MemoryTable, Xen},
-    payload::{Form, TrailingBytes},
+    payload::{Form, ShmemBit, TrailingBytes},
     row::{Channel, MessageName},
 };

@@ -6,6 +6,7 @@
 use core::fmt;
 
 use crate::{
+    gpu::GpuViolation,
     memory_map::{MemoryFault, TableExtents, check_add, check_remove, check_table},
     projection::Projection,
     session::{Effect, Postcopy, RingChange},
@@ -17,6 +18,7 @@ use crate::{
         frontend_request::FrontendRequest,
         inflight::Inflight,
         log::LogBase,
+        migration::Transfer,
         row::Gate,
         vring::{VringAddr, VringDescriptor, VringState},
     },
@@ -111,6 +113,13 @@ pub enum Violation {
         /// The status that came.
         found: u64,
     },
+    /// The device's state goes one of two ways, and only while the device is stopped.
+    Transfer {
+        /// The direction that came.
+        direction: u32,
+        /// The phase that came.
+        phase: u32,
+    },
     /// The back-end has no channel for requests yet.
     NoBackendChannel,
     /// Postcopy requests came out of order.
@@ -118,6 +127,8 @@ pub enum Violation {
         /// How far postcopy is.
         state: Postcopy,
     },
+    /// A request on the GPU channel makes no sense.
+    Gpu(GpuViolation),
 }
 
 impl fmt::Display for Violation {
@@ -148,7 +159,11 @@ impl fmt::Display for Violation {
                 write!(f, "expected an inflight record of at most {rings} rings, found {found}")
             }
             Self::Status { found } => write!(f, "expected a device status of eight bits, found {found:#x}"),
+            Self::Transfer { direction, phase } => {
+                write!(f, "expected direction 0 or 1 and phase 0, found direction {direction} and phase {phase}")
+            }
             Self::NoBackendChannel => f.write_str("there is no channel for requests of the back-end yet"),
+            Self::Gpu(violation) => violation.fmt(f),
             Self::PostcopyOrder { state } => write!(f, "postcopy migration is at {state:?}"),
         }
     }
@@ -157,6 +172,12 @@ impl fmt::Display for Violation {
 impl From<MemoryFault> for Violation {
     fn from(fault: MemoryFault) -> Self {
         Self::Memory(fault)
+    }
+}
+
+impl From<GpuViolation> for Violation {
+    fn from(violation: GpuViolation) -> Self {
+        Self::Gpu(violation)
     }
 }
 
@@ -228,11 +249,21 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 state => Err(Violation::PostcopyOrder { state }),
             },
             Request::PostcopyEnd => Ok(Effect::Postcopy(Postcopy::Off)),
-            Request::GetInflightFd(inflight) | Request::SetInflightFd(inflight, _) => self.inflight(inflight),
+            Request::GetInflightFd(inflight) => self.inflight(inflight),
+            Request::SetInflightFd(inflight, _) => match self.state.running_ring() {
+                Some(ring) => Err(Violation::RingRunning { ring }),
+                None => self.inflight(inflight),
+            },
             Request::ResetDevice => Ok(Effect::Reset),
             Request::SetStatus(status) => match u8::try_from(*status) {
                 Ok(status) => Ok(Effect::Status(status)),
                 Err(_) => Err(Violation::Status { found: *status }),
+            },
+            // A payload has 256 bytes of it at most.
+            Request::GetConfig(config) => Ok(Effect::ReadConfig(u16::try_from(config.data.len()).unwrap_or(u16::MAX))),
+            Request::SetDeviceStateFd(transfer, _) => match (transfer.direction(), transfer.phase()) {
+                (Transfer::SAVE | Transfer::LOAD, Transfer::STOPPED) => Ok(Effect::None),
+                (direction, phase) => Err(Violation::Transfer { direction, phase }),
             },
             _ => Ok(Effect::None),
         }
@@ -331,7 +362,10 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             [("descriptor table", 16, bytes(16, 0)), ("available ring", 2, bytes(2, 6)), ("used ring", 4, bytes(8, 6))]
         };
         let addresses = [address.descriptor().0, address.available().0, address.used().0];
-        for ((part, alignment, length), found) in parts.into_iter().zip(addresses) {
+        let [.., (_, _, used)] = parts;
+        // Without the flag the log address means nothing, and QEMU sends one all the same.
+        let log = address.logs_used().then_some((("log of the used ring", 1, used), address.log().0));
+        for ((part, alignment, length), found) in parts.into_iter().zip(addresses).chain(log) {
             if found.checked_rem(alignment) != Some(0) || found.checked_add(length).is_none() {
                 return Err(Violation::RingAddress { ring, part, found, alignment });
             }

@@ -230,6 +230,8 @@ pub(crate) enum Effect {
     AddRegion(RegionExtent),
     RemoveRegion(RegionExtent),
     Log(Option<Log>),
+    /// Nothing, but the answer has as many bytes as the request.
+    ReadConfig(u16),
     OpenBackendChannel,
     Postcopy(Postcopy),
     Ring {

@@ -39,7 +39,6 @@ pub mod ioctl;
 pub mod iotlb;
 pub mod layout;
 mod message_fault;
-mod scalar;
 mod table;
 pub mod vduse;
 pub mod vduse_layout;

@@ -13,8 +13,9 @@ mod memory;
 mod migration;
 mod negotiation;
 mod shared;
+mod vhost_backend;
 mod vring;
-mod wait;
+pub(crate) mod wait;
 
 use core::fmt;
 use std::{
@@ -25,7 +26,7 @@ use std::{
 
 use vhost_core::{Channel, FrontendConfig, MAX_MESSAGE, MessageName, Negotiated, Postcopy, VirtioFeatures, Vring};
 
-use self::{attached::Attached, limit::Limit, shared::Shared};
+use self::{attached::Attached, limit::Limit, memory::SharedFile, shared::Shared};
 pub use self::{
     bring_up::{DeviceSetup, RingSetup, StoppedRing},
     channel::{BackendChannel, ChannelError, ChannelState, ChannelStopper},
@@ -35,8 +36,10 @@ pub use self::{
     limit::WithDeadline,
     memory::MappedRegions,
     migration::TransferDirection,
-    vring::{Enabled, Endian, VringAddresses},
+    vring::{Enabled, Endian},
 };
+pub use vhost_core::VringAddresses;
+
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, Observer},
@@ -99,6 +102,8 @@ pub struct Frontend {
     agreed: VirtioFeatures,
     /// The memory slots of the back-end, once they were asked for.
     slots: Option<u64>,
+    /// The files of the regions that are shared.
+    files: Vec<SharedFile>,
 }
 
 impl Frontend {
@@ -128,6 +133,7 @@ impl Frontend {
             attached: None,
             agreed: VirtioFeatures::empty(),
             slots: None,
+            files: Vec::new(),
         }
     }
 

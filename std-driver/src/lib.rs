@@ -13,6 +13,7 @@ pub mod block;
 pub mod chain;
 pub mod deadline;
 pub mod device;
+pub mod driver;
 pub mod endpoint;
 pub mod eventfd;
 mod file_kind;

@@ -86,7 +86,10 @@ fn direct() -> Result<()> {
     }
     let checksum = pattern::check_image(&image, DISK)?;
     screen.line(&format!("the image holds every byte, read directly (checksum {checksum:016x})"));
-    screen.line(&format!("VERDICT: every byte was right, with a crash in between; {:.1} s in all", started.elapsed().as_secs_f64()));
+    screen.line(&format!(
+        "VERDICT: every byte was right, with a crash in between; {:.1} s in all",
+        started.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 
@@ -99,7 +102,8 @@ struct Process(Child);
 
 impl Process {
     fn start(arguments: &[&str], output: Stdio) -> Result<Self> {
-        let child = Command::new(std::env::current_exe()?).args(arguments).stdin(Stdio::null()).stdout(output).spawn()?;
+        let child =
+            Command::new(std::env::current_exe()?).args(arguments).stdin(Stdio::null()).stdout(output).spawn()?;
         Ok(Self(child))
     }
 

@@ -51,22 +51,20 @@ impl Screen {
     }
 
     pub(crate) fn line(&mut self, line: &str) {
-        self.clear();
-        println!("{line}");
+        self.print(&format!("{line}\n"));
     }
 
     pub(crate) fn progress(&mut self, part: &str, percent: u8) {
         if self.is_terminal {
             let done = usize::from(percent.min(100)) * 40 / 100;
-            self.clear();
-            print!("{part:<12} [{}{}] {percent:>3} %", "#".repeat(done), ".".repeat(40 - done));
-            let _ = std::io::stdout().flush();
+            self.print(&format!("{part:<12} [{}{}] {percent:>3} %", "#".repeat(done), ".".repeat(40 - done)));
         }
     }
 
-    fn clear(&self) {
-        if self.is_terminal {
-            print!("\r\x1b[K");
-        }
+    /// In place of the line of progress. If nobody reads it any more, the checks go on all the same.
+    fn print(&self, text: &str) {
+        let clear = if self.is_terminal { "\r\x1b[K" } else { "" };
+        let mut out = std::io::stdout().lock();
+        let _ = write!(out, "{clear}{text}").and_then(|()| out.flush());
     }
 }

@@ -1,11 +1,12 @@
 //! The conversation as a readable timeline.
 
+use core::time::Duration;
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use vhost_core::{FrontendCode, wire::header::Header};
+use vhost_core::{Form, Frame, FrontendCode, FrontendReply, FrontendRequest, ProtocolFeatures, wire::header::Header};
 use vhost_std::endpoint::{Direction, Observer};
 
 /// Remembers every message of the front-end's channel.
@@ -43,20 +44,13 @@ impl Timeline {
 
 impl Observer for Timeline {
     fn message(&self, direction: Direction, header: &Header, payload: &[u8], handles: usize) {
-        let arrow = match direction {
-            Direction::Sent => "->",
-            Direction::Received => "  <-",
+        let frame = Frame { header: *header, payload, handles: vec![(); handles].into_iter().collect() };
+        let name = FrontendCode(header.request()).message();
+        let (arrow, words) = match direction {
+            Direction::Sent => ("->", request(frame)),
+            Direction::Received => ("  <-", reply(frame)),
         };
-        let mut text = format!("{arrow} {}", FrontendCode(header.request()).message());
-        match *payload {
-            [] => {}
-            // The only payload of eight bytes in a reply to a request without content is its outcome.
-            ref number if number.len() == 8 && direction == Direction::Received => {
-                let bytes: [u8; 8] = number.try_into().unwrap_or_default();
-                text += &format!(": {:#x}", u64::from_ne_bytes(bytes));
-            }
-            ref bytes => text += &format!(", {} bytes", bytes.len()),
-        }
+        let mut text = format!("{arrow} {name}{words}");
         if handles > 0 {
             text += &format!(", {handles} descriptor{}", if handles == 1 { "" } else { "s" });
         }
@@ -65,4 +59,33 @@ impl Observer for Timeline {
         }
         self.push(text);
     }
+}
+
+/// What a request carries, as its type shows itself.
+fn request(frame: Frame<'_, ()>) -> String {
+    let length = frame.payload.len();
+    match FrontendRequest::decode(frame, Form::request(ProtocolFeatures::empty())) {
+        Ok(_) if length == 0 => String::new(),
+        Ok(request) => content(&format!("{request:?}")),
+        Err(_) => format!(", {length} bytes"),
+    }
+}
+
+/// What a reply says: its content, or whether the request was granted.
+fn reply(frame: Frame<'_, ()>) -> String {
+    let outcome: Option<[u8; 8]> = frame.payload.try_into().ok();
+    match (FrontendReply::decode(frame, Form::reply(ProtocolFeatures::empty())), outcome) {
+        (Ok(reply), _) => content(&format!("{reply:?}")),
+        (Err(_), Some([0, 0, 0, 0, 0, 0, 0, 0])) => ": granted".to_owned(),
+        (Err(_), _) => ": refused".to_owned(),
+    }
+}
+
+/// The content of `Variant(content)`, not too long for a line, without the descriptor that is counted elsewhere.
+fn content(debug: &str) -> String {
+    let inner = debug.split_once('(').map_or("", |(_, rest)| rest.strip_suffix(')').unwrap_or(rest));
+    let inner = inner.trim_end_matches(", ()").trim_end_matches(", Some(())").trim_end_matches(", None");
+    let short: String = inner.chars().take(90).collect();
+    let more = if short.len() < inner.len() { " ..." } else { "" };
+    if short.is_empty() { short } else { format!(": {short}{more}") }
 }

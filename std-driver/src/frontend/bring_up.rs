@@ -7,13 +7,13 @@ use vhost_core::{
     wire::{inflight::Inflight, vring::VringBase},
 };
 
-use super::{Enabled, Frontend, FrontendError, VringAddresses};
+use super::{Enabled, Frontend, FrontendError, VringAddresses, memory::SharedFile};
 
 /// Device status: the driver has found the device, knows how to drive it, and features are agreed on (virtio, section
 /// "Device Status Field").
-const FEATURES_OK: u8 = 1 | 2 | 8;
+pub(super) const FEATURES_OK: u8 = 1 | 2 | 8;
 /// Device status: all of that, and the driver is set up.
-const DRIVER_OK: u8 = FEATURES_OK | 4;
+pub(super) const DRIVER_OK: u8 = FEATURES_OK | 4;
 
 /// What a device needs to run.
 #[derive(Clone, Copy, Debug)]
@@ -135,14 +135,22 @@ impl Frontend {
         if regions.len() > limit {
             return Err(FrontendError::TooManyRegions { found: regions.len(), limit });
         }
+        let wanted: Vec<_> = regions.iter().map(|(region, file)| SharedFile::new(region, *file)).collect();
+        let files = self.files.clone();
+        let is_there = |file: &Option<SharedFile>| file.is_some_and(|file| files.contains(&file));
         let shared = self.shared.lock().machine.session().memory().regions().to_vec();
-        let is_wanted = |extent: &RegionExtent| regions.iter().any(|(region, _)| RegionExtent::from(region) == *extent);
-        for RegionExtent { guest_address, size, user_address } in shared.iter().filter(|extent| !is_wanted(extent)) {
-            let (guest_address, size, user_address) = (*guest_address, *size, *user_address);
-            self.rem_mem_reg(&MemoryRegion { guest_address, size, user_address, mmap_offset: 0, xen: None })?;
+        for RegionExtent { guest_address, size, user_address } in shared {
+            let is_this = |file: &&Option<SharedFile>| {
+                file.is_some_and(|file| file.extent == RegionExtent { guest_address, size, user_address })
+            };
+            if !wanted.iter().filter(is_this).any(is_there) {
+                self.rem_mem_reg(&MemoryRegion { guest_address, size, user_address, mmap_offset: 0, xen: None })?;
+            }
         }
-        for (region, file) in regions.iter().filter(|(region, _)| !shared.contains(&RegionExtent::from(region))) {
-            self.add_mem_reg(region, *file)?;
+        for ((region, file), wanted) in regions.iter().zip(&wanted) {
+            if !is_there(wanted) {
+                self.add_mem_reg(region, *file)?;
+            }
         }
         Ok(())
     }
@@ -161,7 +169,7 @@ impl Frontend {
     }
 
     /// Adds these bits to the device status, where it is negotiated: DPDK does not begin before `DRIVER_OK`.
-    fn raise_status(&mut self, bits: u8) -> Result<(), FrontendError> {
+    pub(super) fn raise_status(&mut self, bits: u8) -> Result<(), FrontendError> {
         if !self.has(ProtocolFeatures::STATUS) {
             return Ok(());
         }
@@ -170,11 +178,11 @@ impl Frontend {
     }
 
     /// Whether rings are enabled one by one; else all of them are, always.
-    fn can_enable(&self) -> bool {
+    pub(super) fn can_enable(&self) -> bool {
         self.negotiated().acknowledged.contains(VirtioFeatures::PROTOCOL_FEATURES)
     }
 
-    fn has(&self, features: ProtocolFeatures) -> bool {
+    pub(super) fn has(&self, features: ProtocolFeatures) -> bool {
         self.negotiated().protocol.contains(features)
     }
 }

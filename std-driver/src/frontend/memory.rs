@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use vhost_core::{
-    FrontendCode, Handles, MAX_HANDLES, MemoryRegion, MemoryTable,
+    FrontendCode, Handles, MAX_HANDLES, MemoryRegion, MemoryTable, RegionExtent,
     wire::log::{Log, LogBase},
 };
 
@@ -14,6 +14,26 @@ use super::{
 
 /// The regions of a table as a back-end in postcopy has mapped them: the user addresses are its own.
 pub type MappedRegions = heapless::Vec<MemoryRegion, MAX_HANDLES>;
+
+/// Which part of which file a region that was shared is.
+///
+/// The addresses of a region do not tell: memory that is freed and taken anew often comes to lie at the same ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SharedFile {
+    pub(super) extent: RegionExtent,
+    mmap_offset: u64,
+    device: u64,
+    inode: u64,
+}
+
+impl SharedFile {
+    /// `None` if the descriptor does not tell: then no region is the same.
+    pub(super) fn new(region: &MemoryRegion, file: BorrowedFd<'_>) -> Option<Self> {
+        let stat = rustix::fs::fstat(file).ok()?;
+        let extent = RegionExtent::from(region);
+        Some(Self { extent, mmap_offset: region.mmap_offset, device: stat.st_dev, inode: stat.st_ino })
+    }
+}
 
 impl Frontend {
     /// `SET_MEM_TABLE`: replaces all memory that is shared with the back-end by up to eight regions.
@@ -35,10 +55,12 @@ impl Frontend {
                 return Err(FrontendError::TooManyRegions { found: regions.len(), limit: MAX_HANDLES });
             }
         }
-        self.ask(Request::SetMemTable(MemoryTable::new(&table), descriptors), |reply| match reply {
+        let mapped = self.ask(Request::SetMemTable(MemoryTable::new(&table), descriptors), |reply| match reply {
             Reply::SetMemTable(mapped) => Some(mapped.iter().collect()),
             _ => Some(MappedRegions::new()),
-        })
+        })?;
+        self.files = regions.iter().filter_map(|(region, file)| SharedFile::new(region, *file)).collect();
+        Ok(mapped)
     }
 
     /// `GET_MAX_MEM_SLOTS`: how many memory regions the back-end can hold.
@@ -66,10 +88,12 @@ impl Frontend {
         region: &MemoryRegion,
         descriptor: BorrowedFd<'_>,
     ) -> Result<Option<MemoryRegion>, FrontendError> {
-        self.ask(Request::AddMemReg(*region, descriptor), |reply| match reply {
+        let mapped = self.ask(Request::AddMemReg(*region, descriptor), |reply| match reply {
             Reply::AddMemReg(mapped) => Some(Some(mapped)),
             _ => Some(None),
-        })
+        })?;
+        self.files.extend(SharedFile::new(region, descriptor));
+        Ok(mapped)
     }
 
     /// `REM_MEM_REG`: takes a memory region back; guest address, size and user address say which.
@@ -79,7 +103,9 @@ impl Frontend {
     /// `CONFIGURE_MEM_SLOTS`.
     #[doc(alias = "REM_MEM_REG")]
     pub fn rem_mem_reg(&mut self, region: &MemoryRegion) -> Result<(), FrontendError> {
-        self.order(Request::RemMemReg(*region))
+        self.order(Request::RemMemReg(*region))?;
+        self.files.retain(|file| file.extent != RegionExtent::from(region));
+        Ok(())
     }
 
     /// Tells that the regions which the back-end has mapped are registered with userfaultfd. `request` is the one that

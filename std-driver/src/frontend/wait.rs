@@ -10,7 +10,7 @@ use rustix::{
 use crate::{deadline::Deadline, system_error::SystemError};
 
 /// Waits until one of the events, an error or a hang-up is there; which descriptors have one. `None` at the deadline.
-pub(super) fn wait_for_any<const N: usize>(
+pub(crate) fn wait_for_any<const N: usize>(
     descriptors: [(BorrowedFd<'_>, PollFlags); N],
     deadline: Deadline,
 ) -> Result<Option<[bool; N]>, SystemError> {

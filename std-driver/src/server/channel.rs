@@ -101,13 +101,16 @@ impl DeviceNotifier {
         self.shared.event.as_fd()
     }
 
-    /// Whether a change is to be told; asking does not forget it.
-    pub(super) fn is_config_change_due(&self) -> Result<bool, SystemError> {
+    /// Whether a change is to be told; the caller tells it, or [keeps](Self::keep_config_change) it.
+    ///
+    /// It is forgotten before it is told, so that a change that comes meanwhile is told too.
+    pub(super) fn take_config_change(&self) -> Result<bool, SystemError> {
         self.shared.event.drain()?;
-        Ok(self.shared.config_changed.load(Ordering::Acquire))
+        Ok(self.shared.config_changed.swap(false, Ordering::AcqRel))
     }
 
-    pub(super) fn config_change_told(&self) {
-        self.shared.config_changed.store(false, Ordering::Release);
+    /// The change could not be told. Nobody wakes for it: it is looked for after the next message.
+    pub(super) fn keep_config_change(&self) {
+        self.shared.config_changed.store(true, Ordering::Release);
     }
 }

@@ -21,6 +21,9 @@ use crate::{
 /// Requests of the back-end that may be outstanding.
 const DEPTH: usize = 16;
 
+/// Messages served at once: a front-end that never pauses must keep nobody from anything else.
+const MESSAGES_AT_ONCE: usize = 64;
+
 pub(super) type Machine = Backend<MAX_RINGS, MAX_REGIONS, DEPTH>;
 
 /// A front-end's connection to a [`BackendServer`]. Dropping it stops the rings and lets the
@@ -42,6 +45,9 @@ pub struct Connection<'s> {
 pub enum Progress {
     /// Everything that was there is done.
     Idle,
+    /// Many messages were served and there may be more: the socket is still readable. The rings, and
+    /// whatever else the caller has to do, come first.
+    Busy,
     /// The front-end has closed the connection.
     Closed,
 }
@@ -111,8 +117,8 @@ impl BackendServer {
 }
 
 impl Connection<'_> {
-    /// Does everything that can be done without waiting: messages, and rings if the caller processes
-    /// them. Call it when one of [`descriptors`](Self::descriptors) is readable.
+    /// Does what can be done without waiting: messages, and rings if the caller processes them. Call
+    /// it when one of [`descriptors`](Self::descriptors) is readable.
     ///
     /// # Errors
     /// The connection is of no use after one.
@@ -125,7 +131,7 @@ impl Connection<'_> {
     }
 
     fn receive_requests(&mut self) -> Result<Progress, ServeError> {
-        loop {
+        for _ in 0..MESSAGES_AT_ONCE {
             match self.endpoint.try_receive().map_err(ServeError::Receive)? {
                 Message::NotYet => return Ok(Progress::Idle),
                 Message::Closed => return Ok(Progress::Closed),
@@ -150,6 +156,7 @@ impl Connection<'_> {
                 }
             }
         }
+        Ok(Progress::Busy)
     }
 
     fn receive_answers(&mut self) {
@@ -160,15 +167,19 @@ impl Connection<'_> {
 
     /// Tells the front-end what changed; what cannot be told yet is told when a channel opens.
     fn notify(&mut self) -> Result<(), ServeError> {
-        if !self.server.notifier.is_config_change_due()? {
+        if !self.server.notifier.take_config_change()? {
             return Ok(());
         }
-        let Some(channel) = &self.channel else { return Ok(()) };
         let deadline = Deadline::after(self.server.options.reply_timeout);
-        match channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg, deadline) {
-            Ok(true) => self.server.notifier.config_change_told(),
-            Ok(false) => {}
-            Err(_) => self.channel = None,
+        let told = match &self.channel {
+            Some(channel) => channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg, deadline),
+            None => Ok(false),
+        };
+        if told.is_err() {
+            self.channel = None;
+        }
+        if told != Ok(true) {
+            self.server.notifier.keep_config_change();
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use vhost_core::{
     FrontendCode, FrontendReply, FrontendRequest, Negotiated, Session, VirtioFeatures,
     wire::{
         config::Config,
-        vring::{VringBase, VringDescriptor, VringState},
+        vring::{VringAddr, VringBase, VringDescriptor, VringState},
     },
 };
 
@@ -114,6 +114,7 @@ impl Dispatch<'_> {
             }
             Request::SetVringAddr(address) => {
                 let index = usize::try_from(address.index()).map_err(|_| Reason::Unsupported)?;
+                self.check_move(index, &address, session)?;
                 self.guest.set_ring(index, address);
             }
             Request::GetVringBase(state) => {
@@ -149,9 +150,12 @@ impl Dispatch<'_> {
     pub(super) fn follow(&mut self, code: FrontendCode, session: &Agreed) {
         match code {
             FrontendCode::SET_MEM_TABLE | FrontendCode::ADD_MEM_REG | FrontendCode::REM_MEM_REG => self.place(session),
-            FrontendCode::SET_VRING_NUM | FrontendCode::SET_VRING_ADDR => self.place(session),
+            FrontendCode::SET_VRING_NUM | FrontendCode::SET_VRING_BASE | FrontendCode::SET_VRING_ADDR => {
+                self.place(session);
+            }
             FrontendCode::SET_FEATURES => {
                 self.acknowledge(session.negotiated());
+                self.place(session);
                 self.enable(session);
             }
             FrontendCode::SET_VRING_ENABLE | FrontendCode::RESET_OWNER => self.enable(session),
@@ -161,24 +165,46 @@ impl Dispatch<'_> {
         }
     }
 
+    /// A ring whose place is not known yet starts as soon as it is.
     fn start(&self, target: &VringDescriptor, kick: Option<OwnedFd>, session: &Agreed) -> Result<(), Reason> {
         let mut ring = self.target(target)?;
-        ring.set_kick(kick)?;
         let index = usize::from(ring.index());
-        if self.guest.is_complete(index) && session.ring(index).is_some_and(|ring| ring.size().is_some()) {
+        let size = session.ring(index).and_then(|ring| ring.size());
+        let was_started = ring.is_started();
+        if self.guest.place(index, size, session.negotiated())?.is_some() {
             ring.start()?;
+        }
+        // Without a descriptor the back-end has to look by itself (section "SET_VRING_KICK": polling).
+        let kicked = if kick.is_some() { ring.set_kick(kick) } else { ring.set_polled() };
+        kicked.inspect_err(|_| {
+            if !was_started {
+                ring.pause();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Refuses to move a started ring to where it cannot be; it goes on where it is.
+    fn check_move(&self, index: usize, address: &VringAddr, session: &Agreed) -> Result<(), Reason> {
+        let ring = self.rings.lock(index).ok_or(Reason::Unsupported)?;
+        let size = session.ring(index).and_then(|ring| ring.size()).filter(|_| ring.is_started());
+        if let Some(size) = size {
+            ring.check_addresses(self.guest.translate(address, size, session.negotiated())?)?;
         }
         Ok(())
     }
 
-    /// Gives all rings their places, and starts those that waited for one.
+    /// Gives all rings the memory and their places in it, and starts those that waited for one.
+    ///
+    /// A ring that is started and has no place any more is stopped. One that its driver broke stays stopped until the
+    /// front-end starts it. Either fault is kept in the ring and was reported through its error descriptor.
     fn place(&self, session: &Agreed) {
         for mut ring in self.rings.each() {
             let index = usize::from(ring.index());
             let Some(agreed) = session.ring(index) else { continue };
-            self.guest.place(&mut ring, agreed.size(), session.negotiated());
-            if agreed.is_started() && !ring.is_started() && self.guest.is_complete(index) && agreed.size().is_some() {
-                // The fault is kept in the ring and reported through its error descriptor.
+            let place = self.guest.place(index, agreed.size(), session.negotiated()).ok().flatten();
+            let _ = ring.set_memory(self.guest.shared_memory(), place);
+            if agreed.is_started() && !ring.is_started() && !ring.is_broken() && place.is_some() {
                 let _ = ring.start();
             }
         }
@@ -188,7 +214,7 @@ impl Dispatch<'_> {
         let features = negotiated.acknowledged;
         for mut ring in self.rings.each() {
             if ring.set_features(features.bits()).is_err() {
-                // Started and disabled: it starts again with its next kick descriptor.
+                // Started and disabled: it starts again when the rings are placed.
                 ring.pause();
                 let _ = ring.set_features(features.bits());
             }

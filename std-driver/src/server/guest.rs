@@ -1,6 +1,6 @@
 //! What a connection knows of its guest: the memory, and where the front-end says the rings are.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use vhost_core::{
     GuestAddress, Handles, MemoryRegion, MemoryTable as RegionList, Negotiated, ProtocolFeatures, RingAddress,
@@ -8,8 +8,8 @@ use vhost_core::{
 };
 
 use crate::{
-    memory::{MappedRegion, MemoryError, MemoryTable},
-    vring::{RingAddresses, Vring},
+    memory::{MappedMemory, MappedRegion, MemoryError, MemoryTable},
+    vring::RingAddresses,
 };
 
 /// The guest of one connection.
@@ -55,24 +55,30 @@ impl Guest {
         self.rings.fill(None);
     }
 
-    /// Whether everything is known that a ring needs to start; a ring may be kicked before.
-    pub(super) fn is_complete(&self, index: usize) -> bool {
-        !self.memory.regions().is_empty() && matches!(self.rings.get(index), Some(Some(_)))
+    /// Where a ring lies; `None` as long as its addresses, its size or the memory are missing, because they come in any order.
+    pub(super) fn place(
+        &self,
+        index: usize,
+        size: Option<u16>,
+        negotiated: &Negotiated,
+    ) -> Result<Option<RingAddresses>, MemoryError> {
+        let address = self.rings.get(index).copied().flatten().filter(|_| !self.memory.regions().is_empty());
+        address.zip(size).map(|(address, size)| self.translate(&address, size, negotiated)).transpose()
     }
 
-    /// Gives a ring the memory, and its place in it as far as that is known.
-    ///
-    /// A ring that runs and has no place any more is stopped; it keeps the fault.
-    pub(super) fn place(&self, ring: &mut Vring, size: Option<u16>, negotiated: &Negotiated) {
-        let address = self.rings.get(usize::from(ring.index())).copied().flatten();
-        let addresses = address.zip(size).and_then(|(address, size)| self.translate(&address, size, negotiated).ok());
-        // The fault is kept in the ring and reported through its error descriptor.
-        let _ = ring.set_memory(self.memory.shared(), addresses);
+    /// The memory as rings hold it.
+    pub(super) fn shared_memory(&self) -> Arc<MappedMemory> {
+        self.memory.shared()
     }
 
     /// Ring addresses are user addresses unless `GPA_ADDRESSES` is negotiated. Each part must lie in
     /// one region.
-    fn translate(&self, address: &VringAddr, size: u16, negotiated: &Negotiated) -> Result<RingAddresses, MemoryError> {
+    pub(super) fn translate(
+        &self,
+        address: &VringAddr,
+        size: u16,
+        negotiated: &Negotiated,
+    ) -> Result<RingAddresses, MemoryError> {
         let size = u64::from(size);
         let part = |start: RingAddress, each: u64, fixed: u64| -> Result<u64, MemoryError> {
             if negotiated.protocol.contains(ProtocolFeatures::GPA_ADDRESSES) {

@@ -7,3 +7,5 @@
 
 mod machines;
 mod recorded;
+mod stage;
+mod table;
