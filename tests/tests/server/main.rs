@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod exhaustion;
+mod faults;
 mod framing;
 mod handles;
 mod hostile;
 mod kicks;
 mod ring_setup;
 mod session;
+mod start_stop;
 mod support;
