@@ -82,6 +82,7 @@ mod rules;
 mod session;
 mod tolerance;
 mod transport;
+pub mod uapi;
 mod vhost_backend;
 mod virtqueue;
 mod vring;
