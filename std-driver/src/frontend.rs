@@ -38,7 +38,7 @@ pub use self::{
     migration::TransferDirection,
     vring::{Enabled, Endian},
 };
-pub use vhost_core::VringAddresses;
+pub use vhost_core::{Logging, VringAddresses};
 
 use crate::{
     deadline::Deadline,

@@ -4,7 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
-use std::{fmt::Write, fs, path::PathBuf};
+use core::fmt::Write;
+use std::{fs, path::PathBuf};
 
 use vhost_core::{
     BackendCode, FrontendCode, ProtocolFeatures,

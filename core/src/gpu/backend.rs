@@ -178,7 +178,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         self.acknowledged = acknowledged.unwrap_or(self.acknowledged);
         self.image = image;
         if due != Due::Nothing {
-            self.asking.ask(Question { message, due, effect: Some(asked) });
+            self.asking.ask(Question { message, wire: message, due, effect: Some(asked) });
         }
         Ok(transmit)
     }

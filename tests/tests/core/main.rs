@@ -5,7 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod bad_input;
+mod cuts;
+mod joined;
 mod machines;
+mod pair;
 mod recorded;
 mod stage;
 mod table;

@@ -164,7 +164,7 @@ fn a_ring_outside_memory_is_refused_when_it_is_to_start() {
 }
 
 #[test]
-fn a_running_ring_is_moved_to_a_good_place_and_stays_where_it_is_for_a_bad_one() {
+fn s40_a_running_ring_is_moved_to_a_good_place_and_stays_where_it_is_for_a_bad_one() {
     let (mut server, mut two) = Two::new();
     let mut bench = two.bench(&mut server);
     two.assert_running(&mut bench);

@@ -1,6 +1,6 @@
 //! A back-end that takes one step at a time, in the thread of the test.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost_std::server::{BackendServer, Connection, Progress, ServeError};
@@ -138,6 +138,12 @@ impl<'s> Bench<'s> {
             self.wait_for(ring.call.as_fd());
             signals(&ring.call);
         }
+    }
+
+    /// Lets the back-end work until it has signalled an event counter.
+    #[track_caller]
+    pub(crate) fn wait_for_signal(&mut self, counter: &OwnedFd) {
+        self.wait_for(counter.as_fd());
     }
 
     /// Lets the back-end work until a descriptor is readable. Fails when that takes too long.
