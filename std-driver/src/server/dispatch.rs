@@ -4,7 +4,7 @@ use core::fmt;
 use std::os::fd::OwnedFd;
 
 use vhost_core::{
-    FrontendCode, FrontendReply, FrontendRequest, ProtocolFeatures, Session, VringAddresses,
+    FrontendCode, FrontendReply, FrontendRequest, Logging, ProtocolFeatures, Session, VringAddresses,
     wire::{
         config::Config,
         vring::{VringAddr, VringBase, VringState},
@@ -157,6 +157,7 @@ fn addresses(address: &VringAddr) -> VringAddresses {
         descriptor: address.descriptor(),
         available: address.available(),
         used: address.used(),
-        log: address.logs_used().then(|| address.log()),
+        log: address.log(),
+        logging: if address.logs_used() { Logging::On } else { Logging::Off },
     }
 }
