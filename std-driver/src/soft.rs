@@ -2,7 +2,9 @@
 //!
 //! ```
 //! use std::{os::fd::AsFd, sync::Arc};
-//! use vhost_core::{RingAddress, VhostBackend, VirtioFeatures, VringAddresses, VringSetup, wire::vring::VringBase};
+//! use vhost_core::{
+//!     GuestAddress, Logging, RingAddress, VhostBackend, VirtioFeatures, VringAddresses, VringSetup, wire::vring::VringBase,
+//! };
 //! use vhost_std::{
 //!     device::{Device, Queue},
 //!     deadline::Deadline,
@@ -39,7 +41,8 @@
 //! backend.acknowledge(VirtioFeatures::VERSION_1)?;
 //! backend.set_memory(&[(*memory.region(), &memory as &dyn AsFd)])?;
 //! let (base, error) = (VringBase::Split { available: 0 }, None);
-//! let addresses = VringAddresses { descriptor, available, used, log: None };
+//! let (log, logging) = (GuestAddress(0), Logging::Off);
+//! let addresses = VringAddresses { descriptor, available, used, log, logging };
 //! backend.start_vring(0, &VringSetup { size: 8, base, addresses, kick: Some(&kick), call: Some(&call), error })?;
 //!
 //! // What the driver does: descriptor 0 is a buffer of 16 bytes at 0x3000, and it is available.
