@@ -413,7 +413,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let request = FrontendRequest::decode(frame, form).map_err(Rejection::refuse)?;
         let effect = self.rules().effect(&request, table).map_err(|violation| match violation {
             // The specification closes the connection here (section "In-band notifications").
-            Violation::ProtocolFeatureNeeds { .. } => Rejection::close(violates(violation)),
+            Violation::ProtocolFeatureNeeds { feature, .. } if feature == ProtocolFeatures::INBAND_NOTIFICATIONS => {
+                Rejection::close(violates(violation))
+            }
             _ => Rejection::refuse(violates(violation)),
         })?;
         Ok((request, effect))

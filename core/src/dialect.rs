@@ -112,7 +112,7 @@ impl Dialect {
     #[must_use]
     pub fn id(self, code: BackendCode) -> Option<u32> {
         let row = self.row();
-        if let Some((_, place)) = CODES.iter().zip(0..).find(|(known, _)| **known == code) {
+        if let Some(place) = CODES.iter().position(|known| *known == code) {
             return row.and_then(|row| row.ids.get(place).copied().flatten());
         }
         let taken = row.is_some_and(|row| row.others.contains(&code.0) || row.ids.contains(&Some(code.0)));

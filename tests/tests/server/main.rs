@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod channel;
+mod cuts;
 mod exhaustion;
 mod faults;
 mod framing;
@@ -13,7 +14,9 @@ mod hostile;
 mod kicks;
 mod memory;
 mod negotiation;
+mod reconnect;
 mod ring_setup;
 mod session;
 mod start_stop;
 mod support;
+mod tool;

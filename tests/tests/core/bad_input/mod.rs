@@ -2,6 +2,9 @@
 //! session works on; after a fatal one it stays failed; no descriptor is lost either way.
 
 mod framing;
+mod memory;
+mod negotiation;
+mod rings;
 mod sizes;
 
 use crate::machines::{Back, Front, Reaction, buffer, frame};
