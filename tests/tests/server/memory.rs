@@ -240,7 +240,7 @@ fn a_ring_that_is_aligned_only_in_user_addresses_is_refused() {
     bench.grant("SET_VRING_NUM", &ring.num_payload(), &[]);
     bench.grant("SET_VRING_ADDR", &ring.address_payload(), &[]);
     let reason = bench.refused("SET_VRING_KICK", &ring.event_payload(), &[ring.kick.as_fd()]);
-    assert_eq!(reason, "SET_VRING_KICK (12): descriptor table at 0x40000008 is misaligned");
+    assert_eq!(reason, "SET_VRING_KICK (12): descriptor table at 0x40000008, expected a multiple of 16");
 }
 
 #[test]
