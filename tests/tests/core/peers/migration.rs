@@ -130,8 +130,7 @@ fn s43_several_regions_are_acknowledged_at_once() {
         let request = message(37, &Bytes::new().padding(8).raw(&region.plain()).done());
         let taken = back.handle_request(frame(&request, ledger.tokens(1))).unwrap();
         let Incoming::Request(FrontendRequest::AddMemReg(region, _)) = taken else { panic!() };
-        let reaction =
-            Reaction::from(back.answer(FrontendReply::<Token>::AddMemReg(region), &mut vec![0; 64]).unwrap());
+        let reaction = Reaction::from(back.answer(FrontendReply::<Token>::AddMemReg(region), &mut [0; 64]).unwrap());
         assert!(matches!(reaction, Reaction::Sent(_)));
     }
     assert_eq!(say(&mut back, &message(37, &[0; 8]), Vec::new()), Reaction::Silent);
@@ -155,7 +154,7 @@ fn s44_device_state_is_transferred_before_anything_is_set_up() {
         let Incoming::Request(FrontendRequest::SetDeviceStateFd(transfer, _handle)) = taken else { panic!() };
         assert_eq!((transfer.direction(), transfer.phase()), (direction, 0));
         let reply = FrontendReply::<Token>::SetDeviceStateFd(0x100, None);
-        let Reaction::Sent(packet) = back.answer(reply, &mut vec![0; 20]).unwrap().into() else { panic!() };
+        let Reaction::Sent(packet) = back.answer(reply, &mut [0; 20]).unwrap().into() else { panic!() };
         assert_eq!(packet.bytes, fixture.answers()[0].message(42));
         let check = wire::frontend_request("CHECK_DEVICE_STATE");
         assert_eq!(done(&mut back, 43, 1, &[], 0), Some(check.answers()[0].message(43)));
