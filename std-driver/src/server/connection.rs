@@ -9,11 +9,12 @@ use vhost_core::{
     Session, Verdict,
 };
 
-use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch, guest::Guest};
+use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch};
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
-    memory::MAX_REGIONS,
+    memory::{AddressSpace, MAX_REGIONS},
+    rings::{Control, Guest},
     socket::{Socket, SocketError},
     system_error::SystemError,
 };
@@ -228,10 +229,8 @@ impl Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        for mut ring in self.server.rings.each() {
-            ring.forget();
-        }
-        self.server.device.reset();
+        let (device, rings) = (&*self.server.device, &self.server.rings);
+        Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }
 }
 

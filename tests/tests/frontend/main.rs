@@ -1,0 +1,16 @@
+//! The front-end from outside: against back-ends that speak the wire by hand and do as the test says.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod bring_up;
+mod calls;
+mod channel;
+mod channel_alone;
+mod deadlines;
+mod ends;
+mod leaks;
+mod postcopy;
+mod refusals;
+mod replies;
+mod requests;
+mod script;
