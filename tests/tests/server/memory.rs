@@ -138,7 +138,7 @@ fn a_table_says_how_many_regions_it_has() {
     let file = memory_file(BLOCK);
     let nine = Vec::from_iter((0..9).map(|at| region(at << 20, 0x1000, at << 30, 0)));
     // Nine regions with as many descriptors as can be sent, and a count that the payload does not hold.
-    bench.refused("SET_MEM_TABLE", &table(&nine), &vec![file.as_fd(); 8]);
+    bench.refused("SET_MEM_TABLE", &table(&nine), &[file.as_fd(); 8]);
     let mut counted = table(&nine[..2]);
     for count in [3, 8, 0x1000_0002, u32::MAX] {
         counted[..4].copy_from_slice(&count.to_ne_bytes());
@@ -146,7 +146,7 @@ fn a_table_says_how_many_regions_it_has() {
     }
     assert_eq!(bench.connection().session().memory().regions(), []);
     let eight = &nine[..8];
-    bench.grant("SET_MEM_TABLE", &table(eight), &vec![file.as_fd(); 8]);
+    bench.grant("SET_MEM_TABLE", &table(eight), &[file.as_fd(); 8]);
     bench.grant("SET_MEM_TABLE", &table(&[]), &[]);
     assert_eq!(bench.connection().session().memory().regions(), []);
 }
