@@ -22,6 +22,15 @@ const BATCH: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
+/// What is waited for on a descriptor. A hang-up or an error counts as either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// There is something to read.
+    Readable,
+    /// There is room to write.
+    Writable,
+}
+
 /// Marks the poller's own eventfd.
 const WAKE: Token = Token(u64::MAX);
 
@@ -42,7 +51,7 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(SystemError::of("epoll_create1"))?;
         let wake = EventFd::new()?;
         let poller = Self { epoll, wake, due: Mutex::new(Vec::new()) };
-        add(&poller.epoll, poller.wake.as_fd(), WAKE).map_err(SystemError::of("epoll_ctl"))?;
+        add(&poller.epoll, poller.wake.as_fd(), Readiness::Readable, WAKE).map_err(SystemError::of("epoll_ctl"))?;
         Ok(poller)
     }
 
@@ -51,7 +60,15 @@ impl Poller {
     /// # Errors
     /// When the descriptor cannot be waited for (a regular file), is being watched already, or the system refuses.
     pub fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> Result<(), WatchError> {
-        add(&self.epoll, fd, token).map_err(|errno| match errno {
+        self.watch_for(fd, Readiness::Readable, token)
+    }
+
+    /// As [`watch`](Self::watch), for what `fd` becomes.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub fn watch_for(&self, fd: BorrowedFd<'_>, readiness: Readiness, token: Token) -> Result<(), WatchError> {
+        add(&self.epoll, fd, readiness, token).map_err(|errno| match errno {
             Errno::PERM => WatchError::NotPollable,
             Errno::EXIST => WatchError::AlreadyWatched,
             errno => WatchError::System(SystemError { call: "epoll_ctl", errno }),
@@ -110,8 +127,12 @@ impl Poller {
     }
 }
 
-fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: Token) -> Result<(), Errno> {
-    epoll::add(epoll, fd, epoll::EventData::new_u64(token.0), epoll::EventFlags::IN | epoll::EventFlags::ET)
+fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, readiness: Readiness, token: Token) -> Result<(), Errno> {
+    let awaited = match readiness {
+        Readiness::Readable => epoll::EventFlags::IN,
+        Readiness::Writable => epoll::EventFlags::OUT,
+    };
+    epoll::add(epoll, fd, epoll::EventData::new_u64(token.0), awaited | epoll::EventFlags::ET)
 }
 
 /// A descriptor cannot be watched.

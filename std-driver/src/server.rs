@@ -112,6 +112,7 @@ impl BackendServer {
 
     fn config(&self) -> BackendConfig {
         let mut config = BackendConfig::new(self.features(), Self::PROTOCOL_FEATURES, self.rings.count());
+        config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();
         config
     }
