@@ -207,6 +207,10 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         match request {
             Request::SetFeatures(features) => self.features(*features),
             Request::ResetOwner => Ok(Effect::DisableAll),
+            // On the wire this is the acknowledgement of the addresses, byte for byte.
+            Request::SetMemTable(regions, _) if regions.is_empty() && self.state.postcopy() == Postcopy::Answered => {
+                Err(Violation::PostcopyOrder { state: Postcopy::Answered })
+            }
             Request::SetMemTable(regions, _) => {
                 *table = check_table(REGIONS, regions.iter())?;
                 Ok(Effect::ReplaceMemory)

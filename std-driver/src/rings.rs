@@ -25,8 +25,10 @@ use crate::{
 pub const MAX_RINGS: usize = 256;
 
 /// The features of rings, beside those of the device.
-pub(crate) const RING_FEATURES: VirtioFeatures =
-    VirtioFeatures::VERSION_1.union(VirtioFeatures::RING_INDIRECT).union(VirtioFeatures::RING_EVENT_IDX);
+pub(crate) const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
+    .union(VirtioFeatures::RING_INDIRECT)
+    .union(VirtioFeatures::RING_EVENT_IDX)
+    .union(VirtioFeatures::RING_PACKED);
 
 /// Who processes the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

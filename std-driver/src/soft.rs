@@ -203,11 +203,10 @@ impl VhostBackend for SoftBackend {
                 self.while_stopped(ring)?;
                 self.control().set_size(index, size.into())?;
             }
-            VringSetting::Base(VringBase::Split { available }) => {
+            VringSetting::Base(base) => {
                 self.while_stopped(ring)?;
-                self.control().set_base(index, available)?;
+                self.control().set_base(index, base)?;
             }
-            VringSetting::Base(VringBase::Packed { .. }) => return Err(SoftError::PackedBase),
             VringSetting::Addresses(addresses) => self.control().set_addresses(index, addresses)?,
             VringSetting::Kick(kick) => self.control().set_kick(index, owned(kick)?)?,
             VringSetting::Call(call) => self.control().set_call(index, owned(call)?)?,
@@ -219,8 +218,7 @@ impl VhostBackend for SoftBackend {
     }
 
     fn stop_vring(&mut self, ring: u16) -> Result<VringBase, SoftError> {
-        let available = self.control().stop(ring.into())?;
-        Ok(VringBase::Split { available })
+        Ok(self.control().stop(ring.into())?)
     }
 
     /// Memory stays.

@@ -135,7 +135,7 @@ impl<'b, H> BackendRequest<'b, H> {
     /// The request as this dialect says it, if it can.
     pub(crate) fn said_in(self, dialect: Dialect) -> Result<Self, DialectViolation> {
         let Some(entries) = self.cache_entries() else { return Ok(self) };
-        let (found, flags) = (entries.iter().count(), entries.flags());
+        let (found, flags) = (entries.len(), entries.flags());
         let limit = match dialect.layout() {
             Some(_) => MAX_CACHE_ENTRIES,
             None => 1,

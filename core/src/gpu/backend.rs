@@ -234,7 +234,8 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         let GpuRequest::DmabufUpdate(area) = request else { return Ok(()) };
         let (scanout, limit) = (area.scanout(), self.config.updates);
         let same = |question: &&Question<Asked>| question.effect == Some(Asked::Update { scanout });
-        if self.asking.outstanding().iter().filter(same).count() >= usize::from(limit) {
+        let waiting = self.asking.outstanding().iter().filter(same).fold(0, |count: u8, _| count.saturating_add(1));
+        if waiting >= limit {
             return Err(GpuViolation::UpdateOutstanding { scanout, limit });
         }
         Ok(())

@@ -166,6 +166,18 @@ impl<'b> CacheEntries<'b> {
         self.slots().filter(|entry| entry.length != 0)
     }
 
+    /// How many mappings there are, without those that are not used.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        count(self.iter())
+    }
+
+    /// Whether no mapping is used.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
     fn slots(&self) -> impl Iterator<Item = CacheEntry> + use<'b> {
         let (columns, list, given): (Option<&Columns>, &[_], &[_]) = match self.slots {
             Slots::Columns(columns) => (Some(columns), &[], &[]),
@@ -180,6 +192,11 @@ impl<'b> CacheEntries<'b> {
         });
         columns.into_iter().flat_map(Columns::slots).chain(list).chain(given.iter().copied())
     }
+}
+
+/// As `Iterator::count`, which could overflow for all that is known of its items.
+fn count(entries: impl Iterator<Item = CacheEntry>) -> usize {
+    entries.fold(0, |count, _| count.saturating_add(1))
 }
 
 impl PartialEq for CacheEntries<'_> {
@@ -231,7 +248,7 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
     }
 
     fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
-        let count = self.slots().count();
+        let count = count(self.slots());
         let is_list = form.dialect.layout() == Some(Layout::List);
         if count > (if is_list { MAX_LIST } else { MAX_CACHE_ENTRIES }) {
             return Err(BufferTooSmall);

@@ -69,7 +69,7 @@ impl Bench {
         self.ring.chain(0, readable, writable);
         self.ring.offer(0);
         let mut vring = self.ring.configured();
-        vring.set_base(self.count).unwrap();
+        vring.set_base(vhost_core::wire::vring::VringBase::Split { available: self.count }).unwrap();
         vring.start().unwrap();
         vring.enable();
         assert_eq!(vring.process(&self.device), Ok(Turn::Idle));

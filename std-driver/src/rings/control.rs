@@ -3,6 +3,7 @@
 use core::fmt;
 use std::{os::fd::OwnedFd, sync::MutexGuard};
 
+use vhost_core::wire::vring::VringBase;
 use vhost_core::{VirtioFeatures, VringAddresses};
 
 use super::{Guest, RingSet};
@@ -94,11 +95,11 @@ impl Control<'_> {
         Ok(())
     }
 
-    pub(crate) fn set_base(&self, ring: u64, available: u16) -> Result<(), RingError> {
+    pub(crate) fn set_base(&self, ring: u64, base: VringBase) -> Result<(), RingError> {
         {
             let mut vring = self.ring(ring)?;
             vring.pause();
-            vring.set_base(available)?;
+            vring.set_base(base)?;
         }
         self.place();
         Ok(())
@@ -110,7 +111,7 @@ impl Control<'_> {
         {
             let vring = self.ring(ring)?;
             if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started()) {
-                vring.check_addresses(self.guest.translate(&addresses, size, self.addresses)?)?;
+                vring.check_addresses(self.guest.translate(&addresses, vring.layout(), size, self.addresses)?)?;
             }
         }
         self.guest.wish(ring, |wish| wish.addresses = Some(addresses));
@@ -122,7 +123,7 @@ impl Control<'_> {
     pub(crate) fn set_kick(&mut self, ring: u64, kick: Option<OwnedFd>) -> Result<(), RingError> {
         let mut vring = self.ring(ring)?;
         let was_started = vring.is_started();
-        if self.guest.place(ring, self.addresses)?.is_some() {
+        if self.guest.place(ring, vring.layout(), self.addresses)?.is_some() {
             vring.start()?;
         }
         // Without a descriptor the back-end has to look by itself (section "SET_VRING_KICK": polling).
@@ -145,20 +146,20 @@ impl Control<'_> {
         Ok(self.ring(ring)?.set_error(error)?)
     }
 
-    /// Stops a ring; the index of the next chain to take.
-    pub(crate) fn stop(&mut self, ring: u64) -> Result<u16, RingError> {
-        let available = self.ring(ring)?.stop();
+    /// Stops a ring; where to go on in it.
+    pub(crate) fn stop(&mut self, ring: u64) -> Result<VringBase, RingError> {
+        let base = self.ring(ring)?.stop();
         self.guest.wish(ring, |wish| wish.started = false);
-        Ok(available)
+        Ok(base)
     }
 
     /// Gives rings and device the features that the driver accepted.
     pub(crate) fn acknowledge(&self, features: VirtioFeatures) {
         for mut vring in self.rings.each() {
-            if vring.set_features(features.bits()).is_err() {
+            if vring.set_features(features).is_err() {
                 // Started and disabled: it starts again when the rings are placed.
                 vring.pause();
-                let _ = vring.set_features(features.bits());
+                let _ = vring.set_features(features);
             }
         }
         self.device.features_acknowledged(features.difference(VirtioFeatures::PROTOCOL_FEATURES).bits());
@@ -207,8 +208,8 @@ impl Control<'_> {
     fn place(&self) {
         for mut vring in self.rings.each() {
             let index = u64::from(vring.index());
-            let place = self.guest.place(index, self.addresses).ok().flatten();
-            let _ = vring.set_memory(self.guest.shared_memory(), place);
+            let place = self.guest.place(index, vring.layout(), self.addresses).ok().flatten();
+            let _ = vring.set_memory(self.guest.memory(), place);
             if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && place.is_some() {
                 let _ = vring.start();
             }

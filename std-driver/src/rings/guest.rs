@@ -1,11 +1,13 @@
 //! What is known of a guest: the memory, and what is wished of its rings.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::os::fd::OwnedFd;
 
-use vhost_core::{Handles, MemoryRegion, MemoryTable as RegionList, RingAddress, VringAddresses};
+use vhost_core::{
+    GuestAddress, Handles, MemoryRegion, MemoryTable as RegionList, RingAddress, RingLayout, VringAddresses,
+};
 
 use crate::{
-    memory::{AddressSpace, MappedMemory, MappedRegion, MemoryError, MemoryTable},
+    memory::{AddressSpace, MappedRegion, MemoryError, MemoryTable},
     vring::RingAddresses,
 };
 
@@ -70,15 +72,20 @@ impl Guest {
     }
 
     /// Where a ring lies; `None` as long as its addresses, its size or the memory are missing, because they come in any order.
-    pub(super) fn place(&self, ring: u64, space: AddressSpace) -> Result<Option<RingAddresses>, MemoryError> {
+    pub(super) fn place(
+        &self,
+        ring: u64,
+        layout: RingLayout,
+        space: AddressSpace,
+    ) -> Result<Option<RingAddresses>, MemoryError> {
         let Wish { size, addresses, .. } = self.wished(ring);
         let addresses = addresses.filter(|_| !self.memory.regions().is_empty());
-        addresses.zip(size).map(|(addresses, size)| self.translate(&addresses, size, space)).transpose()
+        addresses.zip(size).map(|(addresses, size)| self.translate(&addresses, layout, size, space)).transpose()
     }
 
     /// The memory as rings hold it.
-    pub(super) fn shared_memory(&self) -> Arc<MappedMemory> {
-        self.memory.shared()
+    pub(super) fn memory(&self) -> MemoryTable {
+        self.memory.clone()
     }
 
     /// Where a ring of this size and with these addresses would lie. Each part that is told by user addresses must lie in
@@ -86,20 +93,20 @@ impl Guest {
     pub(super) fn translate(
         &self,
         addresses: &VringAddresses,
+        layout: RingLayout,
         size: u16,
         space: AddressSpace,
     ) -> Result<RingAddresses, MemoryError> {
-        let size = u64::from(size);
-        let part = |start: RingAddress, each: u64, fixed: u64| match space {
-            AddressSpace::User => self.memory.user_to_guest(start.0, size * each + fixed),
+        let part = |start: RingAddress, length: u64| match space {
+            AddressSpace::User => self.memory.user_to_guest(start.0, length).map(GuestAddress),
             // Offsets in files are nobody's ring addresses.
-            AddressSpace::Guest | AddressSpace::File => Ok(start.0),
+            AddressSpace::Guest | AddressSpace::File => Ok(GuestAddress(start.0)),
         };
-        // Split rings: sizes as in virtio, section "Split Virtqueues", with the event fields.
+        let [descriptor, driver, device] = layout.lengths(size);
         Ok(RingAddresses {
-            descriptor: part(addresses.descriptor, 16, 0)?,
-            available: part(addresses.available, 2, 6)?,
-            used: part(addresses.used, 8, 6)?,
+            descriptor: part(addresses.descriptor, descriptor)?,
+            driver: part(addresses.available, driver)?,
+            device: part(addresses.used, device)?,
         })
     }
 

@@ -4,7 +4,7 @@ use core::fmt;
 use std::os::fd::OwnedFd;
 
 use vhost_core::{
-    FrontendCode, FrontendReply, FrontendRequest, Logging, ProtocolFeatures, Session, VringAddresses,
+    FrontendCode, FrontendReply, FrontendRequest, Logging, ProtocolFeatures, RingLayout, Session, VringAddresses,
     wire::{
         config::Config,
         vring::{VringAddr, VringBase, VringState},
@@ -89,17 +89,19 @@ impl Dispatch<'_> {
                 self.control(session).set_memory(memory);
             }
             Request::SetVringNum(state) => self.control(session).set_size(state.index().into(), state.num())?,
-            Request::SetVringBase(state) => match VringBase::split(state.num()) {
-                VringBase::Split { available } => self.control(session).set_base(state.index().into(), available)?,
-                VringBase::Packed { .. } => return Err(Reason::Unsupported),
-            },
+            Request::SetVringBase(state) => {
+                let base = match RingLayout::of(session.negotiated().acknowledged) {
+                    RingLayout::Split => VringBase::split(state.num()),
+                    RingLayout::Packed => VringBase::packed(state.num()),
+                };
+                self.control(session).set_base(state.index().into(), base)?;
+            }
             Request::SetVringAddr(address) => {
                 self.control(session).set_addresses(address.index().into(), addresses(&address))?;
             }
             Request::GetVringBase(state) => {
-                let available = self.control(session).stop(state.index().into())?;
-                let base = VringBase::Split { available }.to_num();
-                return Ok(FrontendReply::GetVringBase(VringState::new(state.index(), base)));
+                let base = self.control(session).stop(state.index().into())?;
+                return Ok(FrontendReply::GetVringBase(VringState::new(state.index(), base.to_num())));
             }
             Request::SetVringKick(target, handle) => self.control(session).set_kick(target.index(), handle)?,
             Request::SetVringCall(target, handle) => self.control(session).set_call(target.index(), handle)?,

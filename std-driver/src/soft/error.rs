@@ -21,8 +21,6 @@ pub enum SoftError {
     },
     /// It keeps no log of written pages, and does not offer to.
     NoLog,
-    /// The base is that of a packed ring, and there are only split ones.
-    PackedBase,
 }
 
 impl fmt::Display for SoftError {
@@ -32,7 +30,6 @@ impl fmt::Display for SoftError {
             Self::System(error) => error.fmt(f),
             Self::NotOffered { excess } => write!(f, "features {:#x} are not offered", excess.bits()),
             Self::NoLog => f.write_str("there is no log of written pages, and LOG_ALL is not offered"),
-            Self::PackedBase => f.write_str("expected the base of a split ring, found that of a packed one"),
         }
     }
 }

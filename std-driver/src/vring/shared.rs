@@ -36,6 +36,8 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
+    use vhost_core::wire::vring::VringBase;
+
     use super::*;
 
     #[test]
@@ -44,13 +46,13 @@ mod tests {
         for round in 1..=100 {
             let mut ring = shared.lock();
             let other = Arc::clone(&shared);
-            let waiter = thread::spawn(move || other.lock().set_base(round).unwrap());
+            let waiter = thread::spawn(move || other.lock().set_base(VringBase::Split { available: round }).unwrap());
             while shared.gate.try_lock().is_ok() {
                 thread::yield_now();
             }
-            ring.set_base(0).unwrap();
+            ring.set_base(VringBase::Split { available: 0 }).unwrap();
             drop(ring);
-            assert_eq!(shared.lock().base(), round, "the waiter had its turn");
+            assert_eq!(shared.lock().base(), VringBase::Split { available: round }, "the waiter had its turn");
             waiter.join().unwrap();
         }
     }

@@ -5,7 +5,7 @@ use vhost_core::{
     Answered, Assembler, Backend, BackendConfig, DecodeError, Frame, Frontend, FrontendConfig, Handles, MAX_MESSAGE,
     Session, Transmit,
 };
-use vhost_tests::tracked::{Ledger, Token};
+use vhost_tests::tracked::Token;
 use vhost_tests::wire::{self, Message};
 
 /// Rings of the machines under test; all fixtures use rings 0 and 1.
@@ -58,11 +58,6 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// These bytes with so many new tokens.
-    pub(crate) fn new(bytes: Vec<u8>, count: usize, ledger: &Ledger) -> Self {
-        Self { bytes, handles: ledger.tokens(count) }
-    }
-
     /// What a machine wants sent.
     pub(crate) fn from_transmit(transmit: Transmit<'_, Token>) -> Self {
         Self { bytes: transmit.bytes.to_vec(), handles: transmit.handles.into_iter().collect() }

@@ -11,6 +11,7 @@ mod cuts;
 mod joined;
 mod machines;
 mod pair;
+mod peers;
 mod recorded;
 mod stage;
 mod table;

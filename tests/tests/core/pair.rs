@@ -4,11 +4,12 @@ use crate::machines::{Back, Front, Packet, Reaction, agree, buffer, pour};
 use core::num::NonZeroU64;
 use std::collections::VecDeque;
 use vhost_core::wire::config::Config;
+use vhost_core::wire::row::ReplyRule;
 use vhost_core::wire::shared::SharedMemoryConfig;
 use vhost_core::wire::vring::VringState;
 use vhost_core::{
-    Assembler, BackendReply, BackendRequest, Channel, Delivery, FrontendCode, FrontendReply, FrontendRequest, Incoming,
-    Postcopy,
+    ApiMisuse, Assembler, BackendReply, BackendRequest, Channel, Delivery, FrontendCode, FrontendReply,
+    FrontendRequest, Incoming, Postcopy,
 };
 use vhost_tests::tracked::{Ledger, Token};
 
@@ -24,7 +25,7 @@ pub(crate) struct Pair {
     pub(crate) events: Vec<String>,
     /// Where every message is cut.
     cuts: Vec<usize>,
-    /// Whether the device refuses what it is asked.
+    /// Whether the device refuses what it is asked, where the answer can tell it.
     pub(crate) refusing: bool,
     main: [Line; 2],
     backend: [Line; 2],
@@ -57,18 +58,22 @@ impl Pair {
         }
     }
 
-    /// The front-end sends a request.
-    #[track_caller]
-    pub(crate) fn send(&mut self, request: FrontendRequest<'_, Token>, delivery: Delivery) {
+    /// The front-end sends a request, if it may.
+    pub(crate) fn try_send(
+        &mut self,
+        request: FrontendRequest<'_, Token>,
+        delivery: Delivery,
+    ) -> Result<(), ApiMisuse> {
         let mut out = buffer();
-        let transmit = self.front.request(request, delivery, &mut out).unwrap();
+        let transmit = self.front.request(request, delivery, &mut out)?;
         self.main[0].sent.push_back(Packet::from_transmit(transmit));
+        Ok(())
     }
 
     /// The front-end sends a request, and everything is heard.
     #[track_caller]
     pub(crate) fn ask(&mut self, request: FrontendRequest<'_, Token>) {
-        self.send(request, Delivery::Acknowledged);
+        self.try_send(request, Delivery::Acknowledged).unwrap();
         self.run();
     }
 
@@ -108,7 +113,9 @@ impl Pair {
         self.events.push(format!("back-end: {incoming:?}"));
         let reply = match incoming {
             Ok(Incoming::PostcopyMemoryMapped) => return true,
-            Ok(Incoming::Request(request)) if !self.refusing => grant(&self.back, request, &self.ledger),
+            Ok(Incoming::Request(request)) if !self.refusing || !tells_refusal(&self.back, request.code()) => {
+                grant(&self.back, request, &self.ledger)
+            }
             _ => FrontendReply::Refused(NonZeroU64::MIN),
         };
         match self.back.answer(reply, &mut buffer()).unwrap().into() {
@@ -158,6 +165,14 @@ impl Pair {
         let reply = self.back.handle_reply(frame);
         self.events.push(format!("back-end is told: {reply:?}"));
         true
+    }
+}
+
+/// Whether the answer to this request is an acknowledgement.
+fn tells_refusal(back: &Back, code: FrontendCode) -> bool {
+    match code.row().unwrap().reply {
+        ReplyRule::Postcopy => back.session().postcopy() == Postcopy::Off,
+        rule => matches!(rule, ReplyRule::Acknowledged | ReplyRule::Status),
     }
 }
 

@@ -5,9 +5,11 @@
 
 mod auto;
 mod collisions;
+mod crypto;
 mod maps;
 mod message;
 mod receiving;
 mod sending;
 mod session;
 mod shmem_bit;
+mod xen;

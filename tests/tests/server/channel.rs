@@ -63,7 +63,6 @@ fn s36_a_channel_that_fails_is_closed_and_the_session_goes_on() {
 }
 
 #[test]
-#[ignore = "the core's back-end machine never forgets that a channel failed"]
 fn s36_after_a_channel_that_failed_the_next_one_works() {
     let mut server = server(1);
     let notifier = server.notifier();

@@ -157,7 +157,7 @@ fn a_connection_that_ends_in_the_middle_of_its_set_up_leaves_nothing() {
             &|bench| bench.share(&[&memory]),
             &|bench| bench.start(&ring),
             &|bench| bench.enable(&ring, 1),
-            &|bench| ring.kick(),
+            &|_| ring.kick(),
             &|bench| assert_eq!(bench.stop(&ring), 0),
             &|bench| bench.grant("RESET_DEVICE", &[], &[]),
         ];

@@ -6,6 +6,7 @@
 
 mod channel;
 mod cuts;
+mod device;
 mod exhaustion;
 mod faults;
 mod framing;

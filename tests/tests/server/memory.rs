@@ -4,13 +4,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create, open};
+use vhost_core::{Tolerance, TrailingBytes};
 use vhost_std::server::{RingThreads, ServeError};
 use vhost_tests::dialog::{event, memory as memory_file};
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signals, table};
 use vhost_tests::wire::REQUEST;
 use vhost_tests::wire::region::Region;
 
-use crate::support::{ALL_THREADS, Bench, Dialog, Image, message, server};
+use crate::support::{ALL_THREADS, Bench, Dialog, Image, message, server, tolerant};
 
 const GUEST: u64 = 0x4000_0000;
 const USER: u64 = 0x7f00_1230_0000;
@@ -137,7 +138,7 @@ fn a_table_says_how_many_regions_it_has() {
     let file = memory_file(BLOCK);
     let nine = Vec::from_iter((0..9).map(|at| region(at << 20, 0x1000, at << 30, 0)));
     // Nine regions with as many descriptors as can be sent, and a count that the payload does not hold.
-    bench.refused("SET_MEM_TABLE", &table(&nine), &vec![file.as_fd(); 8]);
+    bench.refused("SET_MEM_TABLE", &table(&nine), &[file.as_fd(); 8]);
     let mut counted = table(&nine[..2]);
     for count in [3, 8, 0x1000_0002, u32::MAX] {
         counted[..4].copy_from_slice(&count.to_ne_bytes());
@@ -145,7 +146,7 @@ fn a_table_says_how_many_regions_it_has() {
     }
     assert_eq!(bench.connection().session().memory().regions(), []);
     let eight = &nine[..8];
-    bench.grant("SET_MEM_TABLE", &table(eight), &vec![file.as_fd(); 8]);
+    bench.grant("SET_MEM_TABLE", &table(eight), &[file.as_fd(); 8]);
     bench.grant("SET_MEM_TABLE", &table(&[]), &[]);
     assert_eq!(bench.connection().session().memory().regions(), []);
 }
@@ -240,7 +241,7 @@ fn a_ring_that_is_aligned_only_in_user_addresses_is_refused() {
     bench.grant("SET_VRING_NUM", &ring.num_payload(), &[]);
     bench.grant("SET_VRING_ADDR", &ring.address_payload(), &[]);
     let reason = bench.refused("SET_VRING_KICK", &ring.event_payload(), &[ring.kick.as_fd()]);
-    assert_eq!(reason, "SET_VRING_KICK (12): descriptor table at 0x40000008 is misaligned");
+    assert_eq!(reason, "SET_VRING_KICK (12): descriptor table at 0x40000008, expected a multiple of 16");
 }
 
 #[test]
@@ -313,4 +314,50 @@ fn a_region_is_removed_under_a_ring_that_runs() {
         ring.kick();
         assert_eq!(bench.wait_used(&mut ring), (0, 0));
     }
+}
+
+#[test]
+fn f15_a_region_without_its_padding_is_refused() {
+    let mut server = server(1);
+    let mut bench = Bench::negotiated(&mut server);
+    let memory = GuestMemory::new(BLOCK);
+    let reason = bench.refused("ADD_MEM_REG", &memory.region().plain(), &[memory.as_fd()]);
+    assert_eq!(reason, "ADD_MEM_REG (37): expected 40 payload bytes, found 32");
+}
+
+#[test]
+fn f16_a_table_may_have_all_its_eight_slots_and_no_other_number_of_empty_ones() {
+    let memory = GuestMemory::new(BLOCK);
+    let long = |length| {
+        let mut bytes = table(&[memory.region()]);
+        bytes.resize(length, 0);
+        bytes
+    };
+    let mut strict = server(1);
+    let mut bench = Bench::negotiated(&mut strict);
+    bench.grant("SET_MEM_TABLE", &long(264), &[memory.as_fd()]);
+    for length in [41, 72, 263, 265] {
+        let reason = bench.refused("SET_MEM_TABLE", &long(length), &[memory.as_fd()]);
+        assert_eq!(reason, format!("SET_MEM_TABLE (5): expected 40 payload bytes, found {length}"));
+    }
+    drop(bench);
+
+    let mut tolerance = Tolerance::new();
+    tolerance.trailing_bytes = TrailingBytes::Ignore;
+    let mut kind = tolerant(tolerance);
+    Bench::negotiated(&mut kind).grant("SET_MEM_TABLE", &long(41), &[memory.as_fd()]);
+}
+
+#[test]
+fn f17_padding_means_nothing() {
+    let mut server = server(1);
+    let mut bench = Bench::negotiated(&mut server);
+    let memory = GuestMemory::new(BLOCK);
+    let mut padded = table(&[memory.region()]);
+    padded[4..8].fill(0xee);
+    bench.grant("SET_MEM_TABLE", &padded, &[memory.as_fd()]);
+    let mut padded = memory.single();
+    padded[..8].fill(0xee);
+    bench.grant("REM_MEM_REG", &padded, &[]);
+    bench.grant("ADD_MEM_REG", &padded, &[memory.as_fd()]);
 }

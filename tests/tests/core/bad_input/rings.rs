@@ -47,7 +47,7 @@ fn a_ring_that_does_not_exist_is_refused_in_every_message_that_names_one() {
 #[test]
 fn a_ring_that_does_not_exist_is_refused_where_a_bit_says_whether_a_descriptor_comes() {
     let back = back();
-    let indices = [2, 3, 4, 255, 0x200, 0x201, 0x1_0000, 0x1_0001, 1 << 31, 1 << 32, 1 << 63, u64::MAX & !0x100];
+    let indices = [2_u64, 3, 4, 255, 0x200, 0x201, 0x1_0000, 0x1_0001, 1 << 31, 1 << 32, 1 << 63, !0x100];
     for index in indices {
         for id in [12, 13, 14] {
             let no_such = violation(id, Violation::RingIndex { found: index, rings: DEVICE_RINGS });
