@@ -162,6 +162,9 @@ fn slots_are_used_where_there_are_some_and_only_what_changed_is_sent() {
     frontend.share_memory(&with_files(&files, &[0, 1, 2, 3, 11, 5, 6, 7, 8, 9])).unwrap();
     // The same place, but another file.
     frontend.share_memory(&[(region(0), files[20].as_fd())]).unwrap();
+    // Taken away and brought again.
+    frontend.share_memory(&[]).unwrap();
+    frontend.share_memory(&[(region(0), files[20].as_fd())]).unwrap();
     let too_many = frontend.share_memory(&with_files(&files, &Vec::from_iter(0..33))).unwrap_err();
     assert_eq!(too_many, FrontendError::TooManyRegions { found: 33, limit: 32 });
     let requests = finish(frontend, thread);
@@ -169,7 +172,7 @@ fn slots_are_used_where_there_are_some_and_only_what_changed_is_sent() {
     expected.extend(ten.iter().map(|number| (37, *number)));
     expected.extend([(38, 4), (37, 11)]);
     expected.extend([0, 1, 2, 3, 5, 6, 7, 8, 9, 11].map(|number| (38, number)));
-    expected.push((37, 0));
+    expected.extend([(37, 0), (38, 0), (37, 0)]);
     assert_eq!(memory_requests(&requests), expected);
 }
 
