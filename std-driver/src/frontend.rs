@@ -12,6 +12,7 @@ mod limit;
 mod memory;
 mod migration;
 mod negotiation;
+mod pacing;
 mod shared;
 mod vring;
 pub(crate) mod wait;
@@ -25,7 +26,7 @@ use std::{
 
 use vhost_core::{Channel, FrontendConfig, MAX_MESSAGE, MessageName, Negotiated, Postcopy, VirtioFeatures, Vring};
 
-use self::{attached::Attached, limit::Limit, memory::SharedFile, shared::Shared};
+use self::{attached::Attached, limit::Limit, memory::SharedFile, pacing::Batch, shared::Shared};
 pub use self::{
     bring_up::{DeviceSetup, RingSetup, StoppedRing},
     channel::{BackendChannel, ChannelError, ChannelState, ChannelStopper},
@@ -35,6 +36,7 @@ pub use self::{
     limit::WithDeadline,
     memory::MappedRegions,
     migration::TransferDirection,
+    pacing::Pacing,
     vring::{Enabled, Endian, Logging, VringAddresses},
 };
 use crate::{
@@ -101,6 +103,9 @@ pub struct Frontend {
     slots: Option<u64>,
     /// The files of the regions that are shared.
     files: Vec<SharedFile>,
+    pacing: Pacing,
+    /// What was made together and is not confirmed yet.
+    batch: Option<Batch>,
 }
 
 impl Frontend {
@@ -131,6 +136,8 @@ impl Frontend {
             agreed: VirtioFeatures::empty(),
             slots: None,
             files: Vec::new(),
+            pacing: Pacing::default(),
+            batch: None,
         }
     }
 
