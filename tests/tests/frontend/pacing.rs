@@ -142,6 +142,17 @@ fn bring_up(
 }
 
 #[test]
+fn memory_at_the_same_place_is_taken_away_before_it_is_brought() {
+    let (mut frontend, thread) = negotiated(BASIC, feature::CONFIGURE_MEM_SLOTS | feature::REPLY_ACK);
+    start_one(&mut frontend).unwrap();
+    frontend.tear_down().unwrap();
+    start_one(&mut frontend).unwrap();
+    let names = after_negotiation(&finish(frontend, thread));
+    let about_memory = names.iter().filter(|name| name.ends_with("_MEM_REG"));
+    assert_eq!(Vec::from_iter(about_memory), ["ADD_MEM_REG", "REM_MEM_REG", "ADD_MEM_REG"]);
+}
+
+#[test]
 fn without_acknowledgements_one_barrier_is_enough() {
     let (mut frontend, thread) = negotiated(BASIC, 0);
     frontend.set_confirmation(Confirmation::Barrier);
