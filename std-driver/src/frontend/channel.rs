@@ -166,9 +166,7 @@ impl BackendChannel {
                 if !state.is_current(self.number) {
                     return Ok(Step::Closed);
                 }
-                let taken = state.machine.handle_request(frame);
-                state.answering = true;
-                taken
+                state.machine.handle_request(frame)
             }
         };
         let reply = match taken {
@@ -176,10 +174,7 @@ impl BackendChannel {
             Err(rejection) if rejection.verdict() == Verdict::Refuse => {
                 BackendReply::Refused(Refusal::UNSUPPORTED.number())
             }
-            Err(rejection) => {
-                self.shared.lock().answering = false;
-                return Err(ChannelError::Fault(rejection.fault()));
-            }
+            Err(rejection) => return Err(ChannelError::Fault(rejection.fault())),
         };
         self.answer(reply)
     }
@@ -191,7 +186,6 @@ impl BackendChannel {
             if !state.is_current(self.number) {
                 return Ok(Step::Closed);
             }
-            state.answering = false;
             state.machine.answer_backend(reply, &mut bytes).map_err(|misuse| ChannelError::Fault(misuse.into()))?
         };
         let Transmit { bytes: written, mut handles } = match answered {
