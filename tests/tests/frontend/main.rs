@@ -8,6 +8,7 @@ mod channel;
 mod channel_alone;
 mod deadlines;
 mod ends;
+mod flood;
 mod leaks;
 mod postcopy;
 mod refusals;
