@@ -185,6 +185,8 @@ impl Frontend {
             None => return Err(SocketError::TimedOut.into()),
             // What has come on the connection itself goes first: it may end the wait.
             Some([true, _]) | Some([false, false]) => {}
+            // A channel that always has something to say keeps no call beyond its deadline.
+            Some([false, true]) if deadline.has_passed() => return Err(SocketError::TimedOut.into()),
             Some([false, true]) => {
                 if let Some(attached) = &mut self.attached {
                     attached.serve();

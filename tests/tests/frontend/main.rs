@@ -10,6 +10,7 @@ mod deadlines;
 mod disk;
 mod disk_by_hand;
 mod ends;
+mod flood;
 mod leaks;
 mod pacing;
 mod postcopy;
