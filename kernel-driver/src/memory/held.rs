@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vhost_core::uapi::layout::VringAddr;
-use vhost_core::{GuestAddress, RingAddress, UserAddress, VirtioFeatures, VringAddresses};
+use vhost_core::{GuestAddress, Logging, RingAddress, UserAddress, VirtioFeatures, VringAddresses};
 use vhost_std::memory::{AddressSpace, MappedRegion, MemoryError, MemoryTable};
 use vhost_std::system_error::SystemError;
 
@@ -122,9 +122,11 @@ impl Held {
         // Flags, index and the other side's event index stand in both rings, whether they are used or not.
         let descriptors = u64::from(size);
         let (available, used) = (6 + 2 * descriptors, 6 + 8 * descriptors);
-        let logged_to = match addresses.log {
-            None => 0,
-            Some(log) => log.0.checked_add(used).ok_or(KernelError::LogTooSmall { needed: u64::MAX, found: 0 })?,
+        let logged_to = match addresses.logging {
+            Logging::Off => 0,
+            Logging::On => {
+                addresses.log.0.checked_add(used).ok_or(KernelError::LogTooSmall { needed: u64::MAX, found: 0 })?
+            }
         };
         if logged_to > 0 {
             let log = self.log.as_ref().ok_or(KernelError::NoLog)?;
@@ -141,11 +143,11 @@ impl Held {
         };
         let argument = VringAddr::new(
             index,
-            if addresses.log.is_some() { VringAddr::LOG } else { 0 },
+            if addresses.logging == Logging::On { VringAddr::LOG } else { 0 },
             here(addresses.descriptor, 16 * descriptors)?,
             here(addresses.used, used)?,
             here(addresses.available, available)?,
-            addresses.log.unwrap_or_default(),
+            addresses.log,
         );
         Ok((argument, Placed { size, regions, logged_to }))
     }
