@@ -45,6 +45,14 @@ layout! {
 }
 
 layout! {
+    /// Where the dirty log is: a bitmap as long as guest memory needs.
+    pub struct LogBase (8 bytes) {
+        /// Its first address in the owner's address space.
+        field user_address: UserAddress,
+    }
+}
+
+layout! {
     /// A worker thread.
     pub struct WorkerState (4 bytes) {
         /// Its number.

@@ -5,8 +5,8 @@
 
 use super::ioctl::{Command, Direction, IoctlNumber, IoctlRow};
 use super::layout::{
-    ConfigRange, FeaturesArray, IovaRange, MemoryRegion, MemoryTable, ScsiTarget, VringAddr, VringFile, VringState,
-    VringWorker, WorkerState,
+    ConfigRange, FeaturesArray, IovaRange, LogBase, MemoryRegion, MemoryTable, ScsiTarget, VringAddr, VringFile,
+    VringState, VringWorker, WorkerState,
 };
 use super::table::ioctls;
 
@@ -24,8 +24,8 @@ ioctls! {
     ResetOwner, VHOST_RESET_OWNER: None 0x02, ();
     /// Replaces the table of memory regions.
     SetMemTable, VHOST_SET_MEM_TABLE: Write 0x03, MemoryTable, [MemoryRegion];
-    /// Says where the dirty log is, as a user address; one bit stands for 4096 bytes. Not vhost-vdpa.
-    SetLogBase, VHOST_SET_LOG_BASE: Write 0x04, u64;
+    /// Says where the dirty log is; one bit stands for 4096 bytes. Not vhost-vdpa.
+    SetLogBase, VHOST_SET_LOG_BASE: Write 0x04, LogBase;
     /// Sets the eventfd that is signalled when the log was written to; -1 takes it away. Not vhost-vdpa.
     SetLogFd, VHOST_SET_LOG_FD: Write 0x07, i32;
     /// Makes a worker thread. vhost-scsi only.

@@ -126,8 +126,9 @@ impl BackendChannel {
             let state = self.process(&mut handler)?;
             let Some(interest) = self.interest() else { return Ok(state) };
             match wait_for_any([interest], deadline) {
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(ChannelState::Open),
+                // Not even a back-end that never pauses keeps it beyond the deadline.
+                Ok(Some(_)) if !deadline.has_passed() => {}
+                Ok(_) => return Ok(ChannelState::Open),
                 Err(error) => return Err(EndpointError::Socket(error.into()).into()),
             }
         }
@@ -166,9 +167,7 @@ impl BackendChannel {
                 if !state.is_current(self.number) {
                     return Ok(Step::Closed);
                 }
-                let taken = state.machine.handle_request(frame);
-                state.answering = true;
-                taken
+                state.machine.handle_request(frame)
             }
         };
         let reply = match taken {
@@ -176,10 +175,7 @@ impl BackendChannel {
             Err(rejection) if rejection.verdict() == Verdict::Refuse => {
                 BackendReply::Refused(Refusal::UNSUPPORTED.number())
             }
-            Err(rejection) => {
-                self.shared.lock().answering = false;
-                return Err(ChannelError::Fault(rejection.fault()));
-            }
+            Err(rejection) => return Err(ChannelError::Fault(rejection.fault())),
         };
         self.answer(reply)
     }
@@ -191,7 +187,6 @@ impl BackendChannel {
             if !state.is_current(self.number) {
                 return Ok(Step::Closed);
             }
-            state.answering = false;
             state.machine.answer_backend(reply, &mut bytes).map_err(|misuse| ChannelError::Fault(misuse.into()))?
         };
         let Transmit { bytes: written, mut handles } = match answered {

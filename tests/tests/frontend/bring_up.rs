@@ -13,7 +13,7 @@ use vhost_tests::wire::feature;
 use crate::script::{finish, scripted, until_closed};
 
 /// A session with these features after negotiation, whose back-end answers everything as usual and remembers it.
-fn negotiated(virtio: u64, protocol: u64) -> (Frontend, std::thread::JoinHandle<Vec<Received>>) {
+pub(crate) fn negotiated(virtio: u64, protocol: u64) -> (Frontend, std::thread::JoinHandle<Vec<Received>>) {
     let (mut frontend, thread) = scripted(move |backend: FakeBackend| {
         let backend = backend.offering(virtio, protocol);
         until_closed(&backend, |request| backend.answer(request))
@@ -29,12 +29,12 @@ fn names(requests: &[Received]) -> Vec<String> {
 }
 
 /// The names of what came after negotiation.
-fn after_negotiation(requests: &[Received]) -> Vec<String> {
+pub(crate) fn after_negotiation(requests: &[Received]) -> Vec<String> {
     let start = requests.iter().position(|request| request.id() == 2).unwrap();
     names(&requests[start + 1..])
 }
 
-fn region(number: u64) -> MemoryRegion {
+pub(crate) fn region(number: u64) -> MemoryRegion {
     MemoryRegion {
         guest_address: GuestAddress(number << 32),
         size: 0x10000,
@@ -44,7 +44,7 @@ fn region(number: u64) -> MemoryRegion {
     }
 }
 
-fn ring(ring: u8, kick: Option<BorrowedFd<'_>>) -> RingSetup<'_> {
+pub(crate) fn ring(ring: u8, kick: Option<BorrowedFd<'_>>) -> RingSetup<'_> {
     let at = (100_u64 << 32) + u64::from(ring) * 0x3000;
     let [descriptor, available, used] = [at, at + 0x1000, at + 0x2000].map(RingAddress);
     RingSetup {
@@ -58,13 +58,13 @@ fn ring(ring: u8, kick: Option<BorrowedFd<'_>>) -> RingSetup<'_> {
     }
 }
 
-fn start(frontend: &mut Frontend, regions: &[(MemoryRegion, BorrowedFd<'_>)]) -> Result<(), FrontendError> {
+pub(crate) fn start(frontend: &mut Frontend, regions: &[(MemoryRegion, BorrowedFd<'_>)]) -> Result<(), FrontendError> {
     let kick = event();
     let rings = [ring(0, Some(kick.as_fd())), ring(1, Some(kick.as_fd()))];
     frontend.bring_up(&DeviceSetup { memory: regions, rings: &rings, inflight: None })
 }
 
-const BASIC: u64 = feature::PROTOCOL_FEATURES | feature::VERSION_1;
+pub(crate) const BASIC: u64 = feature::PROTOCOL_FEATURES | feature::VERSION_1;
 
 #[test]
 fn negotiation_drops_what_is_not_offered_and_what_misses_something() {
@@ -162,6 +162,9 @@ fn slots_are_used_where_there_are_some_and_only_what_changed_is_sent() {
     frontend.share_memory(&with_files(&files, &[0, 1, 2, 3, 11, 5, 6, 7, 8, 9])).unwrap();
     // The same place, but another file.
     frontend.share_memory(&[(region(0), files[20].as_fd())]).unwrap();
+    // Taken away and brought again.
+    frontend.share_memory(&[]).unwrap();
+    frontend.share_memory(&[(region(0), files[20].as_fd())]).unwrap();
     let too_many = frontend.share_memory(&with_files(&files, &Vec::from_iter(0..33))).unwrap_err();
     assert_eq!(too_many, FrontendError::TooManyRegions { found: 33, limit: 32 });
     let requests = finish(frontend, thread);
@@ -169,7 +172,7 @@ fn slots_are_used_where_there_are_some_and_only_what_changed_is_sent() {
     expected.extend(ten.iter().map(|number| (37, *number)));
     expected.extend([(38, 4), (37, 11)]);
     expected.extend([0, 1, 2, 3, 5, 6, 7, 8, 9, 11].map(|number| (38, number)));
-    expected.push((37, 0));
+    expected.extend([(37, 0), (38, 0), (37, 0)]);
     assert_eq!(memory_requests(&requests), expected);
 }
 

@@ -5,8 +5,10 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use vhost_std::deadline::Deadline;
-use vhost_std::frontend::{BackendRequestHandler, BackendRequestHandlerMut, ChannelState, Frontend, Refusal};
-use vhost_tests::dialog::PATIENCE;
+use vhost_std::frontend::{
+    BackendChannel, BackendRequestHandler, BackendRequestHandlerMut, ChannelState, Frontend, Refusal,
+};
+use vhost_tests::dialog::{PATIENCE, Socket};
 use vhost_tests::wire::{self, REQUEST, REQUEST_NEEDING_REPLY, feature};
 
 use crate::channel::{Ends, Nothing, open, open_next};
@@ -95,7 +97,7 @@ fn another_channel_takes_the_place_of_the_first() {
 
 #[test]
 fn a_channel_may_be_replaced_while_its_handler_works() {
-    struct Replacing(Arc<Mutex<Frontend>>, Option<vhost_std::frontend::BackendChannel>);
+    struct Replacing(Arc<Mutex<Frontend>>, Option<BackendChannel>);
     impl BackendRequestHandlerMut for Replacing {
         fn config_changed(&mut self) -> Result<(), Refusal> {
             self.1 = Some(self.0.lock().unwrap().set_backend_req_fd().unwrap());
@@ -117,35 +119,49 @@ fn a_channel_may_be_replaced_while_its_handler_works() {
     assert_eq!(other_end.receive().number(), 0);
 }
 
-#[test]
-fn a_back_end_that_reads_no_answers_gets_them_later_and_holds_up_nobody() {
-    let Ends { frontend: _frontend, backend: _backend, mut ours, theirs } = open(feature::PROTOCOL_OFFERED);
-    let mut asked = 0;
-    while !ours.has_unsent() {
+/// Asks so much without reading that an answer has no room; how many requests those were.
+fn fill(ours: &mut BackendChannel, theirs: &Socket) -> u32 {
+    for asked in 1..1_000_000 {
         theirs.send(&changed(), &[]);
-        asked += 1;
         assert_eq!(ours.process(&Yes), Ok(ChannelState::Open));
-        assert!(asked < 1_000_000, "the socket is never full");
+        if ours.has_unsent() {
+            return asked;
+        }
     }
-    // Nothing is done as long as there is no room.
+    panic!("the socket is never full")
+}
+
+#[test]
+fn nothing_is_taken_as_long_as_an_answer_has_no_room() {
     struct Never;
     impl BackendRequestHandlerMut for Never {
         fn config_changed(&mut self) -> Result<(), Refusal> {
             panic!("a request was taken before the answer to the last one was sent")
         }
     }
+    let Ends { frontend: _frontend, backend: _backend, mut ours, theirs } = open(feature::PROTOCOL_OFFERED);
+    let asked = fill(&mut ours, &theirs);
     theirs.send(&changed(), &[]);
     assert_eq!(ours.process(Never), Ok(ChannelState::Open));
     for _ in 0..asked {
-        if ours.has_unsent() {
-            assert_eq!(theirs.receive().number(), 0);
-            ours.process(&Yes).map(|state| assert_eq!(state, ChannelState::Open)).unwrap();
-        } else {
-            assert_eq!(theirs.receive().number(), 0);
-        }
+        assert_eq!(theirs.receive().number(), 0);
+        assert_eq!(ours.process(&Yes), Ok(ChannelState::Open));
     }
-    assert_eq!(ours.process(&Yes), Ok(ChannelState::Open));
     assert_eq!(theirs.receive().number(), 0, "that of the last one");
+}
+
+#[test]
+fn a_back_end_that_reads_its_answers_late_gets_all_of_them() {
+    let Ends { frontend: _frontend, backend: _backend, mut ours, theirs } = open(feature::PROTOCOL_OFFERED);
+    let asked = fill(&mut ours, &theirs);
+    let stopper = ours.stopper().unwrap();
+    // No request comes that would wake the channel.
+    let running = std::thread::spawn(move || ours.run(&Yes, Deadline::after(PATIENCE)));
+    for _ in 0..asked {
+        assert_eq!(theirs.receive().number(), 0);
+    }
+    stopper.stop().unwrap();
+    assert_eq!(running.join().unwrap(), Ok(ChannelState::Closed));
 }
 
 /// The first half of the deadlock that real programs have: a back-end that does not serve the front-end before its own
