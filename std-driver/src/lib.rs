@@ -15,6 +15,7 @@ pub mod deadline;
 pub mod device;
 pub mod driver;
 pub mod endpoint;
+pub mod entropy;
 pub mod eventfd;
 mod file_kind;
 pub mod frontend;

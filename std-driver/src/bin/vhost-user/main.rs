@@ -8,10 +8,13 @@
 mod blk;
 mod capabilities;
 mod inherited;
+mod rng;
 mod service;
 
+use core::error::Error;
 use std::process::ExitCode;
 
+use capabilities::Capabilities;
 use clap::{Parser, Subcommand};
 
 /// Virtual devices over vhost-user, each in a process of its own.
@@ -29,28 +32,48 @@ struct Arguments {
 enum Device {
     /// A disk over a file or a block device.
     Blk(blk::Arguments),
+    /// An entropy source.
+    Rng(rng::Arguments),
+}
+
+impl Device {
+    /// Its capabilities, and whether to print them instead of serving it.
+    fn capabilities(&self) -> (Capabilities, bool) {
+        match self {
+            Self::Blk(blk) => (Capabilities::BLOCK, blk.print_capabilities),
+            Self::Rng(rng) => (Capabilities::ENTROPY, rng.print_capabilities),
+        }
+    }
+
+    fn run(self) -> Result<(), Box<dyn Error>> {
+        match self {
+            Self::Blk(blk) => blk.run(),
+            Self::Rng(rng) => rng.run(),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments.device {
-        None => {
-            println!("[{}]", capabilities::Capabilities::BLOCK.to_json());
-            Ok(())
-        }
-        Some(Device::Blk(blk)) if arguments.print_capabilities || blk.print_capabilities => {
-            println!("{}", capabilities::Capabilities::BLOCK.to_json());
-            Ok(())
-        }
-        Some(Device::Blk(blk)) => blk.run(),
-    };
-    match result {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vhost-user: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let Some(device) = arguments.device else {
+        println!("[{}]", Capabilities::ALL.map(Capabilities::to_json).join(", "));
+        return Ok(());
+    };
+    let (capabilities, asked) = device.capabilities();
+    if asked || arguments.print_capabilities {
+        println!("{}", capabilities.to_json());
+        return Ok(());
+    }
+    device.run()
 }
 
 #[cfg(test)]
