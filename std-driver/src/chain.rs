@@ -290,8 +290,9 @@ mod tests {
                 for again in 0..=10 - at {
                     let mut middle = chain.readable();
                     middle.skip(at.into()).unwrap();
-                    let (middle, _) = middle.split_front(again.into()).unwrap();
+                    let (middle, last) = middle.split_front(again.into()).unwrap();
                     assert_eq!(contents(middle), (at..at + again).collect::<Vec<_>>());
+                    assert_eq!(contents(last), (at + again..10).collect::<Vec<_>>());
                     assert_eq!(middle.slices().map(|slice| slice.len() as u64).sum::<u64>(), middle.len());
                     assert!(middle.slices().all(|slice| !slice.is_empty()));
                 }

@@ -34,17 +34,13 @@ impl Deadline {
     /// `duration` from now. One that lies too far ahead to be represented is [`NEVER`](Self::NEVER).
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Self {
-            moment: Instant::now().checked_add(duration),
-        }
+        Self { moment: Instant::now().checked_add(duration) }
     }
 
     /// At `moment`; one that has passed makes a call take what is there and wait for nothing.
     #[must_use]
     pub const fn at(moment: Instant) -> Self {
-        Self {
-            moment: Some(moment),
-        }
+        Self { moment: Some(moment) }
     }
 
     /// Whether there is no limit at all.
@@ -56,18 +52,13 @@ impl Deadline {
     /// The time that is left, zero once it has passed; `None` without a limit.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
-        self.moment
-            .map(|moment| moment.saturating_duration_since(Instant::now()))
+        self.moment.map(|moment| moment.saturating_duration_since(Instant::now()))
     }
 
     /// Waits until one of `events`, an error or a hang-up is there, or until the deadline.
     ///
     /// Looks at the descriptor at least once, also when the deadline has passed.
-    pub(crate) fn wait_for(
-        self,
-        descriptor: BorrowedFd<'_>,
-        events: PollFlags,
-    ) -> Result<Wait, SystemError> {
+    pub(crate) fn wait_for(self, descriptor: BorrowedFd<'_>, events: PollFlags) -> Result<Wait, SystemError> {
         loop {
             // Computed anew in each round: a signal must not lengthen the wait.
             let timeout = self.remaining().map(to_timespec);
@@ -93,10 +84,7 @@ pub(crate) enum Wait {
 
 /// The longest time that the kernel takes, if `duration` is longer.
 fn to_timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: duration.subsec_nanos().into(),
-    }
+    Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
 }
 
 #[cfg(test)]

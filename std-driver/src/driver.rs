@@ -11,7 +11,7 @@ mod layout;
 mod split;
 
 pub use self::{
-    area::{GuestArea, to_share},
+    area::GuestArea,
     block::{
         BlockClient, BlockClientError, BlockClientOptions, BlockLimits, BlockQueue, BlockRequest, BlockStatus,
         Completion, SECTOR, Unmap,

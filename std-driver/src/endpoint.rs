@@ -1,9 +1,12 @@
 //! Frames over a socket: what comes in is put together, what goes out goes in one piece.
 
 use core::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
-use vhost_core::{Assembler, Channel, DecodeError, Frame, MAX_HANDLES, Transmit};
+use vhost_core::{Assembler, Channel, DecodeError, Frame, MAX_HANDLES, Transmit, wire::header::Header};
 
 use crate::{
     deadline::Deadline,
@@ -14,6 +17,22 @@ use crate::{
 pub struct Endpoint {
     socket: Socket,
     assembler: Box<Assembler<OwnedFd>>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+/// Which way a message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From this side to the peer.
+    Sent,
+    /// From the peer to this side.
+    Received,
+}
+
+/// Somebody who looks at every message that passes an [`Endpoint`], for a trace or a test.
+pub trait Observer: Send + Sync {
+    /// A message was sent whole, or received whole; with so many descriptors.
+    fn message(&self, direction: Direction, header: &Header, payload: &[u8], handles: usize);
 }
 
 /// Why a channel is of no further use, or, with [`SocketError::TimedOut`], not yet.
@@ -68,7 +87,12 @@ impl Endpoint {
     /// A channel over a socket on which nothing was received yet.
     #[must_use]
     pub fn new(socket: Socket, channel: Channel) -> Self {
-        Self { socket, assembler: Box::new(Assembler::new(channel)) }
+        Self { socket, assembler: Box::new(Assembler::new(channel)), observer: None }
+    }
+
+    /// Has every message from now on seen by `observer`; `None` for nobody.
+    pub fn observe(&mut self, observer: Option<Arc<dyn Observer>>) {
+        self.observer = observer;
     }
 
     /// Waits for a whole message.
@@ -94,7 +118,13 @@ impl Endpoint {
     /// See [`Socket::send`].
     pub fn send<H: AsFd>(&self, transmit: &Transmit<'_, H>, deadline: Deadline) -> Result<(), SocketError> {
         let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
-        self.socket.send(transmit.bytes, &handles, deadline)
+        self.socket.send(transmit.bytes, &handles, deadline)?;
+        if let Some(observer) = &self.observer
+            && let Some((header, payload)) = Header::split_from(transmit.bytes)
+        {
+            observer.message(Direction::Sent, header, payload, handles.len());
+        }
+        Ok(())
     }
 
     /// The socket.
@@ -115,7 +145,11 @@ impl Endpoint {
                 Some(Received::EndOfStream) => return Err(EndpointError::Truncated),
             }
         }
-        Ok(self.assembler.take().map_or(Message::NotYet, Message::Frame))
+        let Some(frame) = self.assembler.take() else { return Ok(Message::NotYet) };
+        if let Some(observer) = &self.observer {
+            observer.message(Direction::Received, &frame.header, frame.payload, frame.handles.len());
+        }
+        Ok(Message::Frame(frame))
     }
 }
 

@@ -55,8 +55,8 @@ impl EventFd {
     /// # Errors
     /// The errno of `eventfd`, for example `EMFILE`.
     pub fn new() -> Result<Self, SystemError> {
-        let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(SystemError::of("eventfd"))?;
+        let descriptor =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(SystemError::of("eventfd"))?;
         Ok(Self { descriptor })
     }
 
@@ -65,8 +65,7 @@ impl EventFd {
     /// # Errors
     /// The errno of `fcntl`, for example `EMFILE`.
     pub fn try_clone(&self) -> Result<Self, SystemError> {
-        let descriptor = rustix::io::fcntl_dupfd_cloexec(&self.descriptor, 0)
-            .map_err(SystemError::of("fcntl"))?;
+        let descriptor = rustix::io::fcntl_dupfd_cloexec(&self.descriptor, 0).map_err(SystemError::of("fcntl"))?;
         Ok(Self { descriptor })
     }
 
@@ -140,13 +139,9 @@ impl EventFd {
 
     /// Whether `event` is there right now. An overflown counter reports an error, which is not it.
     fn is_ready(&self, event: PollFlags) -> Result<bool, SystemError> {
-        const AT_ONCE: Timespec = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut polled = [PollFd::new(&self.descriptor, event)];
-        rustix::io::retry_on_intr(|| poll(&mut polled, Some(&AT_ONCE)))
-            .map_err(SystemError::of("poll"))?;
+        rustix::io::retry_on_intr(|| poll(&mut polled, Some(&AT_ONCE))).map_err(SystemError::of("poll"))?;
         Ok(polled.iter().any(|polled| polled.revents().contains(event)))
     }
 }
@@ -178,9 +173,7 @@ fn check_kind(descriptor: BorrowedFd<'_>) -> Result<(), EventFdError> {
     let path = format!("/proc/thread-self/fd/{}", descriptor.as_raw_fd());
     match readlink(path, Vec::new()) {
         Ok(link) if link.as_bytes() == EVENTFD_LINK => Ok(()),
-        Ok(link) => Err(EventFdError::WrongKind {
-            found: link.to_string_lossy().into_owned(),
-        }),
+        Ok(link) => Err(EventFdError::WrongKind { found: link.to_string_lossy().into_owned() }),
         // No /proc, as in many sandboxes.
         Err(_) => check_kind_without_proc(descriptor),
     }
@@ -194,9 +187,7 @@ fn check_kind_without_proc(descriptor: BorrowedFd<'_>) -> Result<(), EventFdErro
     let stat = fstat(descriptor).map_err(SystemError::of("fstat"))?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Unknown => Ok(()),
-        kind => Err(EventFdError::WrongKind {
-            found: file_kind::name_of(kind).to_owned(),
-        }),
+        kind => Err(EventFdError::WrongKind { found: file_kind::name_of(kind).to_owned() }),
     }
 }
 

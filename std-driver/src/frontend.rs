@@ -14,6 +14,7 @@ mod migration;
 mod negotiation;
 mod pacing;
 mod shared;
+mod vhost_backend;
 mod vring;
 pub(crate) mod wait;
 
@@ -37,11 +38,13 @@ pub use self::{
     memory::MappedRegions,
     migration::TransferDirection,
     pacing::Pacing,
-    vring::{Enabled, Endian, Logging, VringAddresses},
+    vring::{Enabled, Endian},
 };
+pub use vhost_core::{Logging, VringAddresses};
+
 use crate::{
     deadline::Deadline,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Observer},
     socket::{Socket, SocketError},
 };
 
@@ -139,6 +142,11 @@ impl Frontend {
             pacing: Pacing::default(),
             batch: None,
         }
+    }
+
+    /// Has every message on the main channel from now on seen by `observer`; `None` for nobody.
+    pub fn observe(&mut self, observer: Option<Arc<dyn Observer>>) {
+        self.endpoint.observe(observer);
     }
 
     /// How requests without a reply of their own are confirmed.

@@ -12,5 +12,7 @@ mod table;
 
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
-pub use self::region::{MappedMemory, MappedRegion, MemoryRegion};
+pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};
+
+pub use vhost_core::MemoryRegion;

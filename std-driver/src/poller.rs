@@ -66,8 +66,13 @@ impl Poller {
 
     /// Makes [`Poller::wait`] report `token` soon, from any thread.
     pub fn schedule(&self, token: Token) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).push(token);
-        self.wake();
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who is on the list already has a wake-up under way, and a list of every request would grow without bound.
+        if !due.contains(&token) {
+            due.push(token);
+            drop(due);
+            self.wake();
+        }
     }
 
     /// Makes [`Poller::wait`] return soon, from any thread.
@@ -221,6 +226,17 @@ mod tests {
         poller.wake();
         poller.wait(None, &mut tokens).unwrap();
         assert_eq!(tokens, [Token(9)], "a bare wake-up reports nothing");
+    }
+
+    #[test]
+    fn what_is_scheduled_many_times_is_reported_once() {
+        let poller = Poller::new().unwrap();
+        for token in [4, 5, 4, 4, 5] {
+            poller.schedule(Token(token));
+        }
+        assert_eq!(reported(&poller), [Token(4), Token(5)]);
+        poller.schedule(Token(4));
+        assert_eq!(reported(&poller), [Token(4)]);
     }
 
     #[test]

@@ -72,9 +72,8 @@ impl Socket {
     /// The errno of `socketpair`.
     pub fn pair() -> Result<(Self, Self), SystemError> {
         let family = AddressFamily::UNIX;
-        let (first, second) =
-            rustix::net::socketpair(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                .map_err(SystemError::of("socketpair"))?;
+        let (first, second) = rustix::net::socketpair(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(SystemError::of("socketpair"))?;
         Ok((first.into(), second.into()))
     }
 
@@ -106,11 +105,7 @@ impl Socket {
 impl From<OwnedFd> for Socket {
     /// Takes `descriptor` as a connected Unix stream socket. Anything else fails at first use.
     fn from(descriptor: OwnedFd) -> Self {
-        Self {
-            descriptor,
-            sending_broken: AtomicBool::new(false),
-            receiving_broken: AtomicBool::new(false),
-        }
+        Self { descriptor, sending_broken: AtomicBool::new(false), receiving_broken: AtomicBool::new(false) }
     }
 }
 

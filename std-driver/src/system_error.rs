@@ -37,9 +37,6 @@ mod tests {
     #[test]
     fn text_names_the_call_and_the_reason() {
         let error = SystemError::of("recvmsg")(Errno::CONNRESET);
-        assert_eq!(
-            error.to_string(),
-            "recvmsg: Connection reset by peer (os error 104)"
-        );
+        assert_eq!(error.to_string(), "recvmsg: Connection reset by peer (os error 104)");
     }
 }

@@ -82,6 +82,7 @@ pub struct Vring {
     event_idx: bool,
     enabled: bool,
     running: Option<SplitRing>,
+    broken: bool,
     scan_due: bool,
     kick: Kick,
     call: Option<EventFd>,
@@ -104,6 +105,7 @@ impl Vring {
             event_idx: false,
             enabled: false,
             running: None,
+            broken: false,
             scan_due: false,
             kick: Kick::default(),
             call: None,
@@ -147,6 +149,17 @@ impl Vring {
         Ok(())
     }
 
+    /// Tells whether the ring could be there, as far as its memory and its size are known. Nothing changes.
+    ///
+    /// # Errors
+    /// When a part would be misaligned or outside the memory.
+    pub fn check_addresses(&self, addresses: RingAddresses) -> Result<(), RingFault> {
+        match (&self.memory, self.size) {
+            (Some(memory), size @ 1..) => addresses.check(memory, size),
+            _ => Ok(()),
+        }
+    }
+
     /// Sets the places of the ring's parts; a started ring goes on there.
     ///
     /// # Errors
@@ -172,6 +185,17 @@ impl Vring {
     /// When a watched ring gets a descriptor that cannot be watched; the old one stays.
     pub fn set_kick(&mut self, kick: Option<OwnedFd>) -> Result<(), WatchError> {
         self.kick.replace(kick)?;
+        self.scan();
+        Ok(())
+    }
+
+    /// Has the ring looked at about every millisecond while it runs, because the driver does not kick. [`Vring::set_kick`]
+    /// ends that.
+    ///
+    /// # Errors
+    /// When the system gives no clock; the old descriptor stays.
+    pub fn set_polled(&mut self) -> Result<(), WatchError> {
+        self.kick.replace_by_clock()?;
         self.scan();
         Ok(())
     }
@@ -202,6 +226,7 @@ impl Vring {
         if self.running.is_none() {
             let ring = self.open(self.base).inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
             self.running = Some(ring);
+            self.broken = false;
         }
         self.scan();
         Ok(())
@@ -213,6 +238,19 @@ impl Vring {
         // Only a refused descriptor can fail.
         let _ = self.kick.replace(None);
         self.base
+    }
+
+    /// Stops the ring, which keeps its kick descriptor and its place in the driver's list.
+    pub fn pause(&mut self) {
+        self.halt();
+    }
+
+    /// Back to a new ring, and lets everything of a front-end go: memory, descriptors, faults.
+    pub fn forget(&mut self) {
+        self.reset();
+        (self.call, self.error) = (None, None);
+        self.memory = None;
+        self.faults = RingFaults::default();
     }
 
     /// Enables the ring.
@@ -227,14 +265,13 @@ impl Vring {
         self.scan_due = false;
     }
 
-    /// Back to the state of a new ring, but for being watched, its memory and its record of faults.
+    /// Back to the state of a new ring, but for being watched, its memory, its record of faults, and the descriptors that
+    /// signal: front-ends do not send those again after a reset.
     pub fn reset(&mut self) {
         self.stop();
         self.disable();
         (self.size, self.base, self.event_idx) = (0, 0, false);
         self.addresses = None;
-        self.call = None;
-        self.error = None;
     }
 
     /// Reports kicks of this ring, and the scans it needs, to `poller` as `token`.
@@ -263,8 +300,14 @@ impl Vring {
         if !self.enabled {
             return Ok(Turn::Idle);
         }
-        let turn = self.turn(device).inspect_err(|fault| self.fail(*fault))?;
+        let turn = self.turn(device).inspect_err(|fault| {
+            self.fail(*fault);
+            self.broken = true;
+        })?;
         self.scan_due = turn == Turn::More;
+        if self.running.is_some() {
+            self.kick.wind_clock();
+        }
         Ok(turn)
     }
 
@@ -286,6 +329,13 @@ impl Vring {
         self.running.is_some()
     }
 
+    /// True from a fault that the driver made in the ring to [`Vring::start`], [`Vring::stop`] or [`Vring::pause`]. A ring
+    /// that was stopped because its memory went away is not broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// True from [`Vring::enable`] to [`Vring::disable`].
     #[must_use]
     pub fn is_enabled(&self) -> bool {
@@ -298,7 +348,7 @@ impl Vring {
         self.scan_due
     }
 
-    /// The descriptor that the driver kicks.
+    /// What becomes readable when the ring should be processed: the descriptor that the driver kicks, or a clock.
     #[must_use]
     pub fn kick(&self) -> Option<BorrowedFd<'_>> {
         self.kick.fd()
@@ -378,6 +428,7 @@ impl Vring {
     fn halt(&mut self) {
         self.base = self.base();
         self.running = None;
+        self.broken = false;
         self.scan_due = false;
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 pub use self::ring_loop::{RingLoop, RingWaker};
+use crate::poller::WatchError;
 use crate::system_error::SystemError;
 
 /// A thread that serves the rings of one [`RingLoop`]. Dropping it stops and joins the thread.
@@ -100,6 +101,8 @@ fn errno_of(error: &std::io::Error) -> rustix::io::Errno {
 pub enum WorkerError {
     /// The system gives no thread.
     Spawn(SystemError),
+    /// A ring cannot be watched.
+    Watch(WatchError),
     /// A system call of the loop failed.
     Failed(SystemError),
     /// The device panicked.
@@ -110,6 +113,7 @@ impl fmt::Display for WorkerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spawn(error) => write!(f, "no thread for the worker: {error}"),
+            Self::Watch(error) => write!(f, "a ring cannot be watched: {error}"),
             Self::Failed(error) => write!(f, "the worker ended: {error}"),
             Self::Panicked => f.write_str("the worker ended: its device panicked"),
         }

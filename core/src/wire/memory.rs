@@ -101,6 +101,16 @@ pub struct MemoryRegion {
     pub xen: Option<Xen>,
 }
 
+impl fmt::Display for MemoryRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "region (guest {}, user {}, size {:#x}, file offset {:#x})",
+            self.guest_address, self.user_address, self.size, self.mmap_offset
+        )
+    }
+}
+
 impl From<&RegionLayout> for MemoryRegion {
     fn from(wire: &RegionLayout) -> Self {
         Self {
@@ -126,6 +136,12 @@ impl From<&XenRegionLayout> for MemoryRegion {
 }
 
 impl MemoryRegion {
+    /// A region of `size` bytes, without Xen fields.
+    #[must_use]
+    pub const fn new(guest_address: GuestAddress, size: u64, user_address: UserAddress, mmap_offset: u64) -> Self {
+        Self { guest_address, size, user_address, mmap_offset, xen: None }
+    }
+
     fn write(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
         let plain = RegionLayout::new(self.guest_address, self.size, self.user_address, self.mmap_offset);
         if !has_xen(form) {

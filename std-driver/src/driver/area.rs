@@ -20,19 +20,6 @@ pub struct GuestArea {
     length: u64,
 }
 
-/// What to tell a back-end of `memory`, together with its descriptor.
-#[must_use]
-pub fn to_share(memory: &MemoryFile) -> vhost_core::MemoryRegion {
-    let region = memory.region();
-    vhost_core::MemoryRegion {
-        guest_address: GuestAddress(region.guest_address),
-        size: region.size,
-        user_address: UserAddress(region.user_address),
-        mmap_offset: region.mmap_offset,
-        xen: None,
-    }
-}
-
 impl GuestArea {
     /// All of `memory`.
     #[must_use]
@@ -63,13 +50,13 @@ impl GuestArea {
     /// The guest address of the byte at `offset`.
     #[must_use]
     pub fn guest_address(&self, offset: u64) -> GuestAddress {
-        GuestAddress(self.region.region().guest_address.wrapping_add(self.start).wrapping_add(offset))
+        GuestAddress(self.region.region().guest_address.0.wrapping_add(self.start).wrapping_add(offset))
     }
 
     /// The address of the byte at `offset` in this process.
     #[must_use]
     pub fn user_address(&self, offset: u64) -> UserAddress {
-        UserAddress(self.region.region().user_address.wrapping_add(self.start).wrapping_add(offset))
+        UserAddress(self.region.region().user_address.0.wrapping_add(self.start).wrapping_add(offset))
     }
 
     /// Copies `bytes` to `offset`.

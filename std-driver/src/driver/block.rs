@@ -19,7 +19,7 @@ use self::{
     limits::{CONFIG_SIZE, feature},
     queue::Waited,
 };
-use super::{GuestArea, RingOptions, to_share};
+use super::{GuestArea, RingOptions};
 use crate::{
     deadline::Deadline,
     frontend::{DeviceSetup, Frontend, FrontendError, VringAddresses},
@@ -215,7 +215,7 @@ impl BlockClient {
         let addresses = |queue: &BlockQueue| -> VringAddresses {
             if by_guest_address { queue.ring.guest_addresses() } else { queue.ring.user_addresses() }
         };
-        let mut region = to_share(&self.memory);
+        let mut region = *self.memory.region();
         if by_guest_address {
             region.user_address.0 = region.guest_address.0;
         }

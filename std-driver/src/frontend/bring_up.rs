@@ -11,9 +11,9 @@ use super::{Enabled, Frontend, FrontendError, VringAddresses, memory::SharedFile
 
 /// Device status: the driver has found the device, knows how to drive it, and features are agreed on (virtio, section
 /// "Device Status Field").
-const FEATURES_OK: u8 = 1 | 2 | 8;
+pub(super) const FEATURES_OK: u8 = 1 | 2 | 8;
 /// Device status: all of that, and the driver is set up.
-const DRIVER_OK: u8 = FEATURES_OK | 4;
+pub(super) const DRIVER_OK: u8 = FEATURES_OK | 4;
 
 /// What a device needs to run.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +173,7 @@ impl Frontend {
     }
 
     /// Adds these bits to the device status, where it is negotiated: DPDK does not begin before `DRIVER_OK`.
-    fn raise_status(&mut self, bits: u8) -> Result<(), FrontendError> {
+    pub(super) fn raise_status(&mut self, bits: u8) -> Result<(), FrontendError> {
         if !self.has(ProtocolFeatures::STATUS) {
             return Ok(());
         }
@@ -182,11 +182,11 @@ impl Frontend {
     }
 
     /// Whether rings are enabled one by one; else all of them are, always.
-    fn can_enable(&self) -> bool {
+    pub(super) fn can_enable(&self) -> bool {
         self.negotiated().acknowledged.contains(VirtioFeatures::PROTOCOL_FEATURES)
     }
 
-    fn has(&self, features: ProtocolFeatures) -> bool {
+    pub(super) fn has(&self, features: ProtocolFeatures) -> bool {
         self.negotiated().protocol.contains(features)
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use vhost_core::{
-    GuestAddress, RingAddress, VirtioFeatures,
+    Logging, VirtioFeatures, VringAddresses,
     wire::vring::{VringAddr, VringBase, VringDescriptor, VringState},
 };
 
@@ -11,31 +11,6 @@ use super::{
     Frontend, FrontendError,
     call::{Reply, Request},
 };
-
-/// Where the three parts of a ring lie, in the address space that was negotiated: see [`RingAddress`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VringAddresses {
-    /// Descriptor table, or the packed descriptor ring. A multiple of 16.
-    pub descriptor: RingAddress,
-    /// Available ring (a multiple of 2), or the driver event suppression area (of 4).
-    pub available: RingAddress,
-    /// Used ring, or the device event suppression area. A multiple of 4.
-    pub used: RingAddress,
-    /// The guest address under which writes to the used ring are logged.
-    pub log: GuestAddress,
-    /// Whether they are.
-    pub logging: Logging,
-}
-
-/// Whether writes to a used ring are logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Logging {
-    /// They are not.
-    #[default]
-    Off,
-    /// They are, for migration.
-    On,
-}
 
 /// Whether a ring is enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

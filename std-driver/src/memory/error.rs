@@ -101,26 +101,18 @@ impl fmt::Display for MemoryError {
             Self::System(error) => error.fmt(formatter),
             Self::EmptyRegion(region) => write!(formatter, "{region} is empty"),
             Self::RegionWraps { space, region } => {
-                write!(
-                    formatter,
-                    "{region} wraps around: {space} and size exceed 64 bits"
-                )
+                write!(formatter, "{region} wraps around: {space} and size exceed 64 bits")
             }
             Self::NotAFile { found } => {
                 write!(formatter, "expected a file or a memfd to map, got {found}")
             }
-            Self::FileTooShort { needed, actual } => write!(
-                formatter,
-                "the file of a region has {actual} bytes, offset and size need {needed}"
-            ),
+            Self::FileTooShort { needed, actual } => {
+                write!(formatter, "the file of a region has {actual} bytes, offset and size need {needed}")
+            }
             Self::TooLarge { size } => {
                 write!(formatter, "{size} bytes are more than this process can map")
             }
-            Self::Overlap {
-                space,
-                first,
-                second,
-            } => write!(formatter, "{first} and {second} overlap by {space}"),
+            Self::Overlap { space, first, second } => write!(formatter, "{first} and {second} overlap by {space}"),
             Self::TooManyRegions { count } => {
                 write!(formatter, "{count} regions, at most {MAX_REGIONS} may be")
             }
@@ -128,12 +120,7 @@ impl fmt::Display for MemoryError {
             Self::NotMapped { space, address } => {
                 write!(formatter, "{space} {address:#x} is in no region")
             }
-            Self::PastRegionEnd {
-                space,
-                address,
-                length,
-                available,
-            } => write!(
+            Self::PastRegionEnd { space, address, length, available } => write!(
                 formatter,
                 "{length:#x} bytes at {space} {address:#x} exceed the region, \
                  which has {available:#x} left there"
@@ -152,27 +139,18 @@ impl From<SystemError> for MemoryError {
 
 #[cfg(test)]
 mod tests {
+    use vhost_core::{GuestAddress, UserAddress};
+
     use super::*;
 
     #[test]
     fn texts_hold_both_numbers_and_both_regions() {
-        let short = MemoryError::FileTooShort {
-            needed: 8192,
-            actual: 4095,
-        };
+        let short = MemoryError::FileTooShort { needed: 8192, actual: 4095 };
         let text = short.to_string();
         assert!(text.contains("8192") && text.contains("4095"), "{text}");
-        let region = |guest_address| MemoryRegion {
-            guest_address,
-            size: 0x2000,
-            user_address: 0x7000,
-            mmap_offset: 0,
-        };
-        let overlap = MemoryError::Overlap {
-            space: AddressSpace::Guest,
-            first: region(0x1000),
-            second: region(0x2000),
-        };
+        let region = |guest_address| MemoryRegion::new(GuestAddress(guest_address), 0x2000, UserAddress(0x7000), 0);
+        let overlap =
+            MemoryError::Overlap { space: AddressSpace::Guest, first: region(0x1000), second: region(0x2000) };
         let text = overlap.to_string();
         assert!(text.contains("guest 0x1000"), "{text}");
         assert!(text.contains("guest 0x2000"), "{text}");

@@ -70,25 +70,11 @@ impl Mapping {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: without MAP_FIXED and with no address wished for, the kernel takes addresses that
         // nothing uses, so no memory that Rust knows of changes.
-        let start = unsafe {
-            mmap(
-                ptr::null_mut(),
-                length,
-                protection,
-                flags,
-                file,
-                offset - offset % granularity,
-            )
-        };
+        let start = unsafe { mmap(ptr::null_mut(), length, protection, flags, file, offset - offset % granularity) };
         let start = start.map_err(SystemError::of("mmap"))?;
         // The kernel gives address zero only to those who ask for it.
         let start = NonNull::new(start).ok_or(SystemError::of("mmap")(Errno::FAULT))?;
-        Ok(Self {
-            start,
-            length,
-            lead,
-            size,
-        })
+        Ok(Self { start, length, lead, size })
     }
 
     /// Bytes that were asked for.

@@ -1,28 +1,16 @@
 //! One region of guest memory: where it is, and its bytes in this process.
 
-use core::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vm_memory::{
-    GuestAddress, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
-    GuestRegionCollection, MemoryRegionAddress, VolatileSlice,
+    GuestAddress, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes, GuestRegionCollection,
+    MemoryRegionAddress, VolatileSlice,
 };
+
+use vhost_core::{MemoryRegion, UserAddress};
 
 use super::mapping::Mapping;
 use super::{AddressSpace, MemoryError};
-
-/// Where a region of guest memory is, in the three spaces that have a number for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MemoryRegion {
-    /// Guest physical address of its first byte.
-    pub guest_address: u64,
-    /// Bytes, at least one.
-    pub size: u64,
-    /// Address of its first byte in the front-end's process.
-    pub user_address: u64,
-    /// Offset of its first byte in the file that it is mapped from.
-    pub mmap_offset: u64,
-}
 
 /// A region of guest memory that is mapped into this process, shared with whoever has the file.
 ///
@@ -56,26 +44,23 @@ impl MappedRegion {
     /// - [`System`](MemoryError::System): for example `mmap` with `EACCES` if the descriptor
     ///   cannot be written to.
     pub fn new(region: MemoryRegion, descriptor: OwnedFd) -> Result<Self, MemoryError> {
-        region.check()?;
+        check(&region)?;
         let mapping = Mapping::new(descriptor.as_fd(), region.mmap_offset, region.size)?;
         Ok(Self { region, mapping })
     }
 
     /// Maps the first `size` bytes of `file`; the user address is the one they get here.
-    pub(super) fn of_this_process(
-        guest_address: u64,
-        size: u64,
-        file: BorrowedFd<'_>,
-    ) -> Result<Self, MemoryError> {
+    pub(super) fn of_this_process(guest_address: u64, size: u64, file: BorrowedFd<'_>) -> Result<Self, MemoryError> {
         let mut region = MemoryRegion {
-            guest_address,
+            guest_address: vhost_core::GuestAddress(guest_address),
             size,
-            user_address: 0,
+            user_address: UserAddress(0),
             mmap_offset: 0,
+            xen: None,
         };
-        region.check()?;
+        check(&region)?;
         let mapping = Mapping::new(file, 0, size)?;
-        region.user_address = mapping.address().addr() as u64;
+        region.user_address = UserAddress(mapping.address().addr() as u64);
         Ok(Self { region, mapping })
     }
 
@@ -93,41 +78,25 @@ impl MappedRegion {
     }
 }
 
-impl MemoryRegion {
-    fn check(&self) -> Result<(), MemoryError> {
-        if self.size == 0 {
-            return Err(MemoryError::EmptyRegion(*self));
-        }
-        for (space, start) in [
-            (AddressSpace::Guest, self.guest_address),
-            (AddressSpace::User, self.user_address),
-            (AddressSpace::File, self.mmap_offset),
-        ] {
-            if start.checked_add(self.size).is_none() {
-                let region = *self;
-                return Err(MemoryError::RegionWraps { space, region });
-            }
-        }
-        Ok(())
+/// Refuses a region without bytes, and one that wraps around in any space.
+fn check(region: &MemoryRegion) -> Result<(), MemoryError> {
+    if region.size == 0 {
+        return Err(MemoryError::EmptyRegion(*region));
     }
-
-    /// Where it begins in `space`.
-    pub(super) fn start(&self, space: AddressSpace) -> u64 {
-        match space {
-            AddressSpace::Guest => self.guest_address,
-            AddressSpace::User => self.user_address,
-            AddressSpace::File => self.mmap_offset,
+    for space in [AddressSpace::Guest, AddressSpace::User, AddressSpace::File] {
+        if start(region, space).checked_add(region.size).is_none() {
+            return Err(MemoryError::RegionWraps { space, region: *region });
         }
     }
+    Ok(())
 }
 
-impl fmt::Display for MemoryRegion {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "region (guest {:#x}, user {:#x}, size {:#x}, file offset {:#x})",
-            self.guest_address, self.user_address, self.size, self.mmap_offset
-        )
+/// Where a region begins in `space`.
+pub(super) fn start(region: &MemoryRegion, space: AddressSpace) -> u64 {
+    match space {
+        AddressSpace::Guest => region.guest_address.0,
+        AddressSpace::User => region.user_address.0,
+        AddressSpace::File => region.mmap_offset,
     }
 }
 
@@ -139,25 +108,19 @@ impl GuestMemoryRegion for MappedRegion {
     }
 
     fn start_addr(&self) -> GuestAddress {
-        GuestAddress(self.region.guest_address)
+        GuestAddress(self.region.guest_address.0)
     }
 
     fn bitmap(&self) {}
 
     fn get_host_address(&self, address: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
         match usize::try_from(address.0) {
-            Ok(offset) if offset < self.mapping.size() => {
-                Ok(self.mapping.address().wrapping_add(offset))
-            }
+            Ok(offset) if offset < self.mapping.size() => Ok(self.mapping.address().wrapping_add(offset)),
             _ => Err(GuestMemoryError::InvalidBackendAddress),
         }
     }
 
-    fn get_slice(
-        &self,
-        offset: MemoryRegionAddress,
-        count: usize,
-    ) -> Result<VolatileSlice<'_>, GuestMemoryError> {
+    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> Result<VolatileSlice<'_>, GuestMemoryError> {
         usize::try_from(offset.0)
             .ok()
             .and_then(|offset| self.mapping.slice(offset, count))

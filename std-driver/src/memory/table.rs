@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vm_memory::{GuestAddressSpace, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
 
+use super::region::start;
 use super::{AddressSpace, MappedMemory, MappedRegion, MemoryError, MemoryRegion};
 
 /// The most regions that a table has: as many memory slots as the back-ends of QEMU and virtiofsd
@@ -26,7 +27,7 @@ pub const MAX_REGIONS: usize = 509;
 /// let table = MemoryTable::new([low.mapped().clone(), high.mapped().clone()])?;
 ///
 /// table.guest_memory().write_obj(7_u32, GuestAddress(0x1_0000_0010))?;
-/// let user = high.region().user_address + 0x10;
+/// let user = high.region().user_address.0 + 0x10;
 /// assert_eq!(table.user_to_guest(user, 4)?, 0x1_0000_0010);
 ///
 /// let smaller = table.remove(high.region())?;
@@ -76,8 +77,7 @@ impl MemoryTable {
     /// # Errors
     /// [`UnknownRegion`](MemoryError::UnknownRegion).
     pub fn remove(&self, region: &MemoryRegion) -> Result<Self, MemoryError> {
-        let identity =
-            |region: &MemoryRegion| (region.guest_address, region.size, region.user_address);
+        let identity = |region: &MemoryRegion| (region.guest_address, region.size, region.user_address);
         let mut regions = self.contents.by_guest.clone();
         regions.retain(|mapped| identity(mapped.region()) != identity(region));
         if regions.len() == self.contents.by_guest.len() {
@@ -98,6 +98,12 @@ impl MemoryTable {
         &self.contents.memory
     }
 
+    /// The regions as vm-memory sees them, to be kept for as long as they are used.
+    #[must_use]
+    pub fn shared(&self) -> Arc<MappedMemory> {
+        Arc::clone(&self.contents.memory)
+    }
+
     /// The guest address of `user_address`, if all of `length` bytes there are in one region.
     ///
     /// Rings are set up by user addresses. A ring must not cross regions: two that touch in guest
@@ -111,42 +117,28 @@ impl MemoryTable {
         let by_user = &self.contents.by_user;
         let (region, offset) = find(by_user, AddressSpace::User, user_address, length)?;
         // Cannot overflow: the offset is below the size, and their sum was checked at mapping.
-        Ok(region.region().guest_address.wrapping_add(offset))
+        Ok(region.region().guest_address.0.wrapping_add(offset))
     }
 
     /// `length` bytes at `guest_address`, if they are all in one region.
     ///
     /// # Errors
     /// As [`user_to_guest`](Self::user_to_guest).
-    pub fn guest_slice(
-        &self,
-        guest_address: u64,
-        length: usize,
-    ) -> Result<VolatileSlice<'_>, MemoryError> {
+    pub fn guest_slice(&self, guest_address: u64, length: usize) -> Result<VolatileSlice<'_>, MemoryError> {
         let (space, address) = (AddressSpace::Guest, guest_address);
         let (region, offset) = find(&self.contents.by_guest, space, address, length as u64)?;
-        region
-            .get_slice(MemoryRegionAddress(offset), length)
-            .map_err(|_| MemoryError::NotMapped { space, address })
+        region.get_slice(MemoryRegionAddress(offset), length).map_err(|_| MemoryError::NotMapped { space, address })
     }
 
     fn from_arcs(regions: Vec<Arc<MappedRegion>>) -> Result<Self, MemoryError> {
         if regions.len() > MAX_REGIONS {
-            return Err(MemoryError::TooManyRegions {
-                count: regions.len(),
-            });
+            return Err(MemoryError::TooManyRegions { count: regions.len() });
         }
         let by_user = sort(regions.clone(), AddressSpace::User)?;
         let by_guest = sort(regions, AddressSpace::Guest)?;
         // Sorted and without overlaps, so that only an empty list is refused.
         let memory = MappedMemory::from_arc_regions(by_guest.clone()).unwrap_or_default();
-        Ok(Self {
-            contents: Arc::new(Contents {
-                by_guest,
-                by_user,
-                memory: Arc::new(memory),
-            }),
-        })
+        Ok(Self { contents: Arc::new(Contents { by_guest, by_user, memory: Arc::new(memory) }) })
     }
 }
 
@@ -160,20 +152,13 @@ impl GuestAddressSpace for MemoryTable {
 }
 
 /// Sorts by the addresses of `space` and refuses regions that share some.
-fn sort(
-    mut regions: Vec<Arc<MappedRegion>>,
-    space: AddressSpace,
-) -> Result<Vec<Arc<MappedRegion>>, MemoryError> {
-    regions.sort_by_key(|mapped| mapped.region().start(space));
+fn sort(mut regions: Vec<Arc<MappedRegion>>, space: AddressSpace) -> Result<Vec<Arc<MappedRegion>>, MemoryError> {
+    regions.sort_by_key(|mapped| start(mapped.region(), space));
     for (first, second) in regions.iter().zip(regions.iter().skip(1)) {
         let (first, second) = (*first.region(), *second.region());
         // The distance cannot be negative in a sorted list.
-        if second.start(space) - first.start(space) < first.size {
-            return Err(MemoryError::Overlap {
-                space,
-                first,
-                second,
-            });
+        if start(&second, space) - start(&first, space) < first.size {
+            return Err(MemoryError::Overlap { space, first, second });
         }
     }
     Ok(regions)
@@ -186,22 +171,17 @@ fn find(
     address: u64,
     length: u64,
 ) -> Result<(&Arc<MappedRegion>, u64), MemoryError> {
-    let behind = regions.partition_point(|mapped| mapped.region().start(space) <= address);
+    let behind = regions.partition_point(|mapped| start(mapped.region(), space) <= address);
     let candidate = behind.checked_sub(1).and_then(|at| regions.get(at));
     let not_mapped = MemoryError::NotMapped { space, address };
     let mapped = candidate.ok_or(not_mapped)?;
-    let offset = address - mapped.region().start(space);
+    let offset = address - start(mapped.region(), space);
     let available = mapped.region().size.saturating_sub(offset);
     if available == 0 {
         return Err(not_mapped);
     }
     if length > available {
-        return Err(MemoryError::PastRegionEnd {
-            space,
-            address,
-            length,
-            available,
-        });
+        return Err(MemoryError::PastRegionEnd { space, address, length, available });
     }
     Ok((mapped, offset))
 }

@@ -5,20 +5,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vhost_core::{
-    Answered, ApiMisuse, Backend, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection, Session, Verdict,
+    Answered, ApiMisuse, Backend, BackendRequest, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection,
+    Session, Verdict,
 };
 
-use super::{BackendServer, MAX_RINGS, dispatch::Dispatch, guest::Guest};
+use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch};
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
-    memory::MAX_REGIONS,
+    memory::{AddressSpace, MAX_REGIONS},
+    rings::{Control, Guest},
     socket::{Socket, SocketError},
     system_error::SystemError,
 };
 
 /// Requests of the back-end that may be outstanding.
 const DEPTH: usize = 16;
+
+/// Messages served at once: a front-end that never pauses must keep nobody from anything else.
+const MESSAGES_AT_ONCE: usize = 64;
 
 pub(super) type Machine = Backend<MAX_RINGS, MAX_REGIONS, DEPTH>;
 
@@ -29,7 +34,7 @@ pub struct Connection<'s> {
     endpoint: Endpoint,
     machine: Box<Machine>,
     guest: Guest,
-    channel: Option<Socket>,
+    channel: Option<BackendChannel>,
     out: Box<[u8; MAX_MESSAGE]>,
     refusals: u64,
     last_refusal: Option<String>,
@@ -41,6 +46,9 @@ pub struct Connection<'s> {
 pub enum Progress {
     /// Everything that was there is done.
     Idle,
+    /// Many messages were served and there may be more: the socket is still readable. The rings, and
+    /// whatever else the caller has to do, come first.
+    Busy,
     /// The front-end has closed the connection.
     Closed,
 }
@@ -110,14 +118,21 @@ impl BackendServer {
 }
 
 impl Connection<'_> {
-    /// Does everything that can be done without waiting: messages, and rings if the caller processes
-    /// them. Call it when one of [`descriptors`](Self::descriptors) is readable.
+    /// Does what can be done without waiting: messages, and rings if the caller processes them. Call
+    /// it when one of [`descriptors`](Self::descriptors) is readable.
     ///
     /// # Errors
     /// The connection is of no use after one.
     pub fn process(&mut self) -> Result<Progress, ServeError> {
         self.server.rings.turn()?;
-        loop {
+        self.receive_answers();
+        let progress = self.receive_requests()?;
+        self.notify()?;
+        Ok(progress)
+    }
+
+    fn receive_requests(&mut self) -> Result<Progress, ServeError> {
+        for _ in 0..MESSAGES_AT_ONCE {
             match self.endpoint.try_receive().map_err(ServeError::Receive)? {
                 Message::NotYet => return Ok(Progress::Idle),
                 Message::Closed => return Ok(Progress::Closed),
@@ -142,12 +157,40 @@ impl Connection<'_> {
                 }
             }
         }
+        Ok(Progress::Busy)
     }
 
-    /// What to wait for before [`process`](Self::process): the socket, and the rings if the caller
-    /// processes them.
+    fn receive_answers(&mut self) {
+        if self.channel.as_mut().is_some_and(|channel| !channel.receive(&mut self.machine)) {
+            self.channel = None;
+        }
+    }
+
+    /// Tells the front-end what changed; what cannot be told yet is told when a channel opens.
+    fn notify(&mut self) -> Result<(), ServeError> {
+        if !self.server.notifier.take_config_change()? {
+            return Ok(());
+        }
+        let deadline = Deadline::after(self.server.options.reply_timeout);
+        let told = match &self.channel {
+            Some(channel) => channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg, deadline),
+            None => Ok(false),
+        };
+        if told.is_err() {
+            self.channel = None;
+        }
+        if told != Ok(true) {
+            self.server.notifier.keep_config_change();
+        }
+        Ok(())
+    }
+
+    /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
+    /// if the caller processes them.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        core::iter::once(self.endpoint.as_fd()).chain(self.server.rings.caller_fd())
+        let channel = self.channel.as_ref().map(AsFd::as_fd);
+        let always = [self.endpoint.as_fd(), self.server.notifier.event()];
+        always.into_iter().chain(channel).chain(self.server.rings.caller_fd())
     }
 
     /// Serves the front-end until it closes the connection or `stop` becomes readable.
@@ -186,10 +229,8 @@ impl Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        for mut ring in self.server.rings.each() {
-            ring.forget();
-        }
-        self.server.device.reset();
+        let (device, rings) = (&*self.server.device, &self.server.rings);
+        Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }
 }
 

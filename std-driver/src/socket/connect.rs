@@ -38,10 +38,7 @@ impl Socket {
     /// # Errors
     /// As [`connect`](Self::connect). At the deadline it is the error of the last attempt, so that
     /// it says what was missing.
-    pub fn connect_when_ready(
-        path: impl AsRef<Path>,
-        deadline: Deadline,
-    ) -> Result<Self, SocketError> {
+    pub fn connect_when_ready(path: impl AsRef<Path>, deadline: Deadline) -> Result<Self, SocketError> {
         let address = address_of(path.as_ref(), "connect")?;
         let (mut pause, longest) = PAUSES;
         loop {
@@ -66,9 +63,7 @@ fn is_not_ready(error: SystemError) -> bool {
 fn connect_once(address: &SocketAddrUnix, deadline: Deadline) -> Result<Socket, SocketError> {
     let socket = new_socket(SocketType::STREAM)?;
     // A full queue cannot be polled for before the connection exists, so the kernel does the wait.
-    let limit = |limit| {
-        set_socket_timeout(&socket, Timeout::Send, limit).map_err(SystemError::of("setsockopt"))
-    };
+    let limit = |limit| set_socket_timeout(&socket, Timeout::Send, limit).map_err(SystemError::of("setsockopt"));
     if let Some(remaining) = deadline.remaining() {
         limit(Some(remaining.max(SHORTEST_TIMEOUT)))?;
     }
@@ -101,6 +96,5 @@ pub(super) fn address_of(path: &Path, call: &'static str) -> Result<SocketAddrUn
 
 /// A new Unix socket, close-on-exec and in blocking mode.
 pub(super) fn new_socket(kind: SocketType) -> Result<OwnedFd, SystemError> {
-    rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
-        .map_err(SystemError::of("socket"))
+    rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(SystemError::of("socket"))
 }

@@ -53,29 +53,22 @@ impl fmt::Display for SocketError {
         match self {
             Self::System(error) => error.fmt(formatter),
             Self::TimedOut => formatter.write_str("the deadline passed"),
-            Self::TimedOutPartWay { sent, length } => write!(
-                formatter,
-                "the deadline passed when {sent} of {length} bytes of a message were sent"
-            ),
-            Self::SendingBroken => {
-                formatter.write_str("an earlier message was sent only in part: cannot send more")
+            Self::TimedOutPartWay { sent, length } => {
+                write!(formatter, "the deadline passed when {sent} of {length} bytes of a message were sent")
             }
-            Self::ReceivingBroken => {
-                formatter.write_str("an earlier message was lost: cannot receive more")
+            Self::SendingBroken => formatter.write_str("an earlier message was sent only in part: cannot send more"),
+            Self::ReceivingBroken => formatter.write_str("an earlier message was lost: cannot receive more"),
+            Self::TooManyReceived { received } => {
+                write!(formatter, "at least {received} descriptors came at once, at most {MAX_HANDLES} may")
             }
-            Self::TooManyReceived { received } => write!(
-                formatter,
-                "at least {received} descriptors came at once, at most {MAX_HANDLES} may"
-            ),
             Self::HandlesLost { received } => write!(
                 formatter,
                 "only {received} of the descriptors that were sent arrived \
                  (is the limit of open files reached?)"
             ),
-            Self::TooManyGiven { given } => write!(
-                formatter,
-                "{given} descriptors were given to send, at most {MAX_HANDLES} may be"
-            ),
+            Self::TooManyGiven { given } => {
+                write!(formatter, "{given} descriptors were given to send, at most {MAX_HANDLES} may be")
+            }
             Self::NothingToSend => formatter.write_str("no bytes were given to send"),
             Self::NoRoom => formatter.write_str("an empty buffer was given to receive to"),
         }
@@ -98,10 +91,7 @@ mod tests {
     fn texts_hold_the_numbers() {
         let text = SocketError::TooManyReceived { received: 9 }.to_string();
         assert!(text.contains('9') && text.contains('8'), "{text}");
-        let part_way = SocketError::TimedOutPartWay {
-            sent: 5,
-            length: 12,
-        };
+        let part_way = SocketError::TimedOutPartWay { sent: 5, length: 12 };
         assert!(part_way.to_string().contains("5 of 12"));
     }
 }

@@ -79,10 +79,7 @@ impl Listener {
     /// The errno of `ioctl`.
     pub fn from_descriptor(descriptor: OwnedFd) -> Result<Self, SystemError> {
         rustix::io::ioctl_fionbio(&descriptor, true).map_err(SystemError::of("ioctl"))?;
-        Ok(Self {
-            descriptor,
-            bound: None,
-        })
+        Ok(Self { descriptor, bound: None })
     }
 
     /// The path that is removed at the end, if there is one; in full.
@@ -191,10 +188,7 @@ impl From<SystemError> for ListenError {
 
 /// Makes way at `path` if there is a socket that belongs to no process any more.
 fn remove_dead_socket(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenError> {
-    let occupied = |occupant| ListenError::Occupied {
-        path: path.to_owned(),
-        occupant,
-    };
+    let occupied = |occupant| ListenError::Occupied { path: path.to_owned(), occupant };
     let found = match lstat(path) {
         Err(Errno::NOENT) => return Ok(()),
         outcome => outcome.map_err(SystemError::of("lstat"))?,

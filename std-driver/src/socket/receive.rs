@@ -64,11 +64,7 @@ impl Socket {
     ///   ours unread.
     pub fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> Result<Received, SocketError> {
         // Without a limit the kernel may as well do the waiting, in the same call.
-        let flags = if deadline.is_never() {
-            RecvFlags::empty()
-        } else {
-            RecvFlags::DONTWAIT
-        };
+        let flags = if deadline.is_never() { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
         loop {
             if let Some(received) = self.receive_once::<CONTROL_SPACE>(buffer, flags)? {
                 return Ok(received);
@@ -103,9 +99,7 @@ impl Socket {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut vector = [IoSliceMut::new(buffer)];
         let flags = flags | RecvFlags::CMSG_CLOEXEC;
-        let message = match rustix::io::retry_on_intr(|| {
-            recvmsg(&self.descriptor, &mut vector, &mut control, flags)
-        }) {
+        let message = match rustix::io::retry_on_intr(|| recvmsg(&self.descriptor, &mut vector, &mut control, flags)) {
             Ok(message) => message,
             Err(Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(SystemError::of("recvmsg")(errno).into()),
@@ -120,10 +114,7 @@ impl Socket {
 }
 
 /// Takes the descriptors out of the control messages; on an error all of them are closed.
-fn take_handles(
-    control: &mut RecvAncillaryBuffer<'_>,
-    flags: ReturnFlags,
-) -> Result<ReceivedHandles, SocketError> {
+fn take_handles(control: &mut RecvAncillaryBuffer<'_>, flags: ReturnFlags) -> Result<ReceivedHandles, SocketError> {
     let mut handles = ReceivedHandles::default();
     let mut received = 0;
     for message in control.drain() {
@@ -179,10 +170,7 @@ impl core::iter::FusedIterator for ReceivedHandles {}
 
 impl fmt::Debug for ReceivedHandles {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_list()
-            .entries(self.as_slice().iter().flatten())
-            .finish()
+        formatter.debug_list().entries(self.as_slice().iter().flatten()).finish()
     }
 }
 

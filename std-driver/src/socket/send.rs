@@ -27,19 +27,10 @@ impl Socket {
     /// - [`TooManyGiven`](SocketError::TooManyGiven), [`NothingToSend`](SocketError::NothingToSend):
     ///   nothing was sent.
     /// - [`System`](SocketError::System): `EPIPE` if the peer has closed its end.
-    pub fn send(
-        &self,
-        bytes: &[u8],
-        handles: &[BorrowedFd<'_>],
-        deadline: Deadline,
-    ) -> Result<(), SocketError> {
+    pub fn send(&self, bytes: &[u8], handles: &[BorrowedFd<'_>], deadline: Deadline) -> Result<(), SocketError> {
         self.check_sendable(bytes, handles)?;
         // Without a limit the kernel may as well do the waiting, in the same call.
-        let flags = if deadline.is_never() {
-            SendFlags::empty()
-        } else {
-            SendFlags::DONTWAIT
-        };
+        let flags = if deadline.is_never() { SendFlags::empty() } else { SendFlags::DONTWAIT };
         let mut rest = bytes;
         let mut handles = handles;
         while !rest.is_empty() {
@@ -68,20 +59,14 @@ impl Socket {
     ///
     /// # Errors
     /// As [`send`](Self::send), but neither of the timeouts.
-    pub fn try_send(
-        &self,
-        bytes: &[u8],
-        handles: &[BorrowedFd<'_>],
-    ) -> Result<Option<usize>, SocketError> {
+    pub fn try_send(&self, bytes: &[u8], handles: &[BorrowedFd<'_>]) -> Result<Option<usize>, SocketError> {
         self.check_sendable(bytes, handles)?;
         Ok(transmit(self.as_fd(), bytes, handles, SendFlags::DONTWAIT)?)
     }
 
     fn check_sendable(&self, bytes: &[u8], handles: &[BorrowedFd<'_>]) -> Result<(), SocketError> {
         if handles.len() > MAX_HANDLES {
-            return Err(SocketError::TooManyGiven {
-                given: handles.len(),
-            });
+            return Err(SocketError::TooManyGiven { given: handles.len() });
         }
         if bytes.is_empty() {
             return Err(SocketError::NothingToSend);
@@ -92,12 +77,7 @@ impl Socket {
         Ok(())
     }
 
-    fn wait_for_room(
-        &self,
-        deadline: Deadline,
-        sent: usize,
-        length: usize,
-    ) -> Result<(), SocketError> {
+    fn wait_for_room(&self, deadline: Deadline, sent: usize, length: usize) -> Result<(), SocketError> {
         match deadline.wait_for(self.as_fd(), PollFlags::OUT)? {
             Wait::Ready => Ok(()),
             Wait::Expired if sent == 0 => Err(SocketError::TimedOut),
@@ -165,11 +145,9 @@ mod tests {
 
     #[test]
     fn a_long_message_goes_through_in_parts_with_its_descriptors_once() {
-        for (deadline, non_blocking) in [
-            (Deadline::NEVER, false),
-            (Deadline::NEVER, true),
-            (Deadline::after(Duration::from_secs(3600)), false),
-        ] {
+        for (deadline, non_blocking) in
+            [(Deadline::NEVER, false), (Deadline::NEVER, true), (Deadline::after(Duration::from_secs(3600)), false)]
+        {
             let (near, far) = Socket::pair().unwrap();
             rustix::io::ioctl_fionbio(&near, non_blocking).unwrap();
             let message: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
@@ -179,9 +157,7 @@ mod tests {
                 let sender = scope.spawn(|| near.send(&message, &[near.as_fd()], deadline));
                 let mut buffer = vec![0; 65536];
                 while received.len() < message.len() {
-                    let Received::Data { bytes, handles } =
-                        far.receive(&mut buffer, Deadline::NEVER).unwrap()
-                    else {
+                    let Received::Data { bytes, handles } = far.receive(&mut buffer, Deadline::NEVER).unwrap() else {
                         panic!("the stream ended after {} bytes", received.len());
                     };
                     if handles.len() > 0 {
@@ -201,10 +177,7 @@ mod tests {
         let (near, far) = Socket::pair().unwrap();
         fill(&near);
         let handle = near.as_fd();
-        assert_eq!(
-            near.send(b"late", &[handle], passed()),
-            Err(SocketError::TimedOut)
-        );
+        assert_eq!(near.send(b"late", &[handle], passed()), Err(SocketError::TimedOut));
         assert_eq!(near.try_send(b"late", &[handle]), Ok(None));
         drain(&far);
         near.send(b"again", &[], passed()).unwrap();
@@ -222,10 +195,7 @@ mod tests {
         assert_eq!(length, message.len());
         assert_eq!(drain(&far).len(), sent);
         assert!(near.is_sending_broken());
-        assert_eq!(
-            near.send(b"x", &[], Deadline::NEVER),
-            Err(SocketError::SendingBroken)
-        );
+        assert_eq!(near.send(b"x", &[], Deadline::NEVER), Err(SocketError::SendingBroken));
         assert_eq!(near.try_send(b"x", &[]), Err(SocketError::SendingBroken));
         assert!(drain(&far).is_empty());
         // The other direction is whole.
@@ -264,14 +234,8 @@ mod tests {
     fn misuse_sends_nothing() {
         let (near, far) = Socket::pair().unwrap();
         let handles = [near.as_fd(); MAX_HANDLES + 1];
-        assert_eq!(
-            near.send(b"x", &handles, Deadline::NEVER),
-            Err(SocketError::TooManyGiven { given: 9 })
-        );
-        assert_eq!(
-            near.send(b"", &handles[..1], Deadline::NEVER),
-            Err(SocketError::NothingToSend)
-        );
+        assert_eq!(near.send(b"x", &handles, Deadline::NEVER), Err(SocketError::TooManyGiven { given: 9 }));
+        assert_eq!(near.send(b"", &handles[..1], Deadline::NEVER), Err(SocketError::NothingToSend));
         assert_eq!(near.try_send(b"", &[]), Err(SocketError::NothingToSend));
         assert!(far.try_receive(&mut [0; 8]).unwrap().is_none());
     }
@@ -294,9 +258,7 @@ mod tests {
         let Received::Data { handles, .. } = received else {
             panic!("nothing came");
         };
-        let sizes: Vec<i64> = handles
-            .map(|file| rustix::fs::fstat(&file).unwrap().st_size)
-            .collect();
+        let sizes: Vec<i64> = handles.map(|file| rustix::fs::fstat(&file).unwrap().st_size).collect();
         assert_eq!(sizes, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 }

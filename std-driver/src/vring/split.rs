@@ -29,15 +29,7 @@ impl SplitRing {
         base: u16,
         event_idx: bool,
     ) -> Result<Self, RingFault> {
-        for (part, address, length, alignment) in addresses.parts(size) {
-            if !address.is_multiple_of(alignment) {
-                return Err(RingFault::Misaligned { part, address });
-            }
-            let inside = usize::try_from(length).is_ok_and(|length| memory.check_range(GuestAddress(address), length));
-            if !inside {
-                return Err(RingFault::OutsideMemory { part, address, length });
-            }
-        }
+        addresses.check(memory, size)?;
         let mut queue = Queue::new(size).map_err(|_| RingFault::NotConfigured)?;
         let halves = |address: u64| (Some(address as u32), Some((address >> 32) as u32));
         let (low, high) = halves(addresses.descriptor);
@@ -110,6 +102,20 @@ fn access(_: Error) -> RingFault {
 }
 
 impl RingAddresses {
+    /// Whether each part is aligned and in `memory` as a whole.
+    pub(super) fn check(&self, memory: &MappedMemory, size: u16) -> Result<(), RingFault> {
+        for (part, address, length, alignment) in self.parts(size) {
+            if !address.is_multiple_of(alignment) {
+                return Err(RingFault::Misaligned { part, address });
+            }
+            let inside = usize::try_from(length).is_ok_and(|length| memory.check_range(GuestAddress(address), length));
+            if !inside {
+                return Err(RingFault::OutsideMemory { part, address, length });
+            }
+        }
+        Ok(())
+    }
+
     /// Each part with its address, bytes and alignment (specification, 2.7).
     fn parts(&self, size: u16) -> [(RingPart, u64, u64, u64); 3] {
         let size = u64::from(size);

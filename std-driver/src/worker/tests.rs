@@ -148,6 +148,7 @@ fn descriptors_that_cannot_be_waited_for_are_refused() {
     let other = Driver::new();
     other.vring.lock().set_kick(Some(file())).unwrap();
     assert_eq!(rings.add(Arc::clone(&other.vring)).unwrap_err(), WatchError::NotPollable);
+    assert_eq!(Arc::strong_count(&other.vring), 1, "a refused ring is not kept");
     other.vring.lock().set_kick(Some(new_eventfd())).unwrap();
     assert!(rings.add(Arc::clone(&other.vring)).is_ok());
 }
@@ -264,6 +265,8 @@ fn a_removed_ring_is_served_no_longer_and_its_place_is_used_again() {
     rings.remove(&waker);
     first.ring.offer(0);
     kick(&first.kick);
+    let mut fds = [PollFd::from_borrowed_fd(rings.fd(), PollFlags::IN)];
+    assert_eq!(poll(&mut fds, Some(&Timespec::default())), Ok(0), "its kicks wake nobody");
     rings.turn(AT_ONCE).unwrap();
     assert_eq!(first.ring.used_index(), 0);
 

@@ -27,12 +27,7 @@ fn uses(name: &str) -> (usize, usize) {
 }
 
 fn region(size: u64, mmap_offset: u64) -> MemoryRegion {
-    MemoryRegion {
-        guest_address: 0x1000,
-        size,
-        user_address: 0x7000_0000,
-        mmap_offset,
-    }
+    MemoryRegion::new(vhost_core::GuestAddress(0x1000), size, UserAddress(0x7000_0000), mmap_offset)
 }
 
 fn refused(region: MemoryRegion) -> MemoryError {
@@ -58,12 +53,9 @@ fn a_region_begins_at_its_offset_and_ends_with_its_size() {
 
 #[test]
 fn a_file_that_is_too_short_is_refused_with_both_numbers() {
-    for (size, offset, needed) in [
-        (0x2001, 0, 0x2001),
-        (0x2000, 1, 0x2001),
-        (1, 0x2000, 0x2001),
-        (u64::MAX >> 1, 0, u64::MAX >> 1),
-    ] {
+    for (size, offset, needed) in
+        [(0x2001, 0, 0x2001), (0x2000, 1, 0x2001), (1, 0x2000, 0x2001), (u64::MAX >> 1, 0, u64::MAX >> 1)]
+    {
         let actual = 0x2000;
         let error = MemoryError::FileTooShort { needed, actual };
         assert_eq!(refused(region(size, offset)), error);
@@ -90,35 +82,14 @@ fn regions_without_bytes_or_with_a_wrapping_end_are_refused() {
     // One byte below the end of 64 bits is the first that does not fit.
     let last = u64::MAX - 0xfff;
     for (space, region) in [
-        (
-            AddressSpace::Guest,
-            MemoryRegion {
-                guest_address: last,
-                ..base
-            },
-        ),
-        (
-            AddressSpace::User,
-            MemoryRegion {
-                user_address: last,
-                ..base
-            },
-        ),
-        (
-            AddressSpace::File,
-            MemoryRegion {
-                mmap_offset: last,
-                ..base
-            },
-        ),
+        (AddressSpace::Guest, MemoryRegion { guest_address: vhost_core::GuestAddress(last), ..base }),
+        (AddressSpace::User, MemoryRegion { user_address: UserAddress(last), ..base }),
+        (AddressSpace::File, MemoryRegion { mmap_offset: last, ..base }),
     ] {
         assert_eq!(refused(region), MemoryError::RegionWraps { space, region });
     }
-    let highest = MemoryRegion {
-        guest_address: last - 1,
-        user_address: last - 1,
-        ..base
-    };
+    let highest =
+        MemoryRegion { guest_address: vhost_core::GuestAddress(last - 1), user_address: UserAddress(last - 1), ..base };
     MappedRegion::new(highest, file("highest", 0x1000)).unwrap();
 }
 
@@ -128,11 +99,7 @@ fn what_has_no_size_is_refused_by_name() {
     let (reader, _writer) = std::io::pipe().unwrap();
     let found = "a pipe";
     assert_eq!(refused(reader.into()), MemoryError::NotAFile { found });
-    let zero = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/zero")
-        .unwrap();
+    let zero = File::options().read(true).write(true).open("/dev/zero").unwrap();
     let found = "a character device";
     assert_eq!(refused(zero.into()), MemoryError::NotAFile { found });
 }
@@ -156,10 +123,7 @@ fn two_regions_of_one_file_share_nothing_but_the_file() {
     low.write_obj(0x11_u8, MemoryRegionAddress(0x10)).unwrap();
     high.write_obj(0x22_u8, MemoryRegionAddress(0x10)).unwrap();
     assert_eq!(low.read_obj::<u8>(MemoryRegionAddress(0x10)).unwrap(), 0x11);
-    assert_eq!(
-        high.read_obj::<u8>(MemoryRegionAddress(0x10)).unwrap(),
-        0x22
-    );
+    assert_eq!(high.read_obj::<u8>(MemoryRegionAddress(0x10)).unwrap(), 0x22);
 }
 
 #[test]
@@ -183,15 +147,9 @@ fn slices_end_where_the_region_does() {
     for (at, count) in [(0, 0x1801), (0x1800, 1), (1, usize::MAX), (u64::MAX, 1)] {
         assert!(slice(at, count).is_err(), "{count} bytes at {at:#x}");
     }
-    let last = mapped
-        .get_host_address(MemoryRegionAddress(0x17ff))
-        .unwrap();
+    let last = mapped.get_host_address(MemoryRegionAddress(0x17ff)).unwrap();
     assert_eq!(last.addr(), mapped.host_address().addr() + 0x17ff);
-    assert!(
-        mapped
-            .get_host_address(MemoryRegionAddress(0x1800))
-            .is_err()
-    );
+    assert!(mapped.get_host_address(MemoryRegionAddress(0x1800)).is_err());
 }
 
 #[test]

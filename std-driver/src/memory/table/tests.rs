@@ -13,12 +13,7 @@ fn file(name: &str, size: u64) -> OwnedFd {
 }
 
 fn region(guest_address: u64, user_address: u64, size: u64) -> MemoryRegion {
-    MemoryRegion {
-        guest_address,
-        size,
-        user_address,
-        mmap_offset: 0,
-    }
+    MemoryRegion::new(vhost_core::GuestAddress(guest_address), size, vhost_core::UserAddress(user_address), 0)
 }
 
 fn map(region: MemoryRegion) -> Arc<MappedRegion> {
@@ -32,57 +27,31 @@ fn table(regions: &[MemoryRegion]) -> Result<MemoryTable, MemoryError> {
 
 fn starts(table: &MemoryTable) -> Vec<u64> {
     let regions = table.regions().iter();
-    regions
-        .map(|mapped| mapped.region().guest_address)
-        .collect()
+    regions.map(|mapped| mapped.region().guest_address.0).collect()
 }
 
-const NOT_MAPPED: fn(AddressSpace, u64) -> MemoryError =
-    |space, address| MemoryError::NotMapped { space, address };
+const NOT_MAPPED: fn(AddressSpace, u64) -> MemoryError = |space, address| MemoryError::NotMapped { space, address };
 
 #[test]
 fn overlaps_are_refused_with_both_regions() {
     let guest = |at| region(at, at + 0x100_0000, 0x2000);
     for (first, second, space) in [
-        (
-            guest(0x1000),
-            region(0x2fff, 0x8000, 0x1000),
-            AddressSpace::Guest,
-        ),
-        (
-            guest(0x1000),
-            region(0x1000, 0x8000, 0x1),
-            AddressSpace::Guest,
-        ),
-        (
-            region(0x9000, 0x1000, 0x2000),
-            region(0x1000, 0x2fff, 0x1000),
-            AddressSpace::User,
-        ),
-        (
-            region(0x9000, 0x1000, 0x4000),
-            region(0x1000, 0x2000, 0x1),
-            AddressSpace::User,
-        ),
+        (guest(0x1000), region(0x2fff, 0x8000, 0x1000), AddressSpace::Guest),
+        (guest(0x1000), region(0x1000, 0x8000, 0x1), AddressSpace::Guest),
+        (region(0x9000, 0x1000, 0x2000), region(0x1000, 0x2fff, 0x1000), AddressSpace::User),
+        (region(0x9000, 0x1000, 0x4000), region(0x1000, 0x2000, 0x1), AddressSpace::User),
     ] {
-        let overlap = MemoryError::Overlap {
-            space,
-            first,
-            second,
-        };
+        let overlap = MemoryError::Overlap { space, first, second };
         assert_eq!(table(&[first, second]).unwrap_err(), overlap);
         let one = table(&[first]).unwrap();
         assert_eq!(one.insert(map(second)).unwrap_err(), overlap);
-        assert_eq!(starts(&one), [first.guest_address]);
+        assert_eq!(starts(&one), [first.guest_address.0]);
     }
 }
 
 #[test]
 fn regions_that_touch_do_not_overlap() {
-    let regions = [
-        region(0x3000, 0x1000, 0x1000),
-        region(0x1000, 0x2000, 0x2000),
-    ];
+    let regions = [region(0x3000, 0x1000, 0x1000), region(0x1000, 0x2000, 0x2000)];
     let table = table(&regions).unwrap();
     assert_eq!(starts(&table), [0x1000, 0x3000]);
 }
@@ -113,12 +82,7 @@ fn user_addresses_are_translated_within_one_region() {
         (0x7000_0001, u64::MAX - 0x7000_0000, 0x1fff),
         (0x1fff, 2, 1),
     ] {
-        let error = MemoryError::PastRegionEnd {
-            space,
-            address,
-            length,
-            available,
-        };
+        let error = MemoryError::PastRegionEnd { space, address, length, available };
         assert_eq!(table.user_to_guest(address, length), Err(error));
     }
     for address in [0, 0xfff, 0x2000, 0x6fff_ffff, 0x7000_3000, u64::MAX] {
@@ -142,46 +106,25 @@ fn the_highest_addresses_are_translated() {
 
 #[test]
 fn guest_slices_are_the_bytes_of_one_region() {
-    let regions = [
-        region(0x1000, 0x8000, 0x1000),
-        region(0x2000, 0x1000, 0x1000),
-    ];
+    let regions = [region(0x1000, 0x8000, 0x1000), region(0x2000, 0x1000, 0x1000)];
     let table = table(&regions).unwrap();
-    table
-        .guest_memory()
-        .write_obj(0x55_u8, GuestAddress(0x2003))
-        .unwrap();
+    table.guest_memory().write_obj(0x55_u8, GuestAddress(0x2003)).unwrap();
     let slice = table.guest_slice(0x2000, 0x1000).unwrap();
     let mut bytes = [0_u8; 4];
     slice.copy_to(&mut bytes);
     assert_eq!(bytes, [0, 0, 0, 0x55]);
     let space = AddressSpace::Guest;
-    let crossing = MemoryError::PastRegionEnd {
-        space,
-        address: 0x1fff,
-        length: 2,
-        available: 1,
-    };
+    let crossing = MemoryError::PastRegionEnd { space, address: 0x1fff, length: 2, available: 1 };
     assert_eq!(table.guest_slice(0x1fff, 2).unwrap_err(), crossing);
-    assert_eq!(
-        table.guest_slice(0x3000, 0).unwrap_err(),
-        NOT_MAPPED(space, 0x3000)
-    );
+    assert_eq!(table.guest_slice(0x3000, 0).unwrap_err(), NOT_MAPPED(space, 0x3000));
 }
 
 #[test]
 fn removing_goes_by_addresses_and_size_but_not_by_offset() {
     let kept = region(0x1000, 0x1000, 0x1000);
-    let gone = MemoryRegion {
-        mmap_offset: 0x1000,
-        ..region(0x2000, 0x2000, 0x1000)
-    };
+    let gone = MemoryRegion { mmap_offset: 0x1000, ..region(0x2000, 0x2000, 0x1000) };
     let table = table(&[kept, gone]).unwrap();
-    for other in [
-        region(0x2001, 0x2000, 0x1000),
-        region(0x2000, 0x2001, 0x1000),
-        region(0x2000, 0x2000, 0xfff),
-    ] {
+    for other in [region(0x2001, 0x2000, 0x1000), region(0x2000, 0x2001, 0x1000), region(0x2000, 0x2000, 0xfff)] {
         let error = MemoryError::UnknownRegion(other);
         assert_eq!(table.remove(&other).unwrap_err(), error);
     }
@@ -235,10 +178,7 @@ fn the_most_regions_fit_and_one_more_does_not() {
     let table = MemoryTable::new(regions).unwrap();
     assert_eq!(table.guest_memory().num_regions(), MAX_REGIONS);
     for at in [0, 1, 254, 507, 508] {
-        assert_eq!(
-            table.user_to_guest(user(at) + 7, page - 7),
-            Ok(at * page + 7)
-        );
+        assert_eq!(table.user_to_guest(user(at) + 7, page - 7), Ok(at * page + 7));
     }
     let count = MAX_REGIONS + 1;
     let error = MemoryError::TooManyRegions { count };

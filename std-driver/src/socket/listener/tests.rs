@@ -46,10 +46,7 @@ fn a_connection_is_accepted_and_carries_data() {
     let directory = Directory::new("accept");
     let listener = Listener::bind(directory.socket()).unwrap();
     assert!(listener.try_accept().unwrap().is_none());
-    assert_eq!(
-        listener.accept(passed()).unwrap_err(),
-        SocketError::TimedOut
-    );
+    assert_eq!(listener.accept(passed()).unwrap_err(), SocketError::TimedOut);
     let near = Socket::connect(directory.socket(), passed()).unwrap();
     let far = listener.accept(Deadline::NEVER).unwrap();
     for socket in [&near, &far] {
@@ -137,16 +134,10 @@ fn a_path_that_cannot_be_bound_names_the_reason() {
         error @ ListenError::Occupied { .. } => panic!("{error}"),
     };
     let (call, errno) = ("bind", Errno::NOENT);
-    assert_eq!(
-        error(directory.0.join("none/socket")),
-        SystemError { call, errno }
-    );
+    assert_eq!(error(directory.0.join("none/socket")), SystemError { call, errno });
     assert_eq!(error(PathBuf::new()), SystemError { call, errno });
     let (call, errno) = ("bind", Errno::NAMETOOLONG);
-    assert_eq!(
-        error(directory.0.join("x".repeat(108))),
-        SystemError { call, errno }
-    );
+    assert_eq!(error(directory.0.join("x".repeat(108))), SystemError { call, errno });
 }
 
 #[test]
@@ -176,10 +167,7 @@ fn connecting_says_what_is_missing() {
     }
     drop(UnixListener::bind(&path).unwrap());
     for connect in [Socket::connect, Socket::connect_when_ready] {
-        assert_eq!(
-            failure(connect(&path, passed())),
-            ("connect", Errno::CONNREFUSED)
-        );
+        assert_eq!(failure(connect(&path, passed())), ("connect", Errno::CONNREFUSED));
     }
 }
 
@@ -207,13 +195,7 @@ fn connecting_to_a_full_queue_times_out_and_leaves_no_limit_behind() {
     rustix::net::listen(&listener, 0).unwrap();
     let first = Socket::connect(&path, Deadline::after(Duration::from_secs(3600))).unwrap();
     let timeout = rustix::net::sockopt::Timeout::Send;
-    assert_eq!(
-        rustix::net::sockopt::socket_timeout(&first, timeout),
-        Ok(None)
-    );
+    assert_eq!(rustix::net::sockopt::socket_timeout(&first, timeout), Ok(None));
     let soon = Deadline::after(Duration::from_millis(5));
-    assert_eq!(
-        Socket::connect(&path, soon).unwrap_err(),
-        SocketError::TimedOut
-    );
+    assert_eq!(Socket::connect(&path, soon).unwrap_err(), SocketError::TimedOut);
 }

@@ -19,9 +19,7 @@ fn open_count(name: &str) -> usize {
     let wanted = format!("/memfd:{name} (deleted)");
     let entries = fs::read_dir("/proc/self/fd").unwrap();
     let targets = entries.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
-    targets
-        .filter(|target| target.as_os_str() == wanted.as_str())
-        .count()
+    targets.filter(|target| target.as_os_str() == wanted.as_str()).count()
 }
 
 /// Sends without the limit that `Socket::send` has.
@@ -50,15 +48,11 @@ fn next(socket: &Socket, room: usize) -> (Vec<u8>, usize) {
 #[test]
 fn reads_are_cut_where_the_buffer_ends() {
     let (near, far) = Socket::pair().unwrap();
-    near.send(b"abcdefgh", &[near.as_fd(), far.as_fd()], passed())
-        .unwrap();
+    near.send(b"abcdefgh", &[near.as_fd(), far.as_fd()], passed()).unwrap();
     assert_eq!(next(&far, 1), (b"a".to_vec(), 2));
     assert_eq!(next(&far, 3), (b"bcd".to_vec(), 0));
     assert_eq!(next(&far, 100), (b"efgh".to_vec(), 0));
-    assert_eq!(
-        far.receive(&mut [0; 8], passed()).unwrap_err(),
-        SocketError::TimedOut
-    );
+    assert_eq!(far.receive(&mut [0; 8], passed()).unwrap_err(), SocketError::TimedOut);
 }
 
 #[test]
@@ -126,10 +120,7 @@ fn too_many_descriptors_are_refused_and_all_closed() {
         let SocketError::TooManyReceived { received } = error else {
             panic!("{count} gave {error:?}");
         };
-        assert!(
-            received > MAX_HANDLES && received <= count,
-            "{count} gave {received}"
-        );
+        assert!(received > MAX_HANDLES && received <= count, "{count} gave {received}");
         assert_eq!(open_count(&name), 0);
         // What is left cannot be told from the lost message, and the socket says so.
         assert!(far.is_receiving_broken());
@@ -166,8 +157,7 @@ fn a_control_message_without_descriptors_is_taken_for_none() {
 fn foreign_control_messages_are_ignored() {
     let (near, far) = Socket::pair().unwrap();
     rustix::net::sockopt::set_socket_passcred(&far, true).unwrap();
-    near.send(b"abc", &[near.as_fd(); MAX_HANDLES], passed())
-        .unwrap();
+    near.send(b"abc", &[near.as_fd(); MAX_HANDLES], passed()).unwrap();
     assert_eq!(next(&far, 8), (b"abc".to_vec(), MAX_HANDLES));
 }
 
