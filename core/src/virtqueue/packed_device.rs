@@ -15,9 +15,8 @@ use crate::{
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
-/// Offsets in a descriptor: length, id, flags.
+/// Offsets in a descriptor: length and id, flags.
 const LENGTH: usize = 8;
-const ID: usize = 12;
 const FLAGS: usize = 14;
 
 /// A packed ring as the device sees it: takes chains, gives them back.
@@ -418,8 +417,8 @@ impl<R: GuestRange> PackedDevice<R> {
         let range = &self.parts.descriptor;
         let start = descriptor_offset(index);
         let at = |offset| start.saturating_add(offset);
-        range.write(at(LENGTH), length.to_le_bytes()).ok_or(access(at(LENGTH)))?;
-        range.write(at(ID), id.to_le_bytes()).ok_or(access(at(ID)))?;
+        let ([l0, l1, l2, l3], [i0, i1]) = (length.to_le_bytes(), id.to_le_bytes());
+        range.write(at(LENGTH), [l0, l1, l2, l3, i0, i1]).ok_or(access(at(LENGTH)))?;
         match &mut state.staged {
             Some(staged) => {
                 range.store_u16(at(FLAGS), flags, Store::Relaxed).ok_or(access(at(FLAGS)))?;

@@ -1,0 +1,4 @@
+//! Virtqueues, inflight records, dirty logs and IOTLBs, from their public interface.
+
+mod guest;
+mod model;
