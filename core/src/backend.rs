@@ -3,6 +3,7 @@
 use crate::{
     assembler::{Frame, Transmit},
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     frontend::Delivery,
     memory_map::TableExtents,
@@ -38,13 +39,16 @@ pub struct BackendConfig {
     pub memory_slots: u16,
     /// What is let pass.
     pub tolerance: Tolerance,
+    /// What the back-end's channel speaks. Default: the standard dialect.
+    pub dialect: Dialect,
 }
 
 impl BackendConfig {
     /// For a device of so many rings; as many memory slots as libvhost-user has.
     #[must_use]
     pub const fn new(features: VirtioFeatures, protocol: ProtocolFeatures, rings: u16) -> Self {
-        Self { features, protocol, rings, queue_num: rings, memory_slots: 509, tolerance: Tolerance::new() }
+        let (tolerance, dialect) = (Tolerance::new(), Dialect::Standard);
+        Self { features, protocol, rings, queue_num: rings, memory_slots: 509, tolerance, dialect }
     }
 }
 
@@ -64,25 +68,51 @@ pub enum Incoming<'b, H> {
 /// own.
 ///
 /// ```
+/// use core::num::NonZeroU64;
 /// use vhost_core::{
-///     Answered, Backend, BackendConfig, Frame, Handles, Incoming, MAX_MESSAGE, ProtocolFeatures,
-///     VirtioFeatures, wire::header::Header,
+///     Answered, Assembler, Backend, BackendConfig, Channel, FrontendReply, Incoming, MAX_MESSAGE, ProtocolFeatures,
+///     Transport, Verdict, VirtioFeatures, receive,
 /// };
 ///
-/// let config = BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::MQ, 1);
-/// let mut backend = Backend::<1, 8, 4>::new(config);
-/// let frame = Frame::<std::os::fd::OwnedFd> {
-///     header: Header::request_of(1, false, 0),
-///     payload: &[],
-///     handles: Handles::new(),
-/// };
-/// let mut out = [0; MAX_MESSAGE];
-/// let Incoming::Request(request) = backend.handle_request(frame)? else { unreachable!() };
-/// println!("{request:?}");
-/// let reply = backend.own_answer::<std::os::fd::OwnedFd>().expect("the machine knows its features");
-/// let Answered::Send(transmit) = backend.answer(reply, &mut out)? else { unreachable!() };
-/// assert_eq!(transmit.bytes.len(), 20); // to the socket with it
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// /// Serves a device over any transport until the front-end closes it.
+/// fn serve<T: Transport>(transport: &mut T) -> Result<(), &'static str> {
+///     let config = BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::REPLY_ACK, 1);
+///     let mut backend = Backend::<1, 8, 4>::new(config);
+///     let mut assembler = Assembler::<T::Handle>::new(Channel::Frontend);
+///     let mut out = [0; MAX_MESSAGE];
+///     while let Some(frame) = receive(transport, &mut assembler).map_err(|_| "broken")? {
+///         let reply = match backend.handle_request(frame) {
+///             Ok(Incoming::PostcopyMemoryMapped) => continue, // not answered
+///             // The machine knows some answers; the others are the device's: act on `request` here.
+///             Ok(Incoming::Request(request)) => backend.own_answer().unwrap_or(FrontendReply::Done),
+///             // A request that breaks a rule is refused like one that the device refuses.
+///             Err(rejection) if rejection.verdict() == Verdict::Refuse => FrontendReply::Refused(NonZeroU64::MIN),
+///             Err(_) => return Err("the front-end does not speak vhost-user"),
+///         };
+///         match backend.answer(reply, &mut out).map_err(|_| "needs content")? {
+///             Answered::Send(message) => transport.send(message).map_err(|_| "broken")?,
+///             Answered::Silent => {}
+///             Answered::Close => return Err("a refusal that cannot be told"),
+///         }
+///     }
+///     Ok(())
+/// }
+/// # use vhost_core::{Handles, Transmit, wire::header::Header};
+/// # struct Once(Vec<u8>, Vec<u8>);
+/// # impl Transport for Once {
+/// #     type Handle = u8;
+/// #     type Error = ();
+/// #     fn send(&mut self, message: Transmit<'_, u8>) -> Result<(), ()> { Ok(self.1.extend(message.bytes)) }
+/// #     fn receive(&mut self, buffer: &mut [u8], _: &mut Handles<u8>) -> Result<usize, ()> {
+/// #         let count = buffer.len().min(self.0.len());
+/// #         self.0.drain(..count).zip(buffer).for_each(|(from, to)| *to = from);
+/// #         Ok(count)
+/// #     }
+/// # }
+/// # let mut once = Once(Header::request_of(1, false, 0).to_bytes().to_vec(), Vec::new());
+/// # serve(&mut once).unwrap();
+/// # assert_eq!(once.1.len(), 20);
+/// # assert_eq!(once.1[12..], 0x1_4000_0000_u64.to_ne_bytes());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> {
@@ -104,8 +134,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let negotiated =
             Negotiated { offered: config.features, protocol_offered: config.protocol, ..Negotiated::default() };
         Self {
+            session: Session::new(negotiated, config.dialect),
             config,
-            session: Session::new(negotiated),
             answering: None,
             table: TableExtents::new(),
             asking: Asking::new(),
@@ -172,7 +202,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
             _ => {
                 self.table = table;
-                self.answering = Some(Question { message: code.message(), due, effect });
+                let message = code.message();
+                self.answering = Some(Question { message, wire: message, due, effect });
             }
         }
         result
@@ -244,11 +275,39 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
 
     /// Makes a request on the back-end's own channel.
     ///
+    /// The two channels are independent: neither machine ever waits. A driver must not wait for the
+    /// answer without serving the main channel, because QEMU asks for the configuration there before
+    /// it answers a `CONFIG_CHANGE_MSG`.
+    ///
+    /// ```
+    /// # use vhost_core::{Answered, Backend, BackendConfig, BackendReply, BackendRequest, Delivery, Frame, FrontendReply,
+    /// #     Handles, MAX_MESSAGE, ProtocolFeatures, VirtioFeatures, wire::header::Header};
+    /// # let features = ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::CONFIG | ProtocolFeatures::REPLY_ACK;
+    /// # let mut backend = Backend::<1, 8, 4>::new(BackendConfig::new(VirtioFeatures::VERSION_1, features, 1));
+    /// # let mut out = [0; MAX_MESSAGE];
+    /// # let bits = features.bits().to_ne_bytes();
+    /// # for (id, payload, handles) in [(16, &bits[..], Handles::new()), (21, &[][..], Handles::from_iter([7_u8]))] {
+    /// #     let header = Header::request_of(id, false, payload.len() as u32);
+    /// #     backend.handle_request(Frame { header, payload, handles })?;
+    /// #     let Answered::Silent = backend.answer::<u8>(FrontendReply::Done, &mut out)? else { unreachable!() };
+    /// # }
+    /// // The front-end has sent SET_BACKEND_REQ_FD; now the device's configuration changes.
+    /// let request = BackendRequest::<u8>::ConfigChangeMsg;
+    /// let message = backend.request(request, Delivery::Acknowledged, &mut out)?;
+    /// assert_eq!(message.bytes[..4], 2_u32.to_ne_bytes()); // to the back-end channel with it
+    ///
+    /// // Later, a frame comes in on the back-end channel.
+    /// let acknowledgement =
+    ///     Frame::<u8> { header: Header::reply_to(2, 8), payload: &[0; 8], handles: Handles::new() };
+    /// assert_eq!(backend.handle_reply(acknowledgement)?, BackendReply::Done);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
     pub fn request<'o, H>(
         &mut self,
-        request: BackendRequest<H>,
+        request: BackendRequest<'_, H>,
         delivery: Delivery,
         out: &'o mut [u8],
     ) -> Result<Transmit<'o, H>, ApiMisuse> {
@@ -257,6 +316,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
         let message = request.code().message();
         let violates = |violation| ApiMisuse::Violation { message, violation };
+        let request = request.said_in(self.session.dialect).map_err(|violation| violates(violation.into()))?;
+        let message = request.code().message();
+        let form = self.form(Role::Request);
+        let wire = form.on_wire(message)?;
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
         let negotiated = self.session.negotiated;
         negotiated.check(row.gate).map_err(violates)?;
@@ -266,21 +329,25 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         self.rules().check_backend_request(&request).map_err(violates)?;
         // A look-up is flagged too: some front-ends answer only then.
         let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
-        let flagged = if wanted && negotiated.has_acknowledgements() { Flagged::Yes } else { Flagged::No };
+        let flagged = match row.reply {
+            // The older dialects answer whenever they are asked, and are always asked.
+            ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => Flagged::Yes,
+            _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
+            _ => Flagged::No,
+        };
         let due = Due::of(row, flagged, &negotiated, Postcopy::Off);
         if due != Due::Nothing {
             self.asking.check_room()?;
         }
-        let form = self.form(Role::Request);
         let transmit = write(
             message,
             out,
-            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |size| Header::opening(wire, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
         if due != Due::Nothing {
-            self.asking.ask(Question { message, due, effect: Some(()) });
+            self.asking.ask(Question { message, wire, due, effect: Some(()) });
         }
         Ok(transmit)
     }
@@ -310,6 +377,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         match reply {
             BackendReply::SharedObjectLookup(number, _) => {
                 Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
+            }
+            BackendReply::CacheIo(count) if count < 0 => {
+                let number = core::num::NonZeroU64::new(count.unsigned_abs());
+                Ok(number.map_or(reply, BackendReply::Refused))
             }
             reply => Ok(reply),
         }
@@ -399,7 +470,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     fn form(&self, role: Role) -> Form {
-        self.config.tolerance.form(role, self.session.negotiated.protocol)
+        self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
 }
 

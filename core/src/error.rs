@@ -21,6 +21,15 @@ pub enum DecodeError {
         /// The version, 0 to 3.
         found: u32,
     },
+    /// The header of a GPU message has other flags than such a message has.
+    Flags {
+        /// The message.
+        message: MessageName,
+        /// The flags it should have.
+        expected: u32,
+        /// The flags that came.
+        found: u32,
+    },
     /// The header announces more payload than the receiver takes.
     PayloadTooLarge {
         /// The message.
@@ -79,6 +88,9 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version { message, found } => write!(f, "{message}: expected protocol version 1, found {found}"),
+            Self::Flags { message, expected, found } => {
+                write!(f, "{message}: expected the flags {expected:#x}, found {found:#x}")
+            }
             Self::PayloadTooLarge { message, found, limit } => {
                 write!(f, "{message}: expected at most {limit} payload bytes, found {found} announced")
             }
@@ -197,6 +209,18 @@ pub enum ApiMisuse {
     /// Memory is outstanding and must be answered first: another table, or everything that was
     /// shared during postcopy before its addresses are acknowledged.
     MemoryOutstanding,
+    /// An image is not sent yet; nothing may go before it.
+    ImageOutstanding {
+        /// Bytes left of it.
+        left: u32,
+    },
+    /// More of an image was sent than there is.
+    ImageTooLong {
+        /// Bytes left of it.
+        left: u32,
+        /// Bytes sent.
+        found: usize,
+    },
     /// There is no request to answer.
     NothingToAnswer,
     /// A request is not answered yet; requests are answered in order.
@@ -239,6 +263,10 @@ impl fmt::Display for ApiMisuse {
             }
             Self::TooManyOutstanding { limit } => write!(f, "{limit} requests are outstanding, which is the limit"),
             Self::MemoryOutstanding => f.write_str("memory is outstanding that must be answered first"),
+            Self::ImageOutstanding { left } => write!(f, "{left} bytes of an image must be sent first"),
+            Self::ImageTooLong { left, found } => {
+                write!(f, "expected at most {left} bytes of an image to be sent, found {found}")
+            }
             Self::NothingToAnswer => f.write_str("there is no request to answer"),
             Self::AnswerOutstanding { message } => write!(f, "{message} must be answered first"),
             Self::AnswerDoesNotFit { expected, found: Some(found) } => {

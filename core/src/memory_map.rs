@@ -103,15 +103,25 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
         &self.regions
     }
 
+    /// Puts a region into its place. It was checked that there is room and that it is new.
     pub(crate) fn add(&mut self, extent: RegionExtent) {
-        if let Err(position) = self.position(extent.guest_address) {
-            // Checked before: there is room.
-            let _ = self.regions.insert(position, extent);
+        let mut carried = extent;
+        for region in &mut self.regions {
+            if region.guest_address > carried.guest_address {
+                core::mem::swap(region, &mut carried);
+            }
         }
+        let _ = self.regions.push(carried);
     }
 
     pub(crate) fn remove(&mut self, guest_address: GuestAddress) {
-        self.regions.retain(|region| region.guest_address != guest_address);
+        let mut later = self.regions.iter_mut().skip_while(|region| region.guest_address != guest_address);
+        let Some(mut hole) = later.next() else { return };
+        for region in later {
+            core::mem::swap(hole, region);
+            hole = region;
+        }
+        self.regions.pop();
     }
 
     pub(crate) fn replace(&mut self, table: &TableExtents) {
@@ -119,10 +129,6 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
         for extent in table {
             self.add(*extent);
         }
-    }
-
-    fn position(&self, guest_address: GuestAddress) -> Result<usize, usize> {
-        self.regions.binary_search_by_key(&guest_address, |region| region.guest_address)
     }
 }
 

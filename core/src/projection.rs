@@ -57,23 +57,22 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
 
     /// The memory regions, in no order.
     pub(crate) fn regions(&self) -> impl Iterator<Item = RegionExtent> + 's {
-        let replaced = self.pending.iter().rposition(|question| question.effect == Some(Effect::ReplaceMemory));
-        let (base, later) = match replaced.and_then(|position| self.pending.get(position.saturating_add(1)..)) {
-            Some(later) => (self.table, later),
+        let after_table = tails(self.pending).filter(|(first, _)| first.effect == Some(Effect::ReplaceMemory)).last();
+        let (base, later) = match after_table {
+            Some((_, later)) => (self.table, later),
             None => (self.session.memory.regions(), self.pending),
         };
-        let added = later.iter().enumerate().filter_map(|(position, question)| match question.effect {
-            Some(Effect::AddRegion(extent)) => Some((position, extent)),
+        let added = tails(later).filter_map(|(question, since)| match question.effect {
+            Some(Effect::AddRegion(extent)) => Some((since, extent)),
             _ => None,
         });
-        let is_kept = |since: usize, extent: &RegionExtent| {
-            let removals = later.get(since..).unwrap_or_default().iter();
-            removals.filter_map(|question| question.effect).all(
+        let is_kept = |since: &[Question<Effect>], extent: &RegionExtent| {
+            since.iter().filter_map(|question| question.effect).all(
                 |effect| !matches!(effect, Effect::RemoveRegion(gone) if gone.guest_address == extent.guest_address),
             )
         };
-        let all = base.iter().map(|extent| (0, *extent)).chain(added);
-        all.filter(move |(since, extent)| is_kept(*since, extent)).map(|(_, extent)| extent)
+        let all = base.iter().map(move |extent| (later, *extent)).chain(added);
+        all.filter(move |(since, extent)| is_kept(since, extent)).map(|(_, extent)| extent)
     }
 
     fn is_running(&self, index: u8) -> bool {
@@ -83,4 +82,14 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
     fn effects(&self) -> impl Iterator<Item = Effect> + 's {
         self.pending.iter().filter_map(|question| question.effect)
     }
+}
+
+/// Each item with those that come after it.
+fn tails<T>(items: &[T]) -> impl Iterator<Item = (&T, &[T])> {
+    let mut rest = items;
+    core::iter::from_fn(move || {
+        let (first, tail) = rest.split_first()?;
+        rest = tail;
+        Some((first, tail))
+    })
 }

@@ -6,6 +6,8 @@
 use core::fmt;
 
 use crate::{
+    dialect::DialectViolation,
+    gpu::GpuViolation,
     memory_map::{MemoryFault, TableExtents, check_add, check_remove, check_table},
     projection::Projection,
     session::{Effect, Postcopy, RingChange},
@@ -126,6 +128,10 @@ pub enum Violation {
         /// How far postcopy is.
         state: Postcopy,
     },
+    /// A request on the GPU channel makes no sense.
+    Gpu(GpuViolation),
+    /// The session's dialect cannot say it.
+    Dialect(DialectViolation),
 }
 
 impl fmt::Display for Violation {
@@ -160,6 +166,8 @@ impl fmt::Display for Violation {
                 write!(f, "expected direction 0 or 1 and phase 0, found direction {direction} and phase {phase}")
             }
             Self::NoBackendChannel => f.write_str("there is no channel for requests of the back-end yet"),
+            Self::Gpu(violation) => violation.fmt(f),
+            Self::Dialect(violation) => violation.fmt(f),
             Self::PostcopyOrder { state } => write!(f, "postcopy migration is at {state:?}"),
         }
     }
@@ -168,6 +176,12 @@ impl fmt::Display for Violation {
 impl From<MemoryFault> for Violation {
     fn from(fault: MemoryFault) -> Self {
         Self::Memory(fault)
+    }
+}
+
+impl From<GpuViolation> for Violation {
+    fn from(violation: GpuViolation) -> Self {
+        Self::Gpu(violation)
     }
 }
 
@@ -270,7 +284,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 self.ring(u64::from(state.index())).map(drop)
             }
             BackendRequest::VringHostNotifierMsg(area, _) => self.described_ring(&area.target()).map(drop),
-            _ => Ok(()),
+            _ => request.check_mappings(),
         }
     }
 
@@ -389,7 +403,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     }
 }
 
-fn extent(size: u64, offset: u64) -> Result<(), Violation> {
+pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     match offset.checked_add(size) {
         Some(_) => Ok(()),
         None => Err(Violation::ExtentWraps { size, offset }),

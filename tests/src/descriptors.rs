@@ -23,10 +23,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// What is open now.
     pub fn take() -> Self {
-        Self {
-            descriptors: open_descriptors(),
-            mappings: shared_mappings(),
-        }
+        Self { descriptors: open_descriptors(), mappings: shared_mappings() }
     }
 
     /// How many descriptors are open.
@@ -43,38 +40,19 @@ impl Snapshot {
     #[track_caller]
     pub fn assert_same_now(&self) {
         let now = Self::take();
-        assert!(
-            *self == now,
-            "not the same is open before and after:\n{}",
-            Difference {
-                before: self,
-                after: &now
-            }
-        );
+        assert!(*self == now, "not the same is open before and after:\n{}", Difference { before: self, after: &now });
     }
 }
 
 /// The open descriptors of this process and what each is.
 pub fn open_descriptors() -> BTreeMap<i32, String> {
     let entries = fs::read_dir("/proc/self/fd").unwrap();
-    let numbers = entries.map(|entry| {
-        entry
-            .unwrap()
-            .file_name()
-            .to_str()
-            .unwrap()
-            .parse()
-            .unwrap()
-    });
+    let numbers = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
     // The reader's own descriptor is among them, but closed by now: it no longer leads anywhere.
     let numbers = Vec::<i32>::from_iter(numbers);
     let target = |number| fs::read_link(format!("/proc/self/fd/{number}")).ok();
-    let targets = numbers
-        .into_iter()
-        .filter_map(|number| Some((number, target(number)?)));
-    targets
-        .map(|(number, target)| (number, target.to_string_lossy().into_owned()))
-        .collect()
+    let targets = numbers.into_iter().filter_map(|number| Some((number, target(number)?)));
+    targets.map(|(number, target)| (number, target.to_string_lossy().into_owned())).collect()
 }
 
 /// The shared mappings of this process and how often each is there. Private ones are the allocator's and the stacks', which
@@ -83,21 +61,14 @@ pub fn shared_mappings() -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
     for line in fs::read_to_string("/proc/self/maps").unwrap().lines() {
         let mut words = line.split_whitespace();
-        let (range, permissions, offset) = (
-            words.next().unwrap(),
-            words.next().unwrap(),
-            words.next().unwrap(),
-        );
+        let (range, permissions, offset) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
         if permissions.ends_with('s') {
             let (start, end) = range.split_once('-').unwrap();
             let number = |digits| u64::from_str_radix(digits, 16).unwrap();
             let length = number(end) - number(start);
             // After the device and the inode, both of which a reused name would not tell apart anyway.
             let name = Vec::from_iter(words.skip(2)).join(" ");
-            *all.entry(format!(
-                "{permissions} offset {offset} length {length:#x} {name}"
-            ))
-            .or_default() += 1;
+            *all.entry(format!("{permissions} offset {offset} length {length:#x} {name}")).or_default() += 1;
         }
     }
     all
@@ -131,19 +102,9 @@ pub fn in_own_process(test: &str, body: impl FnOnce()) {
         .env(ALONE, test)
         .output()
         .unwrap();
-    let (said, complained) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "{test} alone: {}\n{said}\n{complained}",
-        output.status
-    );
-    assert!(
-        said.contains(&finished(test)),
-        "no test of this binary is called {test}:\n{said}"
-    );
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} alone: {}\n{said}\n{complained}", output.status);
+    assert!(said.contains(&finished(test)), "no test of this binary is called {test}:\n{said}");
 }
 
 fn finished(test: &str) -> String {
@@ -159,29 +120,17 @@ struct Difference<'a> {
 impl fmt::Display for Difference<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (before, after) = (&self.before.descriptors, &self.after.descriptors);
-        for (number, target) in before
-            .iter()
-            .filter(|&(number, target)| after.get(number) != Some(target))
-        {
+        for (number, target) in before.iter().filter(|&(number, target)| after.get(number) != Some(target)) {
             writeln!(formatter, "- descriptor {number}: {target}")?;
         }
-        for (number, target) in after
-            .iter()
-            .filter(|&(number, target)| before.get(number) != Some(target))
-        {
+        for (number, target) in after.iter().filter(|&(number, target)| before.get(number) != Some(target)) {
             writeln!(formatter, "+ descriptor {number}: {target}")?;
         }
         let (before, after) = (&self.before.mappings, &self.after.mappings);
-        for (mapping, count) in before
-            .iter()
-            .filter(|&(mapping, count)| after.get(mapping) != Some(count))
-        {
+        for (mapping, count) in before.iter().filter(|&(mapping, count)| after.get(mapping) != Some(count)) {
             writeln!(formatter, "- {count} × mapping {mapping}")?;
         }
-        for (mapping, count) in after
-            .iter()
-            .filter(|&(mapping, count)| before.get(mapping) != Some(count))
-        {
+        for (mapping, count) in after.iter().filter(|&(mapping, count)| before.get(mapping) != Some(count)) {
             writeln!(formatter, "+ {count} × mapping {mapping}")?;
         }
         Ok(())
@@ -197,12 +146,9 @@ mod tests {
 
     #[test]
     fn a_body_that_closes_all_it_opened_leaves_nothing_open() {
-        leaves_nothing_open(
-            "descriptors::tests::a_body_that_closes_all_it_opened_leaves_nothing_open",
-            || {
-                drop(memfd_create("closed", MemfdFlags::CLOEXEC).unwrap());
-            },
-        );
+        leaves_nothing_open("descriptors::tests::a_body_that_closes_all_it_opened_leaves_nothing_open", || {
+            drop(memfd_create("closed", MemfdFlags::CLOEXEC).unwrap());
+        });
     }
 
     #[test]
@@ -210,10 +156,7 @@ mod tests {
         in_own_process("descriptors::tests::an_open_descriptor_is_named", || {
             let before = Snapshot::take();
             let kept = memfd_create("kept", MemfdFlags::CLOEXEC).unwrap();
-            assert_eq!(
-                Snapshot::take().descriptor_count(),
-                before.descriptor_count() + 1
-            );
+            assert_eq!(Snapshot::take().descriptor_count(), before.descriptor_count() + 1);
             let complaint = catch_unwind(|| before.assert_same_now()).unwrap_err();
             let complaint = complaint.downcast_ref::<String>().unwrap();
             assert!(complaint.contains("/memfd:kept"), "{complaint}");
@@ -224,34 +167,23 @@ mod tests {
 
     #[test]
     fn a_mapping_is_found_after_its_descriptor_is_closed() {
-        in_own_process(
-            "descriptors::tests::a_mapping_is_found_after_its_descriptor_is_closed",
-            || {
-                let before = Snapshot::take();
-                let memory = memfd_create("mapped", MemfdFlags::CLOEXEC).unwrap();
-                rustix::fs::ftruncate(&memory, 4096).unwrap();
-                // SAFETY: the system chooses an address that is free.
-                let address = unsafe {
-                    rustix::mm::mmap(
-                        core::ptr::null_mut(),
-                        4096,
-                        ProtFlags::READ,
-                        MapFlags::SHARED,
-                        &memory,
-                        0,
-                    )
-                };
-                let address = address.unwrap();
-                drop(memory);
-                assert_eq!(Snapshot::take().mapping_count(), before.mapping_count() + 1);
-                let complaint = catch_unwind(|| before.assert_same_now()).unwrap_err();
-                let complaint = complaint.downcast_ref::<String>().unwrap();
-                assert!(complaint.contains("/memfd:mapped"), "{complaint}");
-                // SAFETY: nobody else knows the address of this mapping.
-                unsafe { rustix::mm::munmap(address, 4096) }.unwrap();
-                before.assert_same_now();
-            },
-        );
+        in_own_process("descriptors::tests::a_mapping_is_found_after_its_descriptor_is_closed", || {
+            let before = Snapshot::take();
+            let memory = memfd_create("mapped", MemfdFlags::CLOEXEC).unwrap();
+            rustix::fs::ftruncate(&memory, 4096).unwrap();
+            // SAFETY: the system chooses an address that is free.
+            let address =
+                unsafe { rustix::mm::mmap(core::ptr::null_mut(), 4096, ProtFlags::READ, MapFlags::SHARED, &memory, 0) };
+            let address = address.unwrap();
+            drop(memory);
+            assert_eq!(Snapshot::take().mapping_count(), before.mapping_count() + 1);
+            let complaint = catch_unwind(|| before.assert_same_now()).unwrap_err();
+            let complaint = complaint.downcast_ref::<String>().unwrap();
+            assert!(complaint.contains("/memfd:mapped"), "{complaint}");
+            // SAFETY: nobody else knows the address of this mapping.
+            unsafe { rustix::mm::munmap(address, 4096) }.unwrap();
+            before.assert_same_now();
+        });
     }
 
     #[test]

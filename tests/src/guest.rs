@@ -4,10 +4,7 @@
 //! The guest's memory can be shared with a back-end's process. What the script prints comes over a
 //! serial port of its own; what it complains of, and the kernel's messages, go to the console,
 //! which is shown when something fails.
-#![allow(
-    clippy::panic,
-    reason = "the tests' own support: a test fails by panicking"
-)]
+#![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 mod archive;
 mod booted;
@@ -74,25 +71,13 @@ impl Guest {
         archive.program("bin/busybox", &busybox);
         archive.script("init", INIT);
         let (modules, arguments) = (Vec::new(), Vec::new());
-        Some(Self {
-            emulator,
-            kernel,
-            archive,
-            modules,
-            memory: 256,
-            processors: 1,
-            arguments,
-            devices: 0,
-        })
+        Some(Self { emulator, kernel, archive, modules, memory: 256, processors: 1, arguments, devices: 0 })
     }
 
     /// With this much memory, in MiB.
     #[must_use]
     pub fn memory(self, mebibytes: u32) -> Self {
-        Self {
-            memory: mebibytes,
-            ..self
-        }
+        Self { memory: mebibytes, ..self }
     }
 
     /// With this many processors.
@@ -152,62 +137,31 @@ impl Guest {
     /// If QEMU cannot be started.
     #[must_use]
     pub fn boot(mut self, script: &str) -> Booted {
-        let folder =
-            tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
+        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
         self.archive.file("script", script.as_bytes());
         self.add_modules();
-        let [archive, console, output] =
-            ["archive", "console", "output"].map(|name| folder.path().join(name));
-        fs::write(&archive, self.archive.finish())
-            .unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
+        let [archive, console, output] = ["archive", "console", "output"].map(|name| folder.path().join(name));
+        fs::write(&archive, self.archive.finish()).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
 
         let mut command = Command::new(&self.emulator);
-        command.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-cpu",
-            "max",
-        ]);
-        command.args([
-            "-machine",
-            "q35,accel=tcg,memory-backend=memory",
-            "-smp",
-            &self.processors.to_string(),
-        ]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-cpu", "max"]);
+        command.args(["-machine", "q35,accel=tcg,memory-backend=memory", "-smp", &self.processors.to_string()]);
         // Back-ends map the guest's memory: it is a file that can be passed to them.
-        command.arg("-object").arg(format!(
-            "memory-backend-memfd,id=memory,size={}M,share=on",
-            self.memory
-        ));
+        command.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory));
         command.arg("-m").arg(format!("{}M", self.memory));
         for port in [&console, &output] {
-            command
-                .arg("-serial")
-                .arg(format!("file:{}", port.display()));
+            command.arg("-serial").arg(format!("file:{}", port.display()));
         }
-        command
-            .arg("-kernel")
-            .arg(&self.kernel.image)
-            .arg("-initrd")
-            .arg(&archive);
-        command
-            .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"])
-            .args(&self.arguments);
-        Booted {
-            emulator: Running::start(&mut command),
-            folder,
-        }
+        command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&archive);
+        command.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"]).args(&self.arguments);
+        Booted { emulator: Running::start(&mut command), folder }
     }
 
     fn add_modules(&mut self) {
         let mut order = String::new();
         for path in self.kernel.load_order(&self.modules) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let contents =
-                fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let contents = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             self.archive.file(&format!("modules/{name}"), &contents);
             // Writing to a string cannot fail.
             let _ = writeln!(order, "{name}");
@@ -228,11 +182,7 @@ mod tests {
     #[test]
     fn a_script_runs_with_its_files_and_modules_and_reports_lines_and_status() {
         let Some(guest) = Guest::find() else { return };
-        let guest = guest
-            .processors(2)
-            .memory(192)
-            .module("vhost_net")
-            .file("/some/file", b"contents");
+        let guest = guest.processors(2).memory(192).module("vhost_net").file("/some/file", b"contents");
         let script = r#"
             cat /some/file
             echo
@@ -245,15 +195,9 @@ mod tests {
         let mut booted = guest.boot(script);
         booted.wait_for_line("ready", LONG);
         let report = booted.finish(LONG);
-        assert_eq!(
-            report.lines,
-            ["contents", "processors 2", "module 1", "ready"]
-        );
+        assert_eq!(report.lines, ["contents", "processors 2", "module 1", "ready"]);
         assert_eq!((report.value("processors"), report.status), ("2", 7));
-        assert!(
-            report.console.contains("+ exit 7"),
-            "the console shows the script's commands"
-        );
+        assert!(report.console.contains("+ exit 7"), "the console shows the script's commands");
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! Other programs: whether this machine has them, and running them so that none outlives its test.
-#![allow(
-    clippy::panic,
-    reason = "the tests' own support: a test fails by panicking"
-)]
+#![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 mod running;
 
@@ -52,10 +49,7 @@ fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .chain(MORE_FOLDERS.map(PathBuf::from))
         .map(|folder| folder.join(program))
-        .find(|file| {
-            fs::metadata(file)
-                .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-        })
+        .find(|file| fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0))
 }
 
 /// Builds `binary` of the workspace's package `package` as this test was built, and tells where it
@@ -68,37 +62,35 @@ fn find(program: &str) -> Option<PathBuf> {
 /// If it cannot be built.
 #[must_use]
 pub fn built(package: &str, binary: &str) -> PathBuf {
+    build(package, "--bin", binary).join(binary)
+}
+
+/// As [`built`], for an example.
+///
+/// # Panics
+/// If it cannot be built.
+#[must_use]
+pub fn built_example(package: &str, example: &str) -> PathBuf {
+    build(package, "--example", example).join("examples").join(example)
+}
+
+/// Builds one target of a package; the folder of the build.
+fn build(package: &str, kind: &str, name: &str) -> PathBuf {
     let test = env::current_exe().unwrap_or_else(|error| panic!("the path of this test: {error}"));
     // Cargo puts a test at TARGET/PROFILE/deps/NAME, and a program at TARGET/PROFILE/NAME.
     let Some(folder) = test.parent().and_then(Path::parent) else {
         panic!("{} is not in a build folder", test.display())
     };
-    let (Some(target), Some(profile)) = (folder.parent(), folder.file_name()) else {
-        panic!("{}", folder.display())
-    };
+    let (Some(target), Some(profile)) = (folder.parent(), folder.file_name()) else { panic!("{}", folder.display()) };
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            package,
-            "--bin",
-            binary,
-            "--target-dir",
-        ])
-        .arg(target);
+    command.args(["build", "--quiet", "--package", package, kind, name, "--target-dir"]).arg(target);
     if profile != "debug" {
         command.arg("--profile").arg(profile);
     }
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    folder.join(binary)
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    folder.to_path_buf()
 }
 
 #[cfg(test)]

@@ -26,10 +26,7 @@ impl Ledger {
     pub fn token(&self) -> Token {
         let mut drops = self.lock();
         drops.push(0);
-        Token {
-            number: drops.len() - 1,
-            ledger: self.clone(),
-        }
+        Token { number: drops.len() - 1, ledger: self.clone() }
     }
 
     /// That many new tokens.
@@ -62,31 +59,18 @@ impl Ledger {
     #[track_caller]
     pub fn assert_open(&self, count: usize) {
         let twice = self.numbers(|drops| drops > 1);
-        assert!(
-            twice.is_empty(),
-            "tokens {twice:?} were dropped more than once: {self:?}"
-        );
+        assert!(twice.is_empty(), "tokens {twice:?} were dropped more than once: {self:?}");
         let open = self.open();
-        assert!(
-            open.len() == count,
-            "{count} tokens should be open, these are: {open:?}: {self:?}"
-        );
+        assert!(open.len() == count, "{count} tokens should be open, these are: {open:?}: {self:?}");
     }
 
     fn numbers(&self, which: impl Fn(usize) -> bool) -> Vec<usize> {
-        self.lock()
-            .iter()
-            .enumerate()
-            .filter(|&(_, &drops)| which(drops))
-            .map(|(number, _)| number)
-            .collect()
+        self.lock().iter().enumerate().filter(|&(_, &drops)| which(drops)).map(|(number, _)| number).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<usize>> {
         // A poisoned ledger belongs to a test that fails anyway, and drops must not panic on its way out.
-        self.drops
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.drops.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn record_drop(&self, number: usize) {
@@ -96,12 +80,7 @@ impl Ledger {
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} made, {} dropped",
-            self.made(),
-            self.dropped()
-        )
+        write!(formatter, "{} made, {} dropped", self.made(), self.dropped())
     }
 }
 
@@ -142,10 +121,7 @@ mod tests {
         let mut tokens = ledger.tokens(3);
         let last = tokens.pop().unwrap();
         drop(tokens);
-        assert_eq!(
-            (ledger.made(), ledger.dropped(), ledger.open()),
-            (3, 2, vec![last.number()])
-        );
+        assert_eq!((ledger.made(), ledger.dropped(), ledger.open()), (3, 2, vec![last.number()]));
         ledger.assert_open(1);
         drop(last);
         ledger.assert_settled();

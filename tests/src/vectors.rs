@@ -108,10 +108,7 @@ pub fn paths() -> Vec<PathBuf> {
 impl Session {
     /// The messages of one kind of socket, each with its connection.
     pub fn messages(&self, channel: Channel) -> impl Iterator<Item = (u64, &Message)> {
-        let events = self
-            .events
-            .iter()
-            .filter(move |event| event.channel == channel);
+        let events = self.events.iter().filter(move |event| event.channel == channel);
         events.filter_map(|event| match &event.what {
             What::Message(message) => Some((event.connection, message)),
             What::Connect | What::Close | What::EndOfFile | What::Shutdown => None,
@@ -123,15 +120,8 @@ impl Message {
     /// The whole message as it was on the wire.
     pub fn bytes(&self) -> Vec<u8> {
         assert!(!self.truncated, "{} was not recorded whole", self.name);
-        let Header {
-            request,
-            flags,
-            size,
-        } = self.header;
-        Bytes::new()
-            .raw(&wire::header(request, flags, size))
-            .raw(&self.payload)
-            .done()
+        let Header { request, flags, size } = self.header;
+        Bytes::new().raw(&wire::header(request, flags, size)).raw(&self.payload).done()
     }
 
     /// The name without the prefix that says which of the three protocols it belongs to.
@@ -141,9 +131,7 @@ impl Message {
         if name == "GPU_SET_SOCKET" {
             return name;
         }
-        name.strip_prefix("BACKEND_")
-            .or_else(|| name.strip_prefix("GPU_"))
-            .unwrap_or(name)
+        name.strip_prefix("BACKEND_").or_else(|| name.strip_prefix("GPU_")).unwrap_or(name)
     }
 }
 
@@ -152,19 +140,11 @@ fn folder() -> PathBuf {
 }
 
 fn read(path: &Path) -> Session {
-    let text =
-        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let first = lines.next().unwrap();
     let meta = &first["meta"];
-    assert_eq!(
-        meta["format"],
-        1,
-        "{}: the format that this reader knows",
-        path.display()
-    );
+    assert_eq!(meta["format"], 1, "{}: the format that this reader knows", path.display());
     Session {
         name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
         frontend: text_of(meta, "frontend"),
@@ -204,53 +184,28 @@ fn message(line: &Value) -> Message {
             Some("B>F") => Direction::BackendToFrontend,
             _ => panic!("unknown direction: {line}"),
         },
-        header: Header {
-            request: word("req"),
-            flags: word("flags"),
-            size: word("size"),
-        },
+        header: Header { request: word("req"), flags: word("flags"), size: word("size") },
         name: text_of(line, "name"),
         payload: bytes_of(line, "payload"),
         truncated: line["payload_truncated"] == true,
-        descriptors: kinds
-            .iter()
-            .map(|kind| kind.as_str().unwrap().to_owned())
-            .collect(),
+        descriptors: kinds.iter().map(|kind| kind.as_str().unwrap().to_owned()).collect(),
     };
-    assert_eq!(
-        message.descriptors.len() as u64,
-        number_of(line, "fds"),
-        "a kind for each descriptor: {line}"
-    );
-    assert_eq!(
-        message.payload.len() as u64 != u64::from(message.header.size),
-        message.truncated,
-        "whole: {line}"
-    );
+    assert_eq!(message.descriptors.len() as u64, number_of(line, "fds"), "a kind for each descriptor: {line}");
+    assert_eq!(message.payload.len() as u64 != u64::from(message.header.size), message.truncated, "whole: {line}");
     message
 }
 
 fn number_of(line: &Value, name: &str) -> u64 {
-    line[name]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number {name}: {line}"))
+    line[name].as_u64().unwrap_or_else(|| panic!("no number {name}: {line}"))
 }
 
 fn text_of(line: &Value, name: &str) -> String {
-    line[name]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text {name}: {line}"))
-        .to_owned()
+    line[name].as_str().unwrap_or_else(|| panic!("no text {name}: {line}")).to_owned()
 }
 
 fn bytes_of(line: &Value, name: &str) -> Vec<u8> {
     let text = text_of(line, name);
     assert_eq!(text.len() % 2, 0, "two digits a byte: {line}");
-    let digits = text
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| str::from_utf8(pair).unwrap());
-    digits
-        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
-        .collect()
+    let digits = text.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap());
+    digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }

@@ -40,22 +40,13 @@ pub fn all_frontend_requests() -> Vec<Fixture> {
 
 /// The 10 requests of a back-end in the order of their ids, each once, in its usual form.
 pub fn all_backend_requests() -> Vec<Fixture> {
-    all_backend_forms()
-        .into_iter()
-        .filter(Fixture::is_usual)
-        .collect()
+    all_backend_forms().into_iter().filter(Fixture::is_usual).collect()
 }
 
 /// Every form of every front-end request: the usual ones and the variants (Xen regions, a vring without a descriptor, ...).
 pub fn all_frontend_forms() -> Vec<Fixture> {
-    [
-        negotiation::requests(),
-        memory::requests(),
-        vrings::requests(),
-        device::requests(),
-        migration::requests(),
-    ]
-    .concat()
+    [negotiation::requests(), memory::requests(), vrings::requests(), device::requests(), migration::requests()]
+        .concat()
 }
 
 /// Every form of every back-end request.

@@ -1,18 +1,12 @@
 //! The fake peers talk to each other: what they send is what they receive.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use core::time::Duration;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use vhost_tests::descriptors::{leaves_nothing_open, open_descriptors};
-use vhost_tests::dialog::{
-    FakeBackend, FakeFrontend, Socket, borrowed, descriptors_for, event, memory, same_file,
-};
+use vhost_tests::dialog::{FakeBackend, FakeFrontend, Socket, borrowed, descriptors_for, event, memory, same_file};
 use vhost_tests::wire::{self, REQUEST_NEEDING_REPLY, Reply, feature};
 
 fn peers() -> (FakeFrontend, FakeBackend) {
@@ -32,18 +26,10 @@ fn every_request_arrives_and_is_answered_as_its_fixture_says() {
         frontend.send_fixture(&fixture, REQUEST_NEEDING_REPLY);
         let request = backend.serve(fixture.id);
         assert_eq!(request.payload(), fixture.payload, "{}", fixture.name);
-        assert_eq!(
-            request.descriptors.len(),
-            fixture.descriptors,
-            "{}",
-            fixture.name
-        );
+        assert_eq!(request.descriptors.len(), fixture.descriptors, "{}", fixture.name);
         let reply = frontend.receive_reply(fixture.id);
         assert_eq!(reply.message.bytes(), fixture.reply(), "{}", fixture.name);
-        let descriptors = fixture
-            .answers()
-            .first()
-            .map_or(0, |answer| answer.descriptors);
+        let descriptors = fixture.answers().first().map_or(0, |answer| answer.descriptors);
         assert_eq!(reply.descriptors.len(), descriptors, "{}", fixture.name);
     }
 }
@@ -66,9 +52,7 @@ fn only_requests_with_a_reply_of_their_own_are_answered_unasked() {
 fn fixtures_carry_descriptors_of_the_kind_that_the_request_wants() {
     let kinds = |name| {
         let descriptors = descriptors_for(&wire::frontend_request(name));
-        let targets = descriptors
-            .iter()
-            .map(|one| open_descriptors()[&one.as_raw_fd()].clone());
+        let targets = descriptors.iter().map(|one| open_descriptors()[&one.as_raw_fd()].clone());
         Vec::from_iter(targets.map(|target| target.split(['[', ' ']).next().unwrap().to_owned()))
     };
     assert_eq!(kinds("SET_MEM_TABLE"), ["/memfd:memory"; 2]);
@@ -80,38 +64,15 @@ fn fixtures_carry_descriptors_of_the_kind_that_the_request_wants() {
 #[test]
 fn negotiation_takes_what_is_offered_and_wanted() {
     let (frontend, backend) = peers();
-    let backend = backend.offering(
-        feature::PROTOCOL_FEATURES | feature::VERSION_1,
-        feature::MQ | feature::CONFIG,
-    );
+    let backend = backend.offering(feature::PROTOCOL_FEATURES | feature::VERSION_1, feature::MQ | feature::CONFIG);
     let served = std::thread::spawn(move || {
         let (features, before) = backend.serve_until(2);
-        let protocol = before
-            .iter()
-            .find(|request| request.id() == 16)
-            .unwrap()
-            .number();
-        (
-            features.number(),
-            protocol,
-            Vec::from_iter(before.iter().map(|request| request.id())),
-        )
+        let protocol = before.iter().find(|request| request.id() == 16).unwrap().number();
+        (features.number(), protocol, Vec::from_iter(before.iter().map(|request| request.id())))
     });
-    let offered = frontend.negotiate(
-        feature::VERSION_1 | feature::LOG_ALL,
-        feature::CONFIG | feature::SHMEM,
-    );
-    assert_eq!(
-        offered,
-        (
-            feature::PROTOCOL_FEATURES | feature::VERSION_1,
-            feature::MQ | feature::CONFIG
-        )
-    );
-    assert_eq!(
-        served.join().unwrap(),
-        (feature::VERSION_1, feature::CONFIG, vec![1, 15, 16, 3])
-    );
+    let offered = frontend.negotiate(feature::VERSION_1 | feature::LOG_ALL, feature::CONFIG | feature::SHMEM);
+    assert_eq!(offered, (feature::PROTOCOL_FEATURES | feature::VERSION_1, feature::MQ | feature::CONFIG));
+    assert_eq!(served.join().unwrap(), (feature::VERSION_1, feature::CONFIG, vec![1, 15, 16, 3]));
 }
 
 #[test]
@@ -126,23 +87,11 @@ fn replies_fit_what_was_asked() {
     assert_eq!(state.fields(wire::Layout::VringState).number("index"), 3);
     let config = [[0_u32, 4, 0].map(u32::to_ne_bytes).concat(), vec![0; 4]].concat();
     let config = frontend.ask(24, &config, &[]);
-    assert_eq!(
-        config.fields(wire::Layout::Config).bytes("data"),
-        [0xc1, 0xc2, 0xc3, 0xc4]
-    );
-    let queues = [
-        vec![0; 16],
-        5_u16.to_ne_bytes().to_vec(),
-        64_u16.to_ne_bytes().to_vec(),
-        vec![0; 4],
-    ]
-    .concat();
+    assert_eq!(config.fields(wire::Layout::Config).bytes("data"), [0xc1, 0xc2, 0xc3, 0xc4]);
+    let queues = [vec![0; 16], 5_u16.to_ne_bytes().to_vec(), 64_u16.to_ne_bytes().to_vec(), vec![0; 4]].concat();
     let inflight = frontend.ask(31, &queues, &[]);
     let fields = inflight.fields(wire::Layout::Inflight);
-    assert_eq!(
-        (fields.number("num_queues"), fields.number("queue_size")),
-        (5, 64)
-    );
+    assert_eq!((fields.number("num_queues"), fields.number("queue_size")), (5, 64));
     assert_eq!(inflight.descriptors.len(), 1);
     served.join().unwrap();
 }
@@ -154,11 +103,7 @@ fn descriptors_lead_to_the_same_files_in_the_same_order() {
     one.send(&wire::header(5, 1, 0), &borrowed(&sent));
     let received = other.receive().descriptors;
     assert_eq!(received.len(), 3);
-    assert!(
-        sent.iter()
-            .zip(&received)
-            .all(|(one, other)| same_file(one, other))
-    );
+    assert!(sent.iter().zip(&received).all(|(one, other)| same_file(one, other)));
     assert!(!same_file(&sent[0], &received[1]));
 }
 
@@ -171,18 +116,11 @@ fn a_message_cut_anywhere_arrives_whole() {
     for cut in 0..=bytes.len() {
         one.send_cut(&bytes, &[cut], &borrowed(&descriptors));
         let received = other.receive();
-        assert_eq!(
-            (received.message.bytes(), received.descriptors.len()),
-            (bytes.clone(), 2),
-            "cut at {cut}"
-        );
+        assert_eq!((received.message.bytes(), received.descriptors.len()), (bytes.clone(), 2), "cut at {cut}");
     }
     let mut pauses = 0;
     one.send_cut_with(&bytes, &Vec::from_iter(1..bytes.len()), &[], || pauses += 1);
-    assert_eq!(
-        (other.receive().message.bytes(), pauses),
-        (bytes.clone(), bytes.len() - 1)
-    );
+    assert_eq!((other.receive().message.bytes(), pauses), (bytes.clone(), bytes.len() - 1));
 }
 
 #[test]
@@ -192,11 +130,7 @@ fn descriptors_in_the_middle_of_a_message_are_refused() {
     for cut in [1, 12] {
         one.send(&bytes[..cut], &[]);
         one.send(&bytes[cut..], &[memory(4096).as_fd()]);
-        assert_eq!(
-            other.try_receive().unwrap_err().kind(),
-            ErrorKind::InvalidData,
-            "cut at {cut}"
-        );
+        assert_eq!(other.try_receive().unwrap_err().kind(), ErrorKind::InvalidData, "cut at {cut}");
         // Whatever is left of the message.
         other.stream().set_nonblocking(true).unwrap();
         while std::io::Read::read(&mut other.stream(), &mut [0; 64]).is_ok() {}
@@ -225,17 +159,11 @@ fn an_end_between_messages_is_no_error_and_an_end_inside_one_is() {
 #[test]
 fn a_silent_peer_and_a_closed_one_are_told_apart() {
     let (one, other) = sockets();
-    other
-        .stream()
-        .set_read_timeout(Some(Duration::from_millis(1)))
-        .unwrap();
+    other.stream().set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     assert_eq!(other.try_receive().unwrap_err().kind(), ErrorKind::TimedOut);
     drop(one);
     other.assert_closed();
-    assert_eq!(
-        other.try_send(&[0], &[]).unwrap_err().kind(),
-        ErrorKind::BrokenPipe
-    );
+    assert_eq!(other.try_send(&[0], &[]).unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
 #[test]
@@ -256,12 +184,7 @@ fn a_backend_channel_carries_requests_the_other_way() {
     let theirs = FakeBackend::backend_channel(backend.receive());
     for fixture in wire::all_backend_requests() {
         theirs.send(&fixture.request(), &[]);
-        assert_eq!(
-            ours.receive().message.bytes(),
-            fixture.request(),
-            "{}",
-            fixture.name
-        );
+        assert_eq!(ours.receive().message.bytes(), fixture.request(), "{}", fixture.name);
     }
 }
 

@@ -51,22 +51,15 @@ fn a_read_only_disk_refuses_writes_on_the_control() {
 }
 
 fn files_outlive_a_remount_and_the_guest_on(server: Server) {
-    let (Some(guest), Some(server), Some(tools)) = (Guest::find(), server.find(), Tools::find())
-    else {
+    let (Some(guest), Some(server), Some(tools)) = (Guest::find(), server.find(), Tools::find()) else {
         return;
     };
     let disks = [("vda", 1), ("vdb", 4)].map(|(name, queues)| {
         let disk = Disk::new(name, queues);
-        File::create(&disk.image)
-            .unwrap()
-            .set_len(96 * MEBIBYTE)
-            .unwrap();
+        File::create(&disk.image).unwrap().set_len(96 * MEBIBYTE).unwrap();
         (server.serve(&disk, &Options::default()), disk)
     });
-    let mut guest = guest
-        .processors(PARTS.len() as u32)
-        .module("virtio_blk")
-        .program(&tools.make);
+    let mut guest = guest.processors(PARTS.len() as u32).module("virtio_blk").program(&tools.make);
     for (_, disk) in &disks {
         guest = guest.vhost_user(&disk.device(), &disk.socket);
     }
@@ -74,40 +67,19 @@ fn files_outlive_a_remount_and_the_guest_on(server: Server) {
     let report = finish(guest, WRITE_AND_READ_BACK);
 
     for (backend, disk) in disks {
-        assert_eq!(
-            report.value(&format!("{} queues", disk.name)),
-            disk.queues.to_string()
-        );
+        assert_eq!(report.value(&format!("{} queues", disk.name)), disk.queues.to_string());
         let completions = completions(&report, report.value(&format!("{} device", disk.name)));
-        assert_eq!(
-            completions.len(),
-            disk.queues,
-            "one interrupt for each queue of {}",
-            disk.name
-        );
+        assert_eq!(completions.len(), disk.queues, "one interrupt for each queue of {}", disk.name);
         let fewest = completions.iter().min();
-        assert!(
-            fewest >= Some(&LEAST_COMPLETIONS),
-            "{}'s queues completed {completions:?}",
-            disk.name
-        );
+        assert!(fewest >= Some(&LEAST_COMPLETIONS), "{}'s queues completed {completions:?}", disk.name);
         end(backend);
         tools.check(&disk.image);
         for part in PARTS {
             let written = report.value(&format!("memory {part}"));
-            assert_eq!(
-                report.value(&format!("{} {part}", disk.name)),
-                written,
-                "{part} after the remount"
-            );
+            assert_eq!(report.value(&format!("{} {part}", disk.name)), written, "{part} after the remount");
             let copy = disk.folder.path().join(part);
             tools.extract(&disk.image, part, &copy);
-            assert_eq!(
-                sum(&copy),
-                written,
-                "{part} in {}'s image on the host",
-                disk.name
-            );
+            assert_eq!(sum(&copy), written, "{part} in {}'s image on the host", disk.name);
         }
     }
 }
@@ -148,49 +120,26 @@ grep virtio /proc/interrupts | sed 's/^/interrupt /'
 /// PCI-MSIX-0000:00:02.0 1-edge virtio0-req.0".
 fn completions(report: &Report, device: &str) -> Vec<u64> {
     let queue = format!("{device}-req.");
-    let lines = report
-        .lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("interrupt "));
+    let lines = report.lines.iter().filter_map(|line| line.strip_prefix("interrupt "));
     let lines = lines.filter(|line| line.split_whitespace().any(|word| word.starts_with(&queue)));
-    lines
-        .map(|line| {
-            line.split_whitespace()
-                .skip(1)
-                .map_while(|word| word.parse::<u64>().ok())
-                .sum()
-        })
-        .collect()
+    lines.map(|line| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum()).collect()
 }
 
 fn a_read_only_disk_refuses_writes_on(server: Server, serial: &'static str) {
-    let (Some(guest), Some(server), Some(tools)) = (Guest::find(), server.find(), Tools::find())
-    else {
+    let (Some(guest), Some(server), Some(tools)) = (Guest::find(), server.find(), Tools::find()) else {
         return;
     };
     let disk = Disk::new("vda", 1);
     let contents = disk.folder.path().join("contents");
-    let bytes: Vec<u8> = (0..4 * MEBIBYTE)
-        .map(|position| (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
-        .collect();
+    let bytes: Vec<u8> =
+        (0..4 * MEBIBYTE).map(|position| (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
     fs::create_dir(&contents).unwrap();
     fs::write(contents.join("file"), bytes).unwrap();
-    File::create(&disk.image)
-        .unwrap()
-        .set_len(32 * MEBIBYTE)
-        .unwrap();
+    File::create(&disk.image).unwrap().set_len(32 * MEBIBYTE).unwrap();
     tools.make(&disk.image, &contents);
     let before = sum(&disk.image);
-    let backend = server.serve(
-        &disk,
-        &Options {
-            read_only: true,
-            serial: Some(serial),
-        },
-    );
-    let guest = guest
-        .module("virtio_blk")
-        .vhost_user(&disk.device(), &disk.socket);
+    let backend = server.serve(&disk, &Options { read_only: true, serial: Some(serial) });
+    let guest = guest.module("virtio_blk").vhost_user(&disk.device(), &disk.socket);
 
     let report = finish(guest, READ_AND_TRY_TO_WRITE);
 
@@ -220,11 +169,7 @@ umount /disk
 fn finish(guest: Guest, script: &str) -> Report {
     let report = guest.boot(script).finish(GUEST_LIMIT);
     assert_eq!(report.status, 0, "the script's status");
-    assert!(
-        !report.console.contains("I/O error"),
-        "the guest complains of its disk:\n{}",
-        report.console
-    );
+    assert!(!report.console.contains("I/O error"), "the guest complains of its disk:\n{}", report.console);
     report
 }
 
@@ -233,10 +178,7 @@ fn end(mut backend: Running) {
     let status = backend.terminate(BACKEND_LIMIT);
     let asked = status.signal() == Some(Signal::TERM.as_raw());
     assert!(status.success() || asked, "the back-end's end: {status}");
-    assert!(
-        !backend.output().contains("panicked"),
-        "a thread of the back-end failed"
-    );
+    assert!(!backend.output().contains("panicked"), "a thread of the back-end failed");
 }
 
 /// An image on the host, and the socket of whoever serves it.
@@ -253,13 +195,7 @@ impl Disk {
     fn new(name: &'static str, queues: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [image, socket] = ["image", "socket"].map(|file| folder.path().join(file));
-        Self {
-            folder,
-            name,
-            queues,
-            image,
-            socket,
-        }
+        Self { folder, name, queues, image, socket }
     }
 
     /// QEMU's name for the device, with its properties.
@@ -294,10 +230,7 @@ impl Server {
             Self::Ours => built("vhost-std", "vhost-user"),
             Self::StorageDaemon => require("qemu-storage-daemon")?,
         };
-        Some(Found {
-            server: self,
-            program,
-        })
+        Some(Found { server: self, program })
     }
 }
 
@@ -307,20 +240,13 @@ impl Found {
         let mut command = Command::new(&self.program);
         match self.server {
             Server::Ours => {
-                command
-                    .arg("blk")
-                    .arg(format!("--socket-path={socket}"))
-                    .arg(format!("--blk-file={image}"));
+                command.arg("blk").arg(format!("--socket-path={socket}")).arg(format!("--blk-file={image}"));
                 command.arg(format!("--num-queues={queues}"));
                 command.args(options.read_only.then_some("--read-only"));
                 command.args(options.serial.map(|serial| format!("--serial={serial}")));
             }
             Server::StorageDaemon => {
-                let (read_only, writable) = if options.read_only {
-                    ("on", "off")
-                } else {
-                    ("off", "on")
-                };
+                let (read_only, writable) = if options.read_only { ("on", "off") } else { ("off", "on") };
                 command.arg("--blockdev");
                 command.arg(format!("driver=file,node-name=file,filename={image},read-only={read_only},discard=unmap"));
                 command.arg("--export").arg(format!(
@@ -345,19 +271,11 @@ struct Tools {
 impl Tools {
     fn find() -> Option<Self> {
         let [make, check, debug] = ["mkfs.ext4", "e2fsck", "debugfs"].map(require);
-        Some(Self {
-            make: make?,
-            check: check?,
-            debug: debug?,
-        })
+        Some(Self { make: make?, check: check?, debug: debug? })
     }
 
     fn make(&self, image: &Path, contents: &Path) {
-        run(Command::new(&self.make)
-            .arg("-q")
-            .arg("-d")
-            .arg(contents)
-            .arg(image));
+        run(Command::new(&self.make).arg("-q").arg("-d").arg(contents).arg(image));
     }
 
     /// Looks at the whole file system and repairs nothing: a fault is a status other than 0.
@@ -366,19 +284,12 @@ impl Tools {
     }
 
     fn extract(&self, image: &Path, name: &str, to: &Path) {
-        run(Command::new(&self.debug)
-            .arg("-R")
-            .arg(format!("dump /{name} {}", to.display()))
-            .arg(image));
+        run(Command::new(&self.debug).arg("-R").arg(format!("dump /{name} {}", to.display())).arg(image));
     }
 }
 
 fn sum(file: &Path) -> String {
-    run(Command::new("sha256sum").arg(file))
-        .split_whitespace()
-        .next()
-        .unwrap()
-        .to_owned()
+    run(Command::new("sha256sum").arg(file)).split_whitespace().next().unwrap().to_owned()
 }
 
 fn run(command: &mut Command) -> String {

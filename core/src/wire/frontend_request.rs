@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write, write_acknowledgement},
+    channel::{check_handles, write, write_number},
     error::{ApiMisuse, DecodeError},
 };
 

@@ -159,8 +159,7 @@ impl<'b> Payload<'b> for SharedMemoryConfig<'b> {
     }
 
     fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
-        let regions = self.sizes().filter(|size| *size != 0).count();
-        let regions = u32::try_from(regions).map_err(|_| BufferTooSmall)?;
+        let regions = self.sizes().filter(|size| *size != 0).fold(0_u32, |count, _| count.saturating_add(1));
         out.put(SharedMemoryHeader::new(regions).as_bytes())?;
         self.sizes().try_for_each(|size| size.encode(out, form))
     }

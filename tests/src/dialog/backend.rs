@@ -24,11 +24,7 @@ pub struct FakeBackend {
 impl FakeBackend {
     /// A back-end at this end of a connection.
     pub fn new(stream: UnixStream) -> Self {
-        Self {
-            socket: Socket::new(stream),
-            virtio: feature::OFFERED,
-            protocol: feature::PROTOCOL_OFFERED,
-        }
+        Self { socket: Socket::new(stream), virtio: feature::OFFERED, protocol: feature::PROTOCOL_OFFERED }
     }
 
     /// A back-end, and the other end for the front-end under test.
@@ -39,11 +35,7 @@ impl FakeBackend {
 
     /// The same back-end with these virtio and protocol features on offer in the place of the fixtures'.
     pub fn offering(self, virtio: u64, protocol: u64) -> Self {
-        Self {
-            virtio,
-            protocol,
-            ..self
-        }
+        Self { virtio, protocol, ..self }
     }
 
     /// A back-end for the next front-end that connects.
@@ -56,10 +48,7 @@ impl FakeBackend {
     #[track_caller]
     pub fn reply(&self, request: &Received, payload: &[u8], descriptors: &[BorrowedFd<'_>]) {
         let size = u32::try_from(payload.len()).unwrap();
-        let bytes = Bytes::new()
-            .raw(&wire::header(request.id(), REPLY, size))
-            .raw(payload)
-            .done();
+        let bytes = Bytes::new().raw(&wire::header(request.id(), REPLY, size)).raw(payload).done();
         self.send(&bytes, descriptors);
     }
 
@@ -76,17 +65,10 @@ impl FakeBackend {
         let fixture = fixture_of(request);
         match fixture.answers().first() {
             Some(usual) => {
-                let descriptors =
-                    Vec::from_iter((0..usual.descriptors).map(|_| memory(0x1000_0000)));
-                self.reply(
-                    request,
-                    &self.fitted(usual, request),
-                    &borrowed(&descriptors),
-                );
+                let descriptors = Vec::from_iter((0..usual.descriptors).map(|_| memory(0x1000_0000)));
+                self.reply(request, &self.fitted(usual, request), &borrowed(&descriptors));
             }
-            None if matches!(fixture.reply, Reply::Acknowledgement)
-                && request.header().needs_reply() =>
-            {
+            None if matches!(fixture.reply, Reply::Acknowledgement) && request.header().needs_reply() => {
                 self.acknowledge(request, 0);
             }
             None => {}
@@ -111,11 +93,7 @@ impl FakeBackend {
     #[track_caller]
     pub fn serve(&self, id: u32) -> Received {
         let request = self.receive();
-        assert_eq!(
-            request.id(),
-            id,
-            "another request was expected: {request:?}"
-        );
+        assert_eq!(request.id(), id, "another request was expected: {request:?}");
         self.answer(&request);
         request
     }
@@ -162,9 +140,7 @@ impl Deref for FakeBackend {
 fn fixture_of(request: &Received) -> Fixture {
     let mut forms = wire::all_frontend_forms();
     forms.retain(|fixture| fixture.id == request.id());
-    let same_size = forms
-        .iter()
-        .position(|fixture| fixture.payload.len() == request.payload().len());
+    let same_size = forms.iter().position(|fixture| fixture.payload.len() == request.payload().len());
     assert!(!forms.is_empty(), "no request has the id of {request:?}");
     // A table of three regions has the size of no fixture and yet the reply of the first.
     forms.swap_remove(same_size.unwrap_or(0))

@@ -16,9 +16,7 @@ pub struct FakeFrontend {
 impl FakeFrontend {
     /// A front-end at this end of a connection.
     pub fn new(stream: UnixStream) -> Self {
-        Self {
-            socket: Socket::new(stream),
-        }
+        Self { socket: Socket::new(stream) }
     }
 
     /// A front-end, and the other end for the back-end under test.
@@ -64,11 +62,7 @@ impl FakeFrontend {
     #[track_caller]
     pub fn receive_reply(&self, id: u32) -> Received {
         let reply = self.receive();
-        assert_eq!(
-            (reply.id(), reply.header().flags),
-            (id, REPLY),
-            "id and flags of the reply: {reply:?}"
-        );
+        assert_eq!((reply.id(), reply.header().flags), (id, REPLY), "id and flags of the reply: {reply:?}");
         reply
     }
 
@@ -113,8 +107,5 @@ impl Deref for FakeFrontend {
 
 fn whole(id: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap();
-    Bytes::new()
-        .raw(&wire::header(id, flags, size))
-        .raw(payload)
-        .done()
+    Bytes::new().raw(&wire::header(id, flags, size)).raw(payload).done()
 }

@@ -4,8 +4,8 @@ use crate::wire::{Fields, HEADER_SIZE, Header, Layout, Message};
 use core::mem::MaybeUninit;
 use core::time::Duration;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -122,10 +122,7 @@ impl Socket {
                 if start > 0 {
                     between();
                 }
-                self.send(
-                    &bytes[start..end],
-                    if start == 0 { descriptors } else { &[] },
-                );
+                self.send(&bytes[start..end], if start == 0 { descriptors } else { &[] });
                 start = end;
             }
         }
@@ -158,10 +155,7 @@ impl Socket {
         let header = Header::read(bytes);
         let mut payload = vec![0; usize::try_from(header.size).unwrap()];
         self.receive_rest(&mut payload)?;
-        Ok(Some(Received {
-            message: Message { header, payload },
-            descriptors,
-        }))
+        Ok(Some(Received { message: Message { header, payload }, descriptors }))
     }
 
     /// Fails unless the peer has closed the connection, or closes it now, without another message.
@@ -188,10 +182,7 @@ impl Socket {
                 ));
             }
             if count == 0 {
-                return Err(io::Error::new(
-                    ErrorKind::UnexpectedEof,
-                    "the peer closed inside a message",
-                ));
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, "the peer closed inside a message"));
             }
             buffer = &mut buffer[count..];
         }
@@ -202,33 +193,19 @@ impl Socket {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
-            assert!(
-                control.push(SendAncillaryMessage::ScmRights(descriptors)),
-                "no room for {}",
-                descriptors.len()
-            );
+            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "no room for {}", descriptors.len());
         }
-        Ok(sendmsg(
-            &self.stream,
-            &[IoSlice::new(bytes)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )?)
+        Ok(sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
     }
 
     fn receive_some(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let message = recvmsg(
-            &self.stream,
-            &mut [IoSliceMut::new(buffer)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-        .map_err(|errno| match errno {
-            rustix::io::Errno::AGAIN => io::Error::new(ErrorKind::TimedOut, "the peer is silent"),
-            other => other.into(),
-        })?;
+        let message = recvmsg(&self.stream, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            .map_err(|errno| match errno {
+                rustix::io::Errno::AGAIN => io::Error::new(ErrorKind::TimedOut, "the peer is silent"),
+                other => other.into(),
+            })?;
         let mut descriptors = Vec::new();
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = part {
@@ -236,10 +213,7 @@ impl Socket {
             }
         }
         if message.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(io::Error::new(
-                ErrorKind::InvalidData,
-                "more descriptors than any message may carry",
-            ));
+            return Err(io::Error::new(ErrorKind::InvalidData, "more descriptors than any message may carry"));
         }
         Ok((message.bytes, descriptors))
     }

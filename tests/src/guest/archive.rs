@@ -1,8 +1,5 @@
 //! The archive a guest's first file system is unpacked from: cpio's "newc" form.
-#![allow(
-    clippy::panic,
-    reason = "the tests' own support: a test fails by panicking"
-)]
+#![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,10 +21,7 @@ pub(super) struct Archive {
 impl Archive {
     /// With the console, which the kernel opens before any program runs.
     pub(super) fn new() -> Self {
-        let mut archive = Self {
-            bytes: Vec::new(),
-            names: BTreeSet::new(),
-        };
+        let mut archive = Self { bytes: Vec::new(), names: BTreeSet::new() };
         archive.add(Path::new("dev/console"), CHARACTER_DEVICE, (5, 1), &[]);
         archive
     }
@@ -66,40 +60,19 @@ impl Archive {
         {
             self.add(folder, FOLDER, (0, 0), &[]);
         }
-        assert!(
-            self.names.insert(name.to_owned()),
-            "{} is in the guest's archive already",
-            name.display()
-        );
+        assert!(self.names.insert(name.to_owned()), "{} is in the guest's archive already", name.display());
         self.entry(name, mode, device, contents);
     }
 
     fn entry(&mut self, name: &Path, mode: u32, device: (u32, u32), contents: &[u8]) {
         let name = name.as_os_str().as_encoded_bytes();
-        let length = |bytes: &[u8]| {
-            u32::try_from(bytes.len()).unwrap_or_else(|_| panic!("the form ends at 4 GiB"))
-        };
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_else(|_| panic!("the form ends at 4 GiB"));
         // Inode numbers need only differ; owner, group, time and the archive's own device stay 0.
         let inode = length(&self.bytes);
-        let fields = [
-            inode,
-            mode,
-            0,
-            0,
-            1,
-            0,
-            length(contents),
-            0,
-            0,
-            device.0,
-            device.1,
-            length(name) + 1,
-            0,
-        ];
+        let fields = [inode, mode, 0, 0, 1, 0, length(contents), 0, 0, device.0, device.1, length(name) + 1, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(name);
         self.bytes.push(0);
@@ -121,10 +94,7 @@ impl Archive {
 
 /// What the program loads at its start; nothing for a static one.
 fn libraries(program: &Path) -> Vec<PathBuf> {
-    let output = Command::new("ldd")
-        .arg(program)
-        .output()
-        .unwrap_or_else(|error| panic!("ldd: {error}"));
+    let output = Command::new("ldd").arg(program).output().unwrap_or_else(|error| panic!("ldd: {error}"));
     // "libc.so.6 => /lib/.../libc.so.6 (0x...)", and the loader as "/lib64/ld-linux-x86-64.so.2
     // (0x...)".
     let text = String::from_utf8_lossy(&output.stdout);
@@ -140,21 +110,13 @@ mod tests {
 
     #[test]
     fn an_entry_is_its_header_name_and_contents_each_padded_to_four_bytes() {
-        let mut archive = Archive {
-            bytes: Vec::new(),
-            names: BTreeSet::new(),
-        };
+        let mut archive = Archive { bytes: Vec::new(), names: BTreeSet::new() };
         archive.file("ab", b"hello");
         let header = "070701 00000000 000081a4 00000000 00000000 00000001 00000000 00000005 \
                       00000000 00000000 00000000 00000000 00000003 00000000";
         // The header is 110 bytes long: with "ab" and its end, three are missing to a multiple of
         // four.
-        let expected = [
-            header.replace(' ', "").as_bytes(),
-            b"ab\0\0\0\0",
-            b"hello\0\0\0",
-        ]
-        .concat();
+        let expected = [header.replace(' ', "").as_bytes(), b"ab\0\0\0\0", b"hello\0\0\0"].concat();
         assert_eq!(archive.bytes, expected);
     }
 
@@ -164,22 +126,7 @@ mod tests {
         archive.file("a/b/one", b"");
         archive.file("a/b/two", b"");
         let text = String::from_utf8(archive.finish()).unwrap();
-        let names: Vec<_> = text
-            .split("070701")
-            .skip(1)
-            .map(|entry| entry[104..].trim_end_matches('\0'))
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "dev",
-                "dev/console",
-                "a",
-                "a/b",
-                "a/b/one",
-                "a/b/two",
-                "TRAILER!!!"
-            ]
-        );
+        let names: Vec<_> = text.split("070701").skip(1).map(|entry| entry[104..].trim_end_matches('\0')).collect();
+        assert_eq!(names, ["dev", "dev/console", "a", "a/b", "a/b/one", "a/b/two", "TRAILER!!!"]);
     }
 }

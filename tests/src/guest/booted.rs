@@ -1,8 +1,5 @@
 //! A guest that runs, and what it leaves.
-#![allow(
-    clippy::panic,
-    reason = "the tests' own support: a test fails by panicking"
-)]
+#![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 use core::time::Duration;
 use std::fs;
@@ -31,14 +28,8 @@ impl Booted {
     /// If the guest ends first, or after `limit`.
     pub fn wait_for_line(&mut self, line: &str, limit: Duration) {
         let output = self.folder.path().join("output");
-        let printed = || {
-            lines(&output)
-                .iter()
-                .any(|printed| printed == line)
-                .then_some(())
-        };
-        self.emulator
-            .wait_until(&format!("printed {line:?}"), limit, printed);
+        let printed = || lines(&output).iter().any(|printed| printed == line).then_some(());
+        self.emulator.wait_until(&format!("printed {line:?}"), limit, printed);
     }
 
     /// Waits until the guest has powered off.
@@ -53,17 +44,9 @@ impl Booted {
         let printed = lines(&self.folder.path().join("output"));
         let begin = printed.iter().position(|line| line == BEGIN);
         let end = printed.iter().rposition(|line| line.starts_with(END));
-        let (Some(begin), Some(end)) = (begin, end) else {
-            panic!("the guest did not run its script to the end")
-        };
-        let Ok(status) = printed[end][END.len()..].parse() else {
-            panic!("no status: {:?}", printed[end])
-        };
-        Report {
-            lines: printed[begin + 1..end].to_vec(),
-            status,
-            console: self.console(),
-        }
+        let (Some(begin), Some(end)) = (begin, end) else { panic!("the guest did not run its script to the end") };
+        let Ok(status) = printed[end][END.len()..].parse() else { panic!("no status: {:?}", printed[end]) };
+        Report { lines: printed[begin + 1..end].to_vec(), status, console: self.console() }
     }
 
     fn console(&self) -> String {
@@ -77,10 +60,7 @@ impl Drop for Booted {
     }
 }
 
-#[allow(
-    clippy::print_stderr,
-    reason = "the test runner shows it with the test that failed"
-)]
+#[allow(clippy::print_stderr, reason = "the test runner shows it with the test that failed")]
 fn show_failure(console: &str, printed: &[String]) {
     if std::thread::panicking() {
         eprintln!("--- the guest's console:\n{console}");
@@ -91,10 +71,7 @@ fn show_failure(console: &str, printed: &[String]) {
 fn lines(port: &Path) -> Vec<String> {
     let text = fs::read(port).unwrap_or_default();
     // A terminal ends its lines with two characters.
-    String::from_utf8_lossy(&text)
-        .lines()
-        .map(|line| line.trim_end_matches('\r').to_owned())
-        .collect()
+    String::from_utf8_lossy(&text).lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
 }
 
 /// What a guest left.
@@ -115,13 +92,8 @@ impl Report {
     /// If no line or more than one begins so.
     #[must_use]
     pub fn value(&self, name: &str) -> &str {
-        let mut found = self
-            .lines
-            .iter()
-            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let value = found
-            .next()
-            .unwrap_or_else(|| panic!("the guest printed no {name:?}"));
+        let mut found = self.lines.iter().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = found.next().unwrap_or_else(|| panic!("the guest printed no {name:?}"));
         assert!(found.next().is_none(), "the guest printed {name:?} twice");
         value
     }

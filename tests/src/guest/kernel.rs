@@ -1,8 +1,5 @@
 //! The guest's kernel: where it is, and which modules must be loaded in which order.
-#![allow(
-    clippy::panic,
-    reason = "the tests' own support: a test fails by panicking"
-)]
+#![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::env;
@@ -34,18 +31,10 @@ impl Kernel {
             return None;
         };
         let mut modules = HashMap::new();
-        let built_in =
-            fs::read_to_string(folder.join("modules/modules.builtin")).unwrap_or_default();
-        modules.extend(
-            built_in
-                .lines()
-                .map(|path| (module_name(Path::new(path)), None)),
-        );
+        let built_in = fs::read_to_string(folder.join("modules/modules.builtin")).unwrap_or_default();
+        modules.extend(built_in.lines().map(|path| (module_name(Path::new(path)), None)));
         collect(&folder.join("modules"), &mut modules);
-        Some(Self {
-            image: folder.join("vmlinuz"),
-            modules,
-        })
+        Some(Self { image: folder.join("vmlinuz"), modules })
     }
 
     /// The files of `wanted` and of all they need, each after what it needs itself.
@@ -58,9 +47,7 @@ impl Kernel {
     }
 
     fn visit<'a>(&'a self, name: &str, order: &mut Vec<&'a Path>) {
-        let Some(entry) = self.modules.get(name) else {
-            panic!("the guest's kernel has no module {name}")
-        };
+        let Some(entry) = self.modules.get(name) else { panic!("the guest's kernel has no module {name}") };
         let Some(path) = entry.as_deref() else { return };
         if order.contains(&path) {
             return;
@@ -76,9 +63,7 @@ impl Kernel {
 fn folder() -> Option<PathBuf> {
     let cache = || env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    env::var_os(KERNEL_FOLDER)
-        .map(PathBuf::from)
-        .or_else(|| Some(cache().or_else(home)?.join("vhost-guest")))
+    env::var_os(KERNEL_FOLDER).map(PathBuf::from).or_else(|| Some(cache().or_else(home)?.join("vhost-guest")))
 }
 
 fn collect(folder: &Path, modules: &mut HashMap<String, Option<PathBuf>>) {
@@ -94,23 +79,15 @@ fn collect(folder: &Path, modules: &mut HashMap<String, Option<PathBuf>>) {
 
 /// File names may have a dash where the module's own name has an underscore.
 fn module_name(path: &Path) -> String {
-    path.file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .replace('-', "_")
+    path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_")
 }
 
 /// The names a module's information section lists as `depends=a,b`, among its strings that each end
 /// with a zero.
 fn needs(module: &[u8]) -> Vec<String> {
-    let list = module
-        .split(|byte| *byte == 0)
-        .find_map(|text| text.strip_prefix(b"depends="));
+    let list = module.split(|byte| *byte == 0).find_map(|text| text.strip_prefix(b"depends="));
     let list = String::from_utf8_lossy(list.unwrap_or_default()).replace('-', "_");
-    list.split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -118,11 +95,7 @@ mod tests {
     use super::*;
 
     fn module(folder: &Path, file: &str, needs: &str) {
-        fs::write(
-            folder.join(file),
-            format!("ELF\0license=GPL\0depends={needs}\0name=x\0"),
-        )
-        .unwrap();
+        fs::write(folder.join(file), format!("ELF\0license=GPL\0depends={needs}\0name=x\0")).unwrap();
     }
 
     #[test]
@@ -135,10 +108,7 @@ mod tests {
         module(folder.path(), "tap.ko", "tun");
         let mut modules = HashMap::from([("built_in".to_owned(), None)]);
         collect(folder.path(), &mut modules);
-        let kernel = Kernel {
-            image: PathBuf::new(),
-            modules,
-        };
+        let kernel = Kernel { image: PathBuf::new(), modules };
         let order = kernel.load_order(&["vhost_net".to_owned(), "tun".to_owned()]);
         let order: Vec<_> = order.iter().map(|path| module_name(path)).collect();
         assert_eq!(order, ["vhost_iotlb", "vhost", "tun", "tap", "vhost_net"]);

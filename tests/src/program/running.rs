@@ -1,8 +1,5 @@
 //! A program that runs for a test.
-#![allow(
-    clippy::panic,
-    reason = "the tests' own support: a test fails by panicking"
-)]
+#![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 use core::time::Duration;
 use std::fs::{self, File};
@@ -38,28 +35,16 @@ impl Running {
     /// If it cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
-        let name = Path::new(command.get_program())
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
         Self::try_start(command, name).unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
     fn try_start(command: &mut Command, name: String) -> io::Result<Self> {
         let output = tempfile::tempfile()?;
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output.try_clone()?);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
         let mut child = command.spawn()?;
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-            Ok(process) => Ok(Self {
-                name,
-                child,
-                process,
-                output,
-            }),
+            Ok(process) => Ok(Self { name, child, process, output }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -68,15 +53,16 @@ impl Running {
         }
     }
 
+    /// Its id, for `/proc`.
+    #[must_use]
+    pub fn process_id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// What it has printed so far, on both of its outputs.
     #[must_use]
     pub fn output(&self) -> String {
-        let mut bytes = vec![
-            0;
-            self.output
-                .metadata()
-                .map_or(0, |data| usize::try_from(data.len()).unwrap_or(0))
-        ];
+        let mut bytes = vec![0; self.output.metadata().map_or(0, |data| usize::try_from(data.len()).unwrap_or(0))];
         match self.output.read_exact_at(&mut bytes, 0) {
             Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) => format!("(its output cannot be read: {error})"),
@@ -91,9 +77,7 @@ impl Running {
         if !self.ends_within(limit) {
             self.fail(&format!("still runs after {limit:?}"));
         }
-        self.child
-            .wait()
-            .unwrap_or_else(|error| panic!("wait for {}: {error}", self.name))
+        self.child.wait().unwrap_or_else(|error| panic!("wait for {}: {error}", self.name))
     }
 
     /// Asks it to end (SIGTERM), unless it already has, and waits.
@@ -112,9 +96,7 @@ impl Running {
     /// # Panics
     /// If the program ends first, or after `limit`.
     pub fn wait_for_socket(&mut self, path: &Path, limit: Duration) {
-        self.wait_until(&format!("listened on {}", path.display()), limit, || {
-            listens(path).then_some(())
-        });
+        self.wait_until(&format!("listened on {}", path.display()), limit, || listens(path).then_some(()));
     }
 
     /// Waits until `condition` gives a value, which it is asked for again and again while the
@@ -122,12 +104,7 @@ impl Running {
     ///
     /// # Panics
     /// If the program ends first, or after `limit`; `what` says in the message what did not happen.
-    pub fn wait_until<T>(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        mut condition: impl FnMut() -> Option<T>,
-    ) -> T {
+    pub fn wait_until<T>(&mut self, what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
         let start = Instant::now();
         loop {
             let ended = self.ends_within(Duration::ZERO);
@@ -148,10 +125,7 @@ impl Running {
         let start = Instant::now();
         loop {
             let rest = Timespec::try_from(limit.saturating_sub(start.elapsed())).ok();
-            match poll(
-                &mut [PollFd::new(&self.process, PollFlags::IN)],
-                rest.as_ref(),
-            ) {
+            match poll(&mut [PollFd::new(&self.process, PollFlags::IN)], rest.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => panic!("poll for the end of {}: {error}", self.name),
                 Ok(ended) => return ended == 1,
@@ -166,21 +140,13 @@ impl Running {
 }
 
 impl Drop for Running {
-    #[allow(
-        clippy::print_stderr,
-        reason = "the test runner shows it with the test that failed"
-    )]
+    #[allow(clippy::print_stderr, reason = "the test runner shows it with the test that failed")]
     fn drop(&mut self) {
         // Both fail only if it has ended and been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "--- {} (process {}) printed:\n{}",
-                self.name,
-                self.child.id(),
-                self.output()
-            );
+            eprintln!("--- {} (process {}) printed:\n{}", self.name, self.child.id(), self.output());
         }
     }
 }
@@ -214,10 +180,7 @@ mod tests {
     }
 
     fn failure(run: impl FnOnce()) -> String {
-        *catch_unwind(AssertUnwindSafe(run))
-            .unwrap_err()
-            .downcast::<String>()
-            .unwrap()
+        *catch_unwind(AssertUnwindSafe(run)).unwrap_err().downcast::<String>().unwrap()
     }
 
     #[test]
@@ -233,25 +196,16 @@ mod tests {
         let process = Pid::from_child(&running.child);
         rustix::process::test_kill_process(process).unwrap();
         drop(running);
-        assert_eq!(
-            rustix::process::test_kill_process(process),
-            Err(rustix::io::Errno::SRCH)
-        );
+        assert_eq!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH));
     }
 
     #[test]
     fn it_ends_when_asked_to() {
         let mut running = shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done");
         let output = running.output.try_clone().unwrap();
-        running.wait_until("was ready", LONG, || {
-            (output.metadata().unwrap().len() == 6).then_some(())
-        });
+        running.wait_until("was ready", LONG, || (output.metadata().unwrap().len() == 6).then_some(()));
         assert_eq!(running.terminate(LONG).code(), Some(5));
-        assert_eq!(
-            running.terminate(LONG).code(),
-            Some(5),
-            "once more changes nothing"
-        );
+        assert_eq!(running.terminate(LONG).code(), Some(5), "once more changes nothing");
     }
 
     #[test]
@@ -274,10 +228,7 @@ mod tests {
 
         let mut running = shell("exit 0");
         running.wait_for_socket(&open, LONG);
-        assert_eq!(
-            listener.accept().unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let message = failure(|| running.wait_for_socket(&bound, LONG));
         assert!(message.contains("ended before it listened on"), "{message}");
     }

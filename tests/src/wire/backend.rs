@@ -10,22 +10,13 @@ pub(super) fn requests() -> Vec<Fixture> {
 
 fn iotlb() -> Vec<Fixture> {
     let iotlb = |iova, permission, kind| {
-        let payload = Bytes::new()
-            .u64(iova)
-            .u64(0)
-            .u64(0)
-            .u8(permission)
-            .u8(kind)
-            .padding(6);
-        Fixture::new(1, "IOTLB_MSG", Layout::Iotlb, payload)
-            .gate(BACKEND_REQ)
-            .virtio(feature::IOMMU_PLATFORM)
+        let payload = Bytes::new().u64(iova).u64(0).u64(0).u8(permission).u8(kind).padding(6);
+        Fixture::new(1, "IOTLB_MSG", Layout::Iotlb, payload).gate(BACKEND_REQ).virtio(feature::IOMMU_PLATFORM)
     };
     vec![
         iotlb(0xbbbb_1000, 2, 1),
         iotlb(0xbbbb_3000, 3, 4).form("access fail"),
-        Fixture::new(2, "CONFIG_CHANGE_MSG", Layout::Empty, Bytes::new())
-            .gate(BACKEND_REQ | feature::CONFIG),
+        Fixture::new(2, "CONFIG_CHANGE_MSG", Layout::Empty, Bytes::new()).gate(BACKEND_REQ | feature::CONFIG),
     ]
 }
 
@@ -49,37 +40,28 @@ fn rings() -> Vec<Fixture> {
 
 fn objects() -> Vec<Fixture> {
     let object = |id, name| {
-        Fixture::new(id, name, Layout::Uuid, Bytes::new().raw(&UUID))
-            .gate(BACKEND_REQ | feature::SHARED_OBJECT)
+        Fixture::new(id, name, Layout::Uuid, Bytes::new().raw(&UUID)).gate(BACKEND_REQ | feature::SHARED_OBJECT)
     };
     vec![
         object(6, "SHARED_OBJECT_ADD"),
         object(7, "SHARED_OBJECT_REMOVE"),
-        object(8, "SHARED_OBJECT_LOOKUP")
-            .answer("found", Layout::U64, Bytes::new().u64(0), 1)
-            .answer("not found", Layout::U64, Bytes::new().u64(1), 0),
+        object(8, "SHARED_OBJECT_LOOKUP").answer("found", Layout::U64, Bytes::new().u64(0), 1).answer(
+            "not found",
+            Layout::U64,
+            Bytes::new().u64(1),
+            0,
+        ),
     ]
 }
 
 fn mappings() -> Vec<Fixture> {
     let mapping = |id, name, fd_offset, flags| {
-        let payload = Bytes::new()
-            .u8(7)
-            .padding(7)
-            .u64(fd_offset)
-            .u64(0x4000)
-            .u64(0x2000)
-            .u64(flags);
+        let payload = Bytes::new().u8(7).padding(7).u64(fd_offset).u64(0x4000).u64(0x2000).u64(flags);
         Fixture::new(id, name, Layout::Mapping, payload).gate(BACKEND_REQ | feature::SHMEM)
     };
     vec![
-        mapping(9, "SHMEM_MAP", 0x3000, 1)
-            .descriptors(1)
-            .gate(BACKEND_SEND_FD),
-        mapping(9, "SHMEM_MAP", 0x3000, 0)
-            .form("read-only")
-            .descriptors(1)
-            .gate(BACKEND_SEND_FD),
+        mapping(9, "SHMEM_MAP", 0x3000, 1).descriptors(1).gate(BACKEND_SEND_FD),
+        mapping(9, "SHMEM_MAP", 0x3000, 0).form("read-only").descriptors(1).gate(BACKEND_SEND_FD),
         mapping(10, "SHMEM_UNMAP", 0, 0),
     ]
 }

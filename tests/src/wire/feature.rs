@@ -63,13 +63,8 @@ pub const VERSION_1: u64 = 1 << 32;
 pub const IOMMU_PLATFORM: u64 = 1 << 33;
 
 /// What the fixtures' back-end offers.
-pub const OFFERED: u64 = NET_MTU
-    | LOG_ALL
-    | INDIRECT_DESCRIPTORS
-    | EVENT_INDEX
-    | PROTOCOL_FEATURES
-    | VERSION_1
-    | IOMMU_PLATFORM;
+pub const OFFERED: u64 =
+    NET_MTU | LOG_ALL | INDIRECT_DESCRIPTORS | EVENT_INDEX | PROTOCOL_FEATURES | VERSION_1 | IOMMU_PLATFORM;
 /// What the fixtures' front-end takes of it. Without `IOMMU_PLATFORM`: the fixtures' ring addresses are user addresses.
 pub const ACKNOWLEDGED: u64 = NET_MTU | EVENT_INDEX | PROTOCOL_FEATURES | VERSION_1;
 /// Protocol features that the fixtures' back-end offers: all but `XEN_MMAP`, which changes the size of regions, and

@@ -85,10 +85,7 @@ impl Fixture {
 
     /// The same with descriptors.
     pub fn descriptors(self, descriptors: usize) -> Self {
-        Self {
-            descriptors,
-            ..self
-        }
+        Self { descriptors, ..self }
     }
 
     /// The same behind protocol features.
@@ -116,35 +113,18 @@ impl Fixture {
     }
 
     /// The same with a reply of its own, or one more of them.
-    pub fn answer(
-        self,
-        form: &'static str,
-        layout: Layout,
-        payload: Bytes,
-        descriptors: usize,
-    ) -> Self {
+    pub fn answer(self, form: &'static str, layout: Layout, payload: Bytes, descriptors: usize) -> Self {
         let mut answers = match self.reply {
             Reply::Own(answers) => answers,
             Reply::Acknowledgement | Reply::Never => Vec::new(),
         };
-        answers.push(Answer {
-            form,
-            layout,
-            payload: payload.done(),
-            descriptors,
-        });
-        Self {
-            reply: Reply::Own(answers),
-            ..self
-        }
+        answers.push(Answer { form, layout, payload: payload.done(), descriptors });
+        Self { reply: Reply::Own(answers), ..self }
     }
 
     /// The same without any reply.
     pub fn unanswered(self) -> Self {
-        Self {
-            reply: Reply::Never,
-            ..self
-        }
+        Self { reply: Reply::Never, ..self }
     }
 
     /// Whether this is the form that the lists of all requests hold.
@@ -198,8 +178,5 @@ impl Answer {
 
 fn whole(id: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap();
-    Bytes::new()
-        .raw(&header(id, flags, size))
-        .raw(payload)
-        .done()
+    Bytes::new().raw(&header(id, flags, size)).raw(payload).done()
 }

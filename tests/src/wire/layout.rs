@@ -53,27 +53,11 @@ enum Tail {
     },
 }
 
-const REGION: &[Field] = &[
-    ("guest_address", 8),
-    ("size", 8),
-    ("user_address", 8),
-    ("mmap_offset", 8),
-];
-const REGION_XEN: &[Field] = &[
-    ("guest_address", 8),
-    ("size", 8),
-    ("user_address", 8),
-    ("mmap_offset", 8),
-    ("xen_flags", 4),
-    ("domain", 4),
-];
-const SINGLE_REGION: &[Field] = &[
-    ("padding", 8),
-    ("guest_address", 8),
-    ("size", 8),
-    ("user_address", 8),
-    ("mmap_offset", 8),
-];
+const REGION: &[Field] = &[("guest_address", 8), ("size", 8), ("user_address", 8), ("mmap_offset", 8)];
+const REGION_XEN: &[Field] =
+    &[("guest_address", 8), ("size", 8), ("user_address", 8), ("mmap_offset", 8), ("xen_flags", 4), ("domain", 4)];
+const SINGLE_REGION: &[Field] =
+    &[("padding", 8), ("guest_address", 8), ("size", 8), ("user_address", 8), ("mmap_offset", 8)];
 const SINGLE_REGION_XEN: &[Field] = &[
     ("padding", 8),
     ("guest_address", 8),
@@ -90,70 +74,35 @@ impl Layout {
             Self::Empty => &[],
             Self::U64 => &[("value", 8)],
             Self::VringState => &[("index", 4), ("num", 4)],
-            Self::VringAddress => &[
-                ("index", 4),
-                ("flags", 4),
-                ("descriptor", 8),
-                ("used", 8),
-                ("available", 8),
-                ("log", 8),
-            ],
+            Self::VringAddress => {
+                &[("index", 4), ("flags", 4), ("descriptor", 8), ("used", 8), ("available", 8), ("log", 8)]
+            }
             Self::MemoryTable | Self::MemoryTableXen => &[("count", 4), ("padding", 4)],
             Self::SingleRegion => SINGLE_REGION,
             Self::SingleRegionXen => SINGLE_REGION_XEN,
             Self::Log => &[("size", 8), ("offset", 8)],
-            Self::Iotlb => &[
-                ("iova", 8),
-                ("size", 8),
-                ("user_address", 8),
-                ("permission", 1),
-                ("type", 1),
-                ("padding", 6),
-            ],
+            Self::Iotlb => {
+                &[("iova", 8), ("size", 8), ("user_address", 8), ("permission", 1), ("type", 1), ("padding", 6)]
+            }
             Self::Config => &[("offset", 4), ("size", 4), ("flags", 4)],
             Self::VringArea => &[("index_and_flags", 8), ("size", 8), ("offset", 8)],
-            Self::Inflight => &[
-                ("mmap_size", 8),
-                ("mmap_offset", 8),
-                ("num_queues", 2),
-                ("queue_size", 2),
-                ("padding", 4),
-            ],
-            Self::InflightUnpadded => &[
-                ("mmap_size", 8),
-                ("mmap_offset", 8),
-                ("num_queues", 2),
-                ("queue_size", 2),
-            ],
+            Self::Inflight => {
+                &[("mmap_size", 8), ("mmap_offset", 8), ("num_queues", 2), ("queue_size", 2), ("padding", 4)]
+            }
+            Self::InflightUnpadded => &[("mmap_size", 8), ("mmap_offset", 8), ("num_queues", 2), ("queue_size", 2)],
             Self::Uuid => &[("uuid", 16)],
             Self::Transfer => &[("direction", 4), ("phase", 4)],
-            Self::Mapping => &[
-                ("shmid", 1),
-                ("padding", 7),
-                ("fd_offset", 8),
-                ("shm_offset", 8),
-                ("length", 8),
-                ("flags", 8),
-            ],
+            Self::Mapping => {
+                &[("shmid", 1), ("padding", 7), ("fd_offset", 8), ("shm_offset", 8), ("length", 8), ("flags", 8)]
+            }
             Self::SharedMemory => &[("num_regions", 4), ("padding", 4)],
             Self::CryptoSession => &[("operation", 8), ("parameters", 1056), ("session", 8)],
         };
         let tail = match self {
-            Self::MemoryTable => Tail::Records {
-                count: "count",
-                name: "regions",
-                each: REGION,
-            },
-            Self::MemoryTableXen => Tail::Records {
-                count: "count",
-                name: "regions",
-                each: REGION_XEN,
-            },
+            Self::MemoryTable => Tail::Records { count: "count", name: "regions", each: REGION },
+            Self::MemoryTableXen => Tail::Records { count: "count", name: "regions", each: REGION_XEN },
             Self::Config => Tail::Data { count: "size" },
-            Self::SharedMemory => Tail::Numbers {
-                count: 256,
-                name: "sizes",
-            },
+            Self::SharedMemory => Tail::Numbers { count: 256, name: "sizes" },
             _ => Tail::Nothing,
         };
         (head, tail)
@@ -165,10 +114,7 @@ impl Layout {
     /// Says where bytes are missing or how many are left over.
     pub fn decode(self, payload: &[u8]) -> Result<Fields, String> {
         let (head, tail) = self.table();
-        let mut fields = Fields {
-            payload: payload.to_vec(),
-            places: Vec::new(),
-        };
+        let mut fields = Fields { payload: payload.to_vec(), places: Vec::new() };
         for &(name, width) in head {
             fields.cut(name.to_owned(), width)?;
         }
@@ -193,10 +139,7 @@ impl Layout {
         }
         match payload.len() - fields.end() {
             0 => Ok(fields),
-            left => Err(format!(
-                "{self:?} ends after {} bytes, {left} are left over",
-                fields.end()
-            )),
+            left => Err(format!("{self:?} ends after {} bytes, {left} are left over", fields.end())),
         }
     }
 }
@@ -230,9 +173,7 @@ impl Fields {
 
     /// Names and bytes in the order of the wire; padding is a field called `padding`.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.places
-            .iter()
-            .map(|(name, range)| (name.as_str(), &self.payload[range.clone()]))
+        self.places.iter().map(|(name, range)| (name.as_str(), &self.payload[range.clone()]))
     }
 
     fn end(&self) -> usize {
@@ -242,10 +183,7 @@ impl Fields {
     fn cut(&mut self, name: String, width: usize) -> Result<(), String> {
         let range = self.end()..self.end() + width;
         if range.end > self.payload.len() {
-            return Err(format!(
-                "{name} is {range:?} of a payload of {} bytes",
-                self.payload.len()
-            ));
+            return Err(format!("{name} is {range:?} of a payload of {} bytes", self.payload.len()));
         }
         self.places.push((name, range));
         Ok(())

@@ -28,14 +28,8 @@ pub struct Header {
 impl Header {
     /// Cuts a header apart.
     pub fn read(bytes: [u8; HEADER_SIZE]) -> Self {
-        let word = |at: usize| {
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        Self {
-            request: word(0),
-            flags: word(4),
-            size: word(8),
-        }
+        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self { request: word(0), flags: word(4), size: word(8) }
     }
 
     /// The two version bits; 1 is the only version there is.
@@ -79,22 +73,13 @@ impl Message {
 
     /// The payload's fields; the test fails when the payload does not have this layout.
     pub fn fields(&self, layout: Layout) -> Fields {
-        layout
-            .decode(&self.payload)
-            .unwrap_or_else(|fault| panic!("{:?}: {fault}", self.header))
+        layout.decode(&self.payload).unwrap_or_else(|fault| panic!("{:?}: {fault}", self.header))
     }
 
     /// The message's bytes again.
     pub fn bytes(&self) -> Vec<u8> {
-        let Header {
-            request,
-            flags,
-            size,
-        } = self.header;
-        Bytes::new()
-            .raw(&header(request, flags, size))
-            .raw(&self.payload)
-            .done()
+        let Header { request, flags, size } = self.header;
+        Bytes::new().raw(&header(request, flags, size)).raw(&self.payload).done()
     }
 }
 
@@ -102,8 +87,7 @@ impl Message {
 pub fn messages(mut bytes: &[u8]) -> Vec<Message> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
-        let (message, length) =
-            Message::read(bytes).unwrap_or_else(|| panic!("{} bytes are no message", bytes.len()));
+        let (message, length) = Message::read(bytes).unwrap_or_else(|| panic!("{} bytes are no message", bytes.len()));
         all.push(message);
         bytes = &bytes[length..];
     }

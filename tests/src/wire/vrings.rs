@@ -9,20 +9,12 @@ const NO_DESCRIPTOR: u64 = 1 << 8;
 pub(super) fn requests() -> Vec<Fixture> {
     let [descriptors, used, available] = RING;
     let address = |index, flags| {
-        let payload = Bytes::new()
-            .u32(index)
-            .u32(flags)
-            .u64(descriptors)
-            .u64(used)
-            .u64(available)
-            .u64(RING_LOG);
+        let payload = Bytes::new().u32(index).u32(flags).u64(descriptors).u64(used).u64(available).u64(RING_LOG);
         Fixture::new(9, "SET_VRING_ADDR", Layout::VringAddress, payload)
     };
     let set_base = |num| state(10, "SET_VRING_BASE", 1, num);
-    let get_base =
-        |num| state(11, "GET_VRING_BASE", 1, 0).answer("base", Layout::VringState, ring(1, num), 0);
-    let enable =
-        |index, num| state(18, "SET_VRING_ENABLE", index, num).virtio(feature::PROTOCOL_FEATURES);
+    let get_base = |num| state(11, "GET_VRING_BASE", 1, 0).answer("base", Layout::VringState, ring(1, num), 0);
+    let enable = |index, num| state(18, "SET_VRING_ENABLE", index, num).virtio(feature::PROTOCOL_FEATURES);
     let endian = |index, num| state(23, "SET_VRING_ENDIAN", index, num).gate(feature::CROSS_ENDIAN);
     [
         vec![
@@ -34,9 +26,12 @@ pub(super) fn requests() -> Vec<Fixture> {
             get_base(0x0def),
             get_base(0x8056_808c).form("packed"),
             // DPDK's front-end leaves the number uninitialised; it means nothing in the request.
-            state(11, "GET_VRING_BASE", 1, 0x0bad)
-                .form("number left over")
-                .answer("base", Layout::VringState, ring(1, 0x0def), 0),
+            state(11, "GET_VRING_BASE", 1, 0x0bad).form("number left over").answer(
+                "base",
+                Layout::VringState,
+                ring(1, 0x0def),
+                0,
+            ),
             enable(0, 1),
             enable(1, 0).form("disable"),
             endian(1, 0),
@@ -52,10 +47,7 @@ pub(super) fn requests() -> Vec<Fixture> {
 
 fn event(id: u32, name: &'static str) -> Vec<Fixture> {
     let event = |value| Fixture::new(id, name, Layout::U64, Bytes::new().u64(value));
-    vec![
-        event(1).descriptors(1),
-        event(1 | NO_DESCRIPTOR).form("no descriptor"),
-    ]
+    vec![event(1).descriptors(1), event(1 | NO_DESCRIPTOR).form("no descriptor")]
 }
 
 fn state(id: u32, name: &'static str, index: u32, num: u32) -> Fixture {

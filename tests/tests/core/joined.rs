@@ -122,7 +122,9 @@ fn a_whole_life_uses_every_message_and_leaves_both_sides_of_one_mind() {
         BTreeSet::from_iter(rest.map(name))
     };
     assert_eq!(heard("back-end: Ok(Request(").len(), FrontendCode::ALL.len());
-    assert_eq!(heard("front-end is asked: Ok(").len(), BackendCode::ALL.len());
+    // All but those of the older virtio-fs dialects, which this session does not speak.
+    let standard = BackendCode::ALL.iter().filter(|code| code.0 < 1000);
+    assert_eq!(heard("front-end is asked: Ok(").len(), standard.count());
     let unexpected = pair.events.iter().find(|event| event.contains(": Err(") || event.contains("Refused("));
     assert_eq!(unexpected, None);
 }

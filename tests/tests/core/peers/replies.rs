@@ -215,8 +215,8 @@ fn r14_a_transfer_says_with_a_bit_that_no_descriptor_comes() {
 fn r15_a_lookup_is_always_answered_and_needs_no_descriptor() {
     let ledger = Ledger::new();
     let fixture = wire::backend_request("SHARED_OBJECT_LOOKUP");
+    let bytes = fixture.request();
     let uuid = || {
-        let bytes = fixture.request();
         let form = vhost_core::Form::request(ProtocolFeatures::empty());
         BackendRequest::<Token>::decode(frame(&bytes, Vec::new()), form).unwrap()
     };

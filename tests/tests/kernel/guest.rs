@@ -1,0 +1,39 @@
+//! Boots the guest and runs the tests of [`inside`](crate::inside) there.
+
+use core::time::Duration;
+use std::env;
+
+use vhost_tests::guest::Guest;
+
+/// For the whole guest, under software emulation on a machine that is busy with other things too. Only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(280);
+
+/// Names a part of the guest's tests, to run only those.
+const ONLY: &str = "VHOST_KERNEL_TESTS";
+
+/// What the kernel loads, in this order.
+const MODULES: [&str; 3] = ["vhost_net", "vhost_vsock", "vhost_scsi"];
+
+#[test]
+fn vhost_kernel_works_on_a_real_kernel() {
+    let Some(guest) = Guest::find() else { return };
+    let program = env::current_exe().unwrap();
+    let mut guest = guest.memory(768).processors(2).program(&program);
+    for module in MODULES {
+        guest = guest.module(module);
+    }
+    let name = program.file_name().unwrap().to_str().unwrap();
+    let only = env::var(ONLY).unwrap_or_else(|_| "inside::".to_owned());
+    let report = guest.boot(&SCRIPT.replace("PROGRAM", name).replace("ONLY", &only)).finish(LIMIT);
+    assert_eq!(report.status, 0, "a test has failed in the guest");
+    let passed = report.lines.iter().filter(|line| line.starts_with("test inside::") && line.ends_with(" ok")).count();
+    assert!(passed > 0, "no test ran in the guest");
+}
+
+const SCRIPT: &str = r#"
+mkdir -p /config
+mount -t configfs none /config
+status=0
+PROGRAM --ignored --test-threads=1 ONLY || status=$?
+exit $status
+"#;
