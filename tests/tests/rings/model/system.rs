@@ -88,6 +88,7 @@ pub(crate) enum Drive {
 
 /// One step of the system.
 #[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "the operations are for the reader of a failure")]
 pub(crate) enum Step {
     /// The device makes its next access in this operation.
     Device(Serve),
