@@ -101,7 +101,8 @@ pub trait GuestRange: Clone + fmt::Debug {
         Some(bytes)
     }
 
-    /// Copies `N` bytes in.
+    /// Copies `N` bytes in. Eight bytes at a place that is a multiple of eight are one store wherever
+    /// the machine has such a store: a process that ends leaves all of them or none.
     #[inline]
     fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
         self.write_from(offset, &bytes)

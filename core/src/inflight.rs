@@ -5,8 +5,8 @@
 //! with the front-end, so nothing in it is trusted: walks are bounded and links checked.
 //!
 //! The order of the steps is that of the vhost-user specification, section "Inflight I/O tracking".
-//! A process can end between any two stores, so what has to change together is one store. Numbers
-//! are in the machine's byte order.
+//! A process can end between any two stores, so what has to change together is one store of eight
+//! bytes. Numbers are in the machine's byte order.
 
 mod packed;
 mod sort;

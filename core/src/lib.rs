@@ -114,10 +114,10 @@ pub use tolerance::{
 pub use transport::{ReceiveError, Transport, receive};
 pub use vhost_backend::{LogArea, Logging, VhostBackend, VringAddresses, VringSetting, VringSetup};
 pub use virtqueue::{
-    AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DriverFault, MAX_RING_SIZE, NoRoom,
-    PackedDevice, PackedDeviceState, PackedDriver, PackedDriverState, PopError, PushError, RingAddresses, RingFault,
-    RingLayout, RingPart, RingParts, RingUser, SplitDevice, SplitDeviceState, SplitDriver, SplitDriverState, Used,
-    UsedLog,
+    AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DeviceQueueState, DriverFault,
+    DriverQueue, DriverQueueState, MAX_RING_SIZE, NoRoom, PackedDevice, PackedDeviceState, PackedDriver,
+    PackedDriverState, PopError, PushError, RingAddresses, RingFault, RingLayout, RingPart, RingParts, RingUser,
+    SplitDevice, SplitDeviceState, SplitDriver, SplitDriverState, Used, UsedLog,
 };
 pub use vring::Vring;
 pub use wire::{

@@ -16,6 +16,7 @@ mod chain;
 mod descriptor;
 mod device;
 mod driver;
+mod driver_queue;
 mod event;
 mod fault;
 mod gather;
@@ -28,8 +29,9 @@ mod used_log;
 
 pub use self::{
     chain::{Chain, ChainBuffer, NoRoom},
-    device::DeviceQueue,
+    device::{DeviceQueue, DeviceQueueState},
     driver::{AddError, Buffer, DriverFault, Used},
+    driver_queue::{DriverQueue, DriverQueueState},
     fault::{ChainFault, ChainFaultKind, PopError, PushError, RingFault, RingPart},
     layout::{MAX_RING_SIZE, RingAddresses, RingLayout, RingParts, RingUser},
     packed_device::{PackedDevice, PackedDeviceState},

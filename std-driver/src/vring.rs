@@ -39,7 +39,7 @@ pub use self::queue::Queue;
 pub use self::shared::SharedVring;
 
 use self::kick::Kick;
-use self::queue::{End, Parts};
+use self::queue::{Budget, End, Parts};
 use self::spare::Spares;
 use crate::device::Device;
 use crate::eventfd::{EventFd, EventFdError};
@@ -285,7 +285,7 @@ impl Vring {
         self.kick.unwatch();
     }
 
-    /// Lets `device` serve what the driver made available: at most as many chains as the ring has descriptors.
+    /// Lets `device` serve what the driver made available: a turn of at most 256 chains, and of 16 MiB but for the last one.
     ///
     /// Does nothing unless the ring is started and enabled.
     ///
@@ -371,7 +371,7 @@ impl Vring {
         let (Some(ring), Some(memory)) = (&mut self.running, &self.memory) else {
             return Ok(Turn::Idle);
         };
-        let mut budget = self.size;
+        let mut budget = Budget::of_turn(self.size);
         loop {
             ring.disable_kicks()?;
             let parts = Parts {
@@ -391,13 +391,14 @@ impl Vring {
                 End::DeviceStopped | End::Empty => {
                     let more = ring.enable_kicks()?;
                     // A device that neither took a chain nor asked to the end leaves them on purpose.
-                    let willing = end == End::Empty || left < budget;
+                    let willing = end == End::Empty || left != budget;
                     if !(more && willing) {
                         return Ok(Turn::Idle);
                     }
-                    // More came after the device looked, and no kick will tell. A pass without any chain counts too: an
-                    // index that flickers must not hold the thread.
-                    budget = left.min(budget.saturating_sub(1));
+                    // More came after the device looked, and no kick will tell. A pass without any chain counts too, so
+                    // that there is an end to it.
+                    let chains = left.chains.min(budget.chains.saturating_sub(1));
+                    budget = Budget { chains, ..left };
                 }
             }
         }

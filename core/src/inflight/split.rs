@@ -52,20 +52,20 @@ impl<R: GuestRange> SplitInflight<R> {
         Ok(Self { record, counter: 0, last_batch })
     }
 
-    /// Completes what the last writer left half done, and finds the chains in flight, oldest first.
-    /// `used` is the index of the used ring.
+    /// Completes what the last writer left half done, and finds the chains in flight, oldest first;
+    /// `None` when there was no last writer. `used` is the index of the used ring.
     pub(crate) fn recover<'r>(
         &mut self,
         used: u16,
         room: &'r mut [Resubmission],
-    ) -> Result<&'r [Resubmission], InflightFault> {
+    ) -> Result<Option<&'r [Resubmission]>, InflightFault> {
         let record = &self.record;
         let size = record.size;
         if record.number(super::VERSION_AT)? == 0 {
             // Now that the ring is known, the empty record is complete.
             record.set_number(USED_AT, used)?;
             record.mark_used()?;
-            return Ok(&[]);
+            return Ok(None);
         }
         let count = used.wrapping_sub(record.number(USED_AT)?);
         if count > size {
@@ -91,7 +91,7 @@ impl<R: GuestRange> SplitInflight<R> {
             resubmission.position = used.wrapping_add(order);
         }
         self.counter = list.last().map_or(0, |newest| newest.counter.wrapping_add(1));
-        Ok(list)
+        Ok(Some(list))
     }
 
     /// The chain at `head` was taken.

@@ -4,8 +4,8 @@ use super::{
     chain::{Chain, ChainBuffer},
     fault::{PopError, PushError, RingFault},
     layout::{RingLayout, RingParts},
-    packed_device::PackedDevice,
-    split_device::SplitDevice,
+    packed_device::{PackedDevice, PackedDeviceState},
+    split_device::{SplitDevice, SplitDeviceState},
     used_log::UsedLog,
 };
 use crate::{
@@ -23,6 +23,15 @@ pub enum DeviceQueue<R> {
     Split(SplitDevice<R>),
     /// A packed ring.
     Packed(PackedDevice<R>),
+}
+
+/// What the device knows of a ring of either layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceQueueState {
+    /// Of a split ring.
+    Split(SplitDeviceState),
+    /// Of a packed ring.
+    Packed(PackedDeviceState),
 }
 
 macro_rules! either {
@@ -43,6 +52,15 @@ impl<R: GuestRange> DeviceQueue<R> {
         match RingLayout::of(features) {
             RingLayout::Split => SplitDevice::new(parts, size, features, base).map(Self::Split),
             RingLayout::Packed => PackedDevice::new(parts, size, features, base).map(Self::Packed),
+        }
+    }
+
+    /// A ring that goes on as `state` says, perhaps in other memory. A record and a log have to be
+    /// attached again.
+    pub const fn resume(parts: RingParts<R>, state: DeviceQueueState) -> Self {
+        match state {
+            DeviceQueueState::Split(state) => Self::Split(SplitDevice::resume(parts, state)),
+            DeviceQueueState::Packed(state) => Self::Packed(PackedDevice::resume(parts, state)),
         }
     }
 
@@ -198,6 +216,15 @@ impl<R: GuestRange> DeviceQueue<R> {
     #[must_use]
     pub fn size(&self) -> u16 {
         either!(self, ring => ring.size())
+    }
+
+    /// What the device knows of the ring.
+    #[must_use]
+    pub fn state(&self) -> DeviceQueueState {
+        match self {
+            Self::Split(ring) => DeviceQueueState::Split(*ring.state()),
+            Self::Packed(ring) => DeviceQueueState::Packed(*ring.state()),
+        }
     }
 
     /// The layout of the ring.

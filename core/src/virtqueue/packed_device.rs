@@ -1,5 +1,7 @@
 //! The device's side of a packed ring.
 
+mod recovery;
+
 use super::{
     chain::{Chain, ChainBuffer},
     descriptor::{AVAILABLE, Descriptor, NEXT, WRITE, descriptor_offset, is_available, used_flags},
@@ -11,13 +13,12 @@ use super::{
 };
 use crate::{
     guest_memory::{GuestMemory, GuestRange, Load, Store},
-    inflight::{InflightFault, PackedInflight, Resubmission},
+    inflight::PackedInflight,
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
-/// Offsets in a descriptor: length, id, flags.
+/// Offsets in a descriptor: length and id, flags.
 const LENGTH: usize = 8;
-const ID: usize = 12;
 const FLAGS: usize = 14;
 
 /// A packed ring as the device sees it: takes chains, gives them back.
@@ -84,32 +85,6 @@ impl<R: GuestRange> PackedDevice<R> {
     /// attached again.
     pub const fn resume(parts: RingParts<R>, state: PackedDeviceState) -> Self {
         Self { parts, state, inflight: None, log: None }
-    }
-
-    /// Records every chain in `inflight` from now on, and finds in it what its last writer left:
-    /// the chains to take again with [`PackedDevice::pop_recovered`] before any other, oldest
-    /// first. They count as taken, so that the base goes on behind them.
-    ///
-    /// Call it before the first chain is taken; `room` holds as many entries as the ring.
-    ///
-    /// # Errors
-    /// See [`InflightFault`](crate::InflightFault). The ring is as it was then.
-    pub fn recover<'r>(
-        &mut self,
-        mut inflight: PackedInflight<R>,
-        room: &'r mut [Resubmission],
-    ) -> Result<&'r [Resubmission], RingFault> {
-        let state = &mut self.state;
-        let submitted = |place: Place| {
-            let flags = load_flags(&self.parts.descriptor, place.index, Load::Acquire)?;
-            Ok::<_, RingFault>(!is_available(flags, place.wrap))
-        };
-        let found = inflight.recover(state.next_used, submitted, room)?;
-        state.next_used = found.used;
-        state.held = found.slots;
-        state.next_available = found.used.forward(found.slots, state.size);
-        self.inflight = Some(inflight);
-        Ok(found.resubmissions)
     }
 
     /// Goes on in other memory, where the same ring is now.
@@ -189,40 +164,6 @@ impl<R: GuestRange> PackedDevice<R> {
         let chain = Chain { id, position: start.to_word(), slots, record: record.unwrap_or_default(), extent };
         match fault {
             None => Ok(Some(chain)),
-            Some(fault) => Err(PopError::Malformed { chain, fault }),
-        }
-    }
-
-    /// Takes a chain again that was in flight when the record's last writer ended.
-    ///
-    /// # Errors
-    /// See [`PopError`].
-    pub fn pop_recovered<M, B>(
-        &mut self,
-        resubmission: &Resubmission,
-        memory: &M,
-        buffer: &mut B,
-    ) -> Result<Chain, PopError>
-    where
-        M: GuestMemory,
-        B: ChainBuffer<M::Range>,
-    {
-        let state = &self.state;
-        let mut gather = Gather::new(memory, buffer, Indirect::of(state.features, state.size));
-        let Resubmission { entry: record, position, slots, .. } = *resubmission;
-        let inflight = self.inflight.as_ref().ok_or(RingFault::Inflight(InflightFault::NoRecord))?;
-        let (mut outcome, mut id) = (Ok(()), 0);
-        for descriptor in inflight.chain(record, slots) {
-            let descriptor = descriptor.map_err(RingFault::from)?;
-            if outcome.is_ok() {
-                outcome = gather.packed(record, descriptor);
-            }
-            id = descriptor.link;
-        }
-        let (extent, fault) = gather.finish(outcome)?;
-        let chain = Chain { id, position, slots, record, extent };
-        match fault {
-            None => Ok(chain),
             Some(fault) => Err(PopError::Malformed { chain, fault }),
         }
     }
@@ -418,8 +359,8 @@ impl<R: GuestRange> PackedDevice<R> {
         let range = &self.parts.descriptor;
         let start = descriptor_offset(index);
         let at = |offset| start.saturating_add(offset);
-        range.write(at(LENGTH), length.to_le_bytes()).ok_or(access(at(LENGTH)))?;
-        range.write(at(ID), id.to_le_bytes()).ok_or(access(at(ID)))?;
+        let ([l0, l1, l2, l3], [i0, i1]) = (length.to_le_bytes(), id.to_le_bytes());
+        range.write(at(LENGTH), [l0, l1, l2, l3, i0, i1]).ok_or(access(at(LENGTH)))?;
         match &mut state.staged {
             Some(staged) => {
                 range.store_u16(at(FLAGS), flags, Store::Relaxed).ok_or(access(at(FLAGS)))?;

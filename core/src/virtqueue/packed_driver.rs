@@ -12,9 +12,7 @@ use crate::{
     wire::feature::VirtioFeatures,
 };
 
-/// Offsets in a descriptor: length, id, flags.
-const LENGTH: usize = 8;
-const ID: usize = 12;
+/// Where the flags are in a descriptor, behind everything else.
 const FLAGS: usize = 14;
 
 /// A packed ring as the driver sees it: adds chains, polls for those that come back. It has room
@@ -304,11 +302,11 @@ impl<const N: usize> PackedDriverState<N> {
 
 /// Writes everything of a descriptor but its flags.
 fn write_descriptor<R: GuestRange>(ring: &R, index: u16, descriptor: Descriptor, token: u16) -> Result<(), RingFault> {
-    let start = descriptor_offset(index);
-    let at = |offset| start.saturating_add(offset);
-    ring.write(start, descriptor.address.to_le_bytes()).ok_or(access(start))?;
-    ring.write(at(LENGTH), descriptor.length.to_le_bytes()).ok_or(access(at(LENGTH)))?;
-    ring.write(at(ID), token.to_le_bytes()).ok_or(access(at(ID)))
+    let [a0, a1, a2, a3, a4, a5, a6, a7] = descriptor.address.to_le_bytes();
+    let [l0, l1, l2, l3] = descriptor.length.to_le_bytes();
+    let [i0, i1] = token.to_le_bytes();
+    let offset = descriptor_offset(index);
+    ring.write(offset, [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, i0, i1]).ok_or(access(offset))
 }
 
 fn access(offset: usize) -> RingFault {

@@ -1,5 +1,7 @@
 //! The device's side of a split ring.
 
+mod recovery;
+
 use super::{
     chain::{Chain, ChainBuffer, Extent},
     event::{SUPPRESS, Unannounced, passed},
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     guest_memory::{GuestMemory, GuestRange, Load, Store},
-    inflight::{Resubmission, SplitInflight},
+    inflight::SplitInflight,
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
@@ -77,29 +79,6 @@ impl<R: GuestRange> SplitDevice<R> {
         Self { parts, state, inflight: None, log: None }
     }
 
-    /// Records every chain in `inflight` from now on, and finds in it what its last writer left:
-    /// the chains to take again with [`SplitDevice::pop_recovered`] before any other, oldest first.
-    /// They count as taken, so that the base goes on behind them.
-    ///
-    /// Call it before the first chain is taken; `room` holds as many entries as the ring.
-    ///
-    /// # Errors
-    /// See [`InflightFault`](crate::InflightFault). The ring is as it was then.
-    pub fn recover<'r>(
-        &mut self,
-        mut inflight: SplitInflight<R>,
-        room: &'r mut [Resubmission],
-    ) -> Result<&'r [Resubmission], RingFault> {
-        let found = inflight.recover(self.state.published, room)?;
-        self.inflight = Some(inflight);
-        if let Ok(held @ 1..) = u16::try_from(found.len()) {
-            let next = self.state.published.wrapping_add(held);
-            (self.state.next_available, self.state.known_available) = (next, next);
-            self.state.held = held;
-        }
-        Ok(found)
-    }
-
     /// Goes on in other memory, where the same ring is now.
     pub fn relocate(&mut self, parts: RingParts<R>) {
         self.parts = parts;
@@ -143,32 +122,6 @@ impl<R: GuestRange> SplitDevice<R> {
         let chain = Chain { id: head, position, slots: 1, record: head, extent };
         match fault {
             None => Ok(Some(chain)),
-            Some(fault) => Err(PopError::Malformed { chain, fault }),
-        }
-    }
-
-    /// Takes a chain again that was in flight when the record's last writer ended.
-    ///
-    /// # Errors
-    /// See [`PopError`].
-    pub fn pop_recovered<M, B>(
-        &mut self,
-        resubmission: &Resubmission,
-        memory: &M,
-        buffer: &mut B,
-    ) -> Result<Chain, PopError>
-    where
-        M: GuestMemory,
-        B: ChainBuffer<M::Range>,
-    {
-        let Resubmission { entry: head, position, .. } = *resubmission;
-        if head >= self.state.size {
-            return Err(RingFault::HeadBeyondTable { position, head, size: self.state.size }.into());
-        }
-        let (extent, fault) = Self::gather(&self.parts, &self.state, head, memory, buffer)?;
-        let chain = Chain { id: head, position, slots: 1, record: head, extent };
-        match fault {
-            None => Ok(chain),
             Some(fault) => Err(PopError::Malformed { chain, fault }),
         }
     }

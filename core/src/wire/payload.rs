@@ -170,6 +170,7 @@ impl fmt::Display for SizeRule {
         match self {
             Self::Exactly(only) => write!(f, "{only}"),
             Self::Either(one, other) => write!(f, "{one} or {other}"),
+            Self::Between(least, usize::MAX) => write!(f, "{least} or more"),
             Self::Between(least, most) => write!(f, "{least} to {most}"),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{event::PollFlags, net::Shutdown};
-use vhost_core::{Answered, BackendReply, Channel, Fault, Transmit, Verdict, wire::header::Header};
+use vhost_core::{Answered, ApiMisuse, BackendReply, Channel, Fault, Transmit, Verdict, wire::header::Header};
 
 use super::{BackendRequestHandlerMut, Refusal, handler::dispatch, shared::Shared, wait::wait_for_any};
 use crate::{
@@ -187,7 +187,12 @@ impl BackendChannel {
             if !state.is_current(self.number) {
                 return Ok(Step::Closed);
             }
-            state.machine.answer_backend(reply, &mut bytes).map_err(|misuse| ChannelError::Fault(misuse.into()))?
+            match state.machine.answer_backend(reply, &mut bytes) {
+                Ok(answered) => answered,
+                // A new channel has come in between, though its number is not set yet.
+                Err(ApiMisuse::NothingToAnswer) => return Ok(Step::Closed),
+                Err(misuse) => return Err(ChannelError::Fault(misuse.into())),
+            }
         };
         let Transmit { bytes: written, mut handles } = match answered {
             Answered::Send(transmit) => transmit,

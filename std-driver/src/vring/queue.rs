@@ -29,9 +29,34 @@ pub struct Queue<'m> {
     /// Chains that the device has and did not complete yet.
     taken: &'m mut Vec<vhost_core::Chain>,
     slices: Lent<'m>,
-    budget: u16,
+    budget: Budget,
     unsignalled: u16,
     end: End,
+}
+
+/// What is left of a turn. Whoever waits for the ring, to stop it for example, gets it after the turn, so it must be short
+/// however large a driver's requests are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    pub(super) chains: u16,
+    pub(super) bytes: u64,
+}
+
+impl Budget {
+    /// Of one turn of a ring of this size.
+    pub(super) fn of_turn(size: u16) -> Self {
+        Self { chains: size.min(256), bytes: 16 << 20 }
+    }
+
+    fn is_spent(self) -> bool {
+        self.chains == 0 || self.bytes == 0
+    }
+
+    fn spend(&mut self, chain: &vhost_core::Chain) {
+        let bytes = u64::from(chain.readable_len()) + u64::from(chain.writable_len());
+        self.chains = self.chains.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
 }
 
 /// Why the device stopped taking chains.
@@ -58,7 +83,7 @@ pub(super) struct Parts<'m> {
 }
 
 impl<'m> Queue<'m> {
-    pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: u16) -> Self {
+    pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
         let Parts { index, memory, ring, call, faults, taken } = parts;
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
@@ -72,14 +97,14 @@ impl<'m> Queue<'m> {
     #[allow(clippy::should_implement_trait, reason = "not an iterator: after None there may be more in the next turn")]
     pub fn next(&mut self) -> Option<Chain<'m>> {
         while !matches!(self.end, End::Fault(_)) {
-            if self.budget == 0 {
+            if self.budget.is_spent() {
                 self.end = End::BudgetSpent;
                 return None;
             }
             let mut slices = self.slices.take();
             match self.ring.pop(&Borrowed(self.memory), &mut Gathered(&mut slices)) {
                 Ok(Some(chain)) => {
-                    self.budget = self.budget.saturating_sub(1);
+                    self.budget.spend(&chain);
                     self.taken.push(chain.clone());
                     return Some(Chain::new(chain, slices));
                 }
@@ -90,7 +115,7 @@ impl<'m> Queue<'m> {
                 }
                 Err(PopError::Malformed { chain, fault }) => {
                     self.slices.give(slices);
-                    self.budget = self.budget.saturating_sub(1);
+                    self.budget.spend(&chain);
                     self.faults.record(ChainFault { ring: self.index, id: chain.id(), fault });
                     self.push_used(chain, 0);
                 }
@@ -123,7 +148,7 @@ impl<'m> Queue<'m> {
 
     /// After the device's pass: returns what it kept, signals the driver, and tells why the pass ended and how many chains
     /// of the turn are left.
-    pub(super) fn finish(mut self, spares: &mut Spares) -> (End, u16) {
+    pub(super) fn finish(mut self, spares: &mut Spares) -> (End, Budget) {
         for chain in core::mem::take(self.taken) {
             self.faults.abandoned = self.faults.abandoned.saturating_add(1);
             self.push_used(chain, 0);

@@ -14,4 +14,5 @@ mod pair;
 mod peers;
 mod recorded;
 mod stage;
+mod start_orders;
 mod table;

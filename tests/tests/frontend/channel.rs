@@ -4,10 +4,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
+use vhost_core::wire::fs_cache::CacheEntries;
 use vhost_core::wire::iotlb::Iotlb;
-use vhost_core::wire::shared::{SharedMemoryMap, Uuid};
+use vhost_core::wire::shared::Uuid;
 use vhost_core::wire::vring::VringArea;
-use vhost_core::{Iova, UserAddress};
+use vhost_core::{
+    CacheAccess, Dialect, FrontendConfig, Iova, MapChange, ProtocolFeatures, UserAddress, VirtioFeatures,
+};
 use vhost_std::frontend::{
     BackendChannel, BackendRequestHandler, BackendRequestHandlerMut, ChannelState, Frontend, Refusal,
 };
@@ -97,19 +100,43 @@ impl BackendRequestHandlerMut for Diary {
         Ok(memory(777))
     }
 
-    fn shmem_map(&mut self, map: SharedMemoryMap, file: OwnedFd) -> Result<(), Refusal> {
+    fn shmem_map(&mut self, maps: &[MapChange], file: OwnedFd) -> Result<(), Refusal> {
         self.descriptors.push(file);
-        let access = if map.flags() == SharedMemoryMap::READ_WRITE { "rw" } else { "ro" };
-        let (offset, length) = (map.file_offset(), map.length());
-        self.note(&format!("map {offset:#x}+{length:#x} at {}:{:#x} {access}", map.region(), map.region_offset()))
+        maps.iter().try_for_each(|map| self.note_map(map))
     }
 
-    fn shmem_unmap(&mut self, map: SharedMemoryMap) -> Result<(), Refusal> {
-        self.note(&format!("unmap {:#x} at {}:{:#x}", map.length(), map.region(), map.region_offset()))
+    fn shmem_unmap(&mut self, maps: &[MapChange]) -> Result<(), Refusal> {
+        maps.iter().try_for_each(|map| self.note_map(map))
+    }
+
+    fn cache_sync(&mut self, entries: CacheEntries<'_>) -> Result<(), Refusal> {
+        let lengths = Vec::from_iter(entries.iter().map(|entry| entry.length));
+        self.note(&format!("sync {lengths:x?}"))
+    }
+
+    fn cache_io(&mut self, entries: CacheEntries<'_>, file: Option<OwnedFd>) -> Result<u64, Refusal> {
+        self.descriptors.extend(file);
+        let length = entries.iter().map(|entry| entry.length).sum();
+        self.note(&format!("io {length:#x}"))?;
+        if length == 0x2000 { Ok(length) } else { Err(Errno::IO.into()) }
     }
 }
 
 impl Diary {
+    fn note_map(&mut self, map: &MapChange) -> Result<(), Refusal> {
+        match *map {
+            MapChange::Map { region, offset, length, file_offset, access } => {
+                let access = if access.contains(CacheAccess::WRITE) { "rw" } else { "ro" };
+                self.note(&format!("map {file_offset:#x}+{length:#x} at {region}:{offset:#x} {access}"))
+            }
+            MapChange::Unmap { region, offset, length } => {
+                self.note(&format!("unmap {length:#x} at {region}:{offset:#x}"))
+            }
+            MapChange::UnmapAll { region } => self.note(&format!("unmap all of {region}")),
+            _ => Err(Refusal::UNSUPPORTED),
+        }
+    }
+
     fn note(&mut self, entry: &str) -> Result<(), Refusal> {
         self.entries.push(entry.to_owned());
         Ok(())
@@ -245,4 +272,60 @@ fn requests_that_make_no_sense_are_refused_without_asking_the_handler() {
     let mut update = wire::backend_request("IOTLB_MSG").payload;
     update[25] = Iotlb::UPDATE;
     refused(1, &update, 0);
+}
+
+/// The columns of an older request: for each mapping file offset, offset in the window, length and access.
+fn columns(mappings: &[[u64; 4]]) -> Vec<u8> {
+    let column =
+        |at: usize| (0..8).flat_map(move |row| mappings.get(row).map_or(0, |mapping| mapping[at]).to_ne_bytes());
+    (0..4).flat_map(column).collect()
+}
+
+#[test]
+fn older_dialects_of_virtio_fs_reach_the_same_handler() {
+    let (backend, stream) = FakeBackend::pair();
+    let mut config = FrontendConfig::new(1);
+    config.dialect = Dialect::FsA2;
+    let mut frontend = Frontend::with_config(stream.into(), config);
+    let thread = std::thread::spawn(move || {
+        let protocol = feature::BACKEND_REQ | feature::BACKEND_SEND_FD | feature::REPLY_ACK;
+        let backend = backend.offering(feature::OFFERED, protocol);
+        let (features, _) = backend.serve_until(2);
+        backend.answer(&features);
+        let theirs = open_next(&backend);
+        (backend, theirs)
+    });
+    frontend.negotiate(VirtioFeatures::VERSION_1, ProtocolFeatures::KNOWN).unwrap();
+    let mut ours = frontend.set_backend_req_fd().unwrap();
+    let (_backend, theirs) = thread.join().unwrap();
+    let mut diary = Diary::default();
+    let mut ask = |id: u32, mappings: &[[u64; 4]], descriptors: usize| {
+        let payload = columns(mappings);
+        let files = Vec::from_iter((0..descriptors).map(|_| memory(1)));
+        let header = wire::header(id, REQUEST_NEEDING_REPLY, 256);
+        theirs.send(&[&header, &payload[..]].concat(), &borrowed(&files));
+        assert_eq!(ours.process(&mut diary), Ok(ChannelState::Open));
+        let reply = theirs.receive();
+        assert_eq!(reply.id(), id);
+        reply.number().cast_signed()
+    };
+    assert_eq!(ask(6, &[[0x3000, 0x4000, 0x2000, 3], [0, 0x8000, 0x1000, 1]], 1), 0);
+    assert_eq!(ask(7, &[[0, 0x4000, 0x2000, 0]], 0), 0);
+    assert_eq!(ask(7, &[[0, 0, u64::MAX, 0]], 0), 0);
+    assert_eq!(ask(8, &[[0, 0x8000, 0x1000, 0]], 0), 0);
+    assert_eq!(ask(9, &[[0, 0x9000, 0x2000, 1]], 0), 0x2000, "bytes");
+    assert_eq!(ask(9, &[[0, 0x9000, 0x2001, 1]], 0), -5, "an errno");
+    assert_eq!(
+        diary.entries,
+        [
+            "map 0x3000+0x2000 at 0:0x4000 rw",
+            "map 0x0+0x1000 at 0:0x8000 ro",
+            "unmap 0x2000 at 0:0x4000",
+            "unmap all of 0",
+            "sync [1000]",
+            "io 0x2000",
+            "io 0x2001",
+        ]
+    );
+    assert_eq!(diary.descriptors.len(), 1);
 }

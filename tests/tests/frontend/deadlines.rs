@@ -53,18 +53,22 @@ fn an_answer_that_comes_too_late_is_not_taken_for_another() {
 #[test]
 fn half_an_answer_is_no_answer() {
     for (length, serve) in [(5, false), (12, false), (19, false), (5, true), (19, true)] {
+        let (said, is_said) = channel::<()>();
         let (mut frontend, thread) = agreed(feature::PROTOCOL_OFFERED, move |backend: FakeBackend| {
             if serve {
                 backend.serve(21);
             }
-            backend.receive();
+            // Before it is asked, so that it is certainly there in time.
             backend.send(&wire::frontend_request("GET_FEATURES").reply()[..length], &[]);
+            drop(said);
+            backend.receive();
             drop(backend.try_receive());
         });
         if serve {
             let channel = frontend.set_backend_req_fd().unwrap();
             frontend.attach(channel, Nothing);
         }
+        is_said.recv().unwrap_err();
         frontend.set_timeout(Some(SHORT));
         assert_eq!(frontend.get_features().unwrap_err().ends_session(), Some(SessionEnd::TimedOut));
         finish(frontend, thread);

@@ -3,19 +3,21 @@
 /// A device's capabilities.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capabilities {
+    /// The sub-command that serves the device.
+    pub(crate) command: &'static str,
     device: &'static str,
     features: &'static [&'static str],
 }
 
 impl Capabilities {
     /// The disk: it can be read-only, and is a file.
-    pub(crate) const BLOCK: Self = Self { device: "block", features: &["read-only", "blk-file"] };
+    pub(crate) const BLOCK: Self = Self { command: "blk", device: "block", features: &["read-only", "blk-file"] };
 
     /// The console. Of this and of other devices the schema knows nothing but the type.
-    pub(crate) const CONSOLE: Self = Self { device: "console", features: &[] };
+    pub(crate) const CONSOLE: Self = Self { command: "console", device: "console", features: &[] };
 
     /// The entropy source.
-    pub(crate) const ENTROPY: Self = Self { device: "rng", features: &[] };
+    pub(crate) const ENTROPY: Self = Self { command: "rng", device: "rng", features: &[] };
 
     /// All devices of this program.
     pub(crate) const ALL: [Self; 3] = [Self::BLOCK, Self::CONSOLE, Self::ENTROPY];

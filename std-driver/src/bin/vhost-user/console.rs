@@ -23,9 +23,6 @@ pub(crate) struct Arguments {
     /// Connect to a Unix stream socket, instead of using this terminal.
     #[arg(long, value_name = "PATH")]
     connect: Option<PathBuf>,
-    /// Print this device's capabilities as JSON, and exit.
-    #[arg(long)]
-    pub(crate) print_capabilities: bool,
 }
 
 impl Arguments {

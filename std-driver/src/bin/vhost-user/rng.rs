@@ -15,9 +15,6 @@ pub(crate) struct Arguments {
     /// The character device that the bytes come from.
     #[arg(long, value_name = "DEVICE", default_value = "/dev/urandom")]
     source: PathBuf,
-    /// Print this device's capabilities as JSON, and exit.
-    #[arg(long)]
-    pub(crate) print_capabilities: bool,
 }
 
 impl Arguments {

@@ -137,6 +137,10 @@ fn an_inflight_record_covers_no_more_rings_than_there_are() {
             assert_eq!(refused(&back, &flagged(id, 9, &payload), descriptors), expected);
         }
     }
+    let whole = Bytes::new().u64(0x1000).u64(0).u16(4).u16(256).padding(4).done();
+    let ledger = Ledger::new();
+    say(&mut back.clone(), &message(32, &whole), ledger.tokens(1));
+    ledger.assert_settled();
 }
 
 #[test]

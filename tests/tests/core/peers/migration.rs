@@ -107,6 +107,9 @@ fn s43_memory_in_postcopy_is_answered_and_the_answer_acknowledged() {
             assert_eq!(back.session().postcopy(), Postcopy::Listening);
             assert_works(&mut back);
         }
+        // A reply is not it.
+        crate::bad_input::closes(&back, &crate::stage::flagged(5, 5, &[0; 8]), 0);
+        crate::bad_input::closes(&back, &crate::stage::flagged(5, 2, &[0; 8]), 0);
         // Other messages are not it, and are heard before it.
         let mut back = back;
         done(&mut back, 3, 9, &[], 0);

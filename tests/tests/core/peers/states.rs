@@ -150,6 +150,7 @@ fn s23_a_reset_keeps_what_is_not_sent_again() {
     say(&mut back, &wire::frontend_request("SET_BACKEND_REQ_FD").request(), ledger.tokens(1));
     say(&mut back, &wire::frontend_request("ADD_MEM_REG").request(), ledger.tokens(1));
     answer(&mut back, &wire::frontend_request("SET_LOG_BASE").request(), ledger.tokens(1), None);
+    done(&mut back, 39, 1, &0xf_u64.to_ne_bytes(), 0);
     say(&mut back, &wire::frontend_request("SET_VRING_NUM").request(), Vec::new());
     say(&mut back, &wire::frontend_request("SET_VRING_KICK").request(), ledger.tokens(1));
     done(&mut back, 18, 1, &state(1, 1), 0);
@@ -162,6 +163,7 @@ fn s23_a_reset_keeps_what_is_not_sent_again() {
     assert_eq!(after.negotiated().protocol, before.negotiated().protocol);
     assert!(after.rings().iter().all(|ring| *ring == vhost_core::Vring::default()));
     assert!(after.negotiated().acknowledged.is_empty());
+    assert_eq!(after.status(), 0);
     // QEMU's network front-end enables its rings again before it acknowledges features.
     done(&mut back, 18, 1, &state(1, 1), 0);
     ledger.assert_settled();
