@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::env;
 
 use vhost_tests::guest::Guest;
+use vhost_tests::program::{built, require};
 
 /// For the whole guest, under software emulation on a machine that is busy with other things too. Only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(280);
@@ -11,14 +12,20 @@ const LIMIT: Duration = Duration::from_secs(280);
 /// Names a part of the guest's tests, to run only those.
 const ONLY: &str = "VHOST_KERNEL_TESTS";
 
-/// What the kernel loads, in this order.
-const MODULES: [&str; 3] = ["vhost_net", "vhost_vsock", "vhost_scsi"];
+/// What the kernel loads, in this order: a new device on the vdpa bus goes to the driver that came first.
+const MODULES: [&str; 8] =
+    ["vhost_net", "vhost_vsock", "vhost_scsi", "vduse", "vhost_vdpa", "virtio_vdpa", "virtio_blk", "loop"];
+
+/// What runs beside the tests.
+const PROGRAMS: [&str; 2] = ["qemu-storage-daemon", "mkfs.ext4"];
 
 #[test]
 fn vhost_kernel_works_on_a_real_kernel() {
     let Some(guest) = Guest::find() else { return };
+    let [Some(daemon), Some(make)] = PROGRAMS.map(require) else { return };
     let program = env::current_exe().unwrap();
-    let mut guest = guest.memory(768).processors(2).program(&program);
+    let mut guest = guest.memory(768).processors(2).program(&program).program(&daemon).program(&make);
+    guest = guest.program(&built("vhost-kernel", "vhost-vduse"));
     for module in MODULES {
         guest = guest.module(module);
     }
