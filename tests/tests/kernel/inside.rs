@@ -3,6 +3,7 @@
 mod net;
 mod ring;
 mod scsi;
+mod table;
 mod vdpa;
 mod vdpa_disk;
 mod vduse;
