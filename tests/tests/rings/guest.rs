@@ -3,8 +3,8 @@
 use core::cell::Cell;
 
 use vhost_core::{
-    Access, CellMemory, CellRange, DeviceQueue, DriverQueue, GuestAddress, GuestMemory, RingAddresses, RingLayout,
-    RingParts, RingUser, VirtioFeatures, wire::vring::VringBase,
+    Access, CellMemory, CellRange, DeviceQueue, DriverQueue, GuestAddress, GuestMemory, GuestRange, RingAddresses,
+    RingLayout, RingParts, RingUser, VirtioFeatures, wire::vring::VringBase,
 };
 
 /// Where the parts of a test's ring are; small enough that every part fits a ring of 16.
@@ -30,6 +30,10 @@ impl Guest {
 
     pub(crate) fn memory(&self) -> CellMemory<'_> {
         CellMemory::new(GuestAddress(START), &self.cells)
+    }
+
+    pub(crate) fn cells(&self) -> &[Cell<u8>] {
+        &self.cells
     }
 
     pub(crate) fn range(&self, address: u64, length: u64) -> CellRange<'_> {
@@ -109,4 +113,19 @@ pub(crate) fn first_base(layout: RingLayout) -> VringBase {
         RingLayout::Split => VringBase::split(0),
         RingLayout::Packed => VringBase::packed(0x8000_8000),
     }
+}
+
+/// `VIRTQ_DESC_F_NEXT`, `_WRITE` and `_INDIRECT`; in packed rings `_AVAIL` and `_USED`, too.
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
+pub(crate) const AVAIL: u16 = 1 << 7;
+pub(crate) const USED: u16 = 1 << 15;
+
+/// What a device gathers of a chain.
+pub(crate) type Pieces<'a> = heapless::Vec<CellRange<'a>, 8>;
+
+/// Where the pieces are, and their bytes.
+pub(crate) fn places(pieces: &[CellRange<'_>]) -> Vec<(u64, usize)> {
+    pieces.iter().map(|piece| (piece.guest_address().0, piece.len())).collect()
 }

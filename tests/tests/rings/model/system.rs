@@ -87,6 +87,7 @@ pub(crate) enum Drive {
 }
 
 /// One step of the system.
+#[expect(dead_code, reason = "a step is only ever printed, on the way to a wrong state")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     /// The device makes its next access in this operation.
