@@ -69,7 +69,7 @@ fn laps_turn_the_wrap_counters() {
         queue.push(chain, 1).unwrap();
         assert_eq!(descriptor(&guest, index), (1, turn as u16, WRITE | used(lap)));
     }
-    assert_eq!(queue.base(), VringBase::packed(0x0002_0002 | 0x8000_8000 * u32::from(11 / 3 % 2 == 0)));
+    assert_eq!(queue.base(), VringBase::packed(0x0002_0002 | (0x8000_8000 * u32::from(11 / 3 % 2 == 0))));
 }
 
 #[test]
@@ -151,9 +151,9 @@ fn in_order_chains_go_back_in_order_and_several_take_one_descriptor() {
 fn an_indirect_table_is_taken_in_order_alone_or_behind_direct_descriptors() {
     let guest = Guest::new();
     let table = FREE + 0x1000;
-    // `next` means nothing in it, neither as a flag nor as a number.
-    guest.table_entry(table, 0, (FREE, 4), 0, 9);
-    guest.table_entry(table, 1, (FREE + 8, 4), NEXT | WRITE, 0);
+    // Neither the id nor the flag `NEXT` means anything in it.
+    guest.table_entry(table, 0, (FREE, 4), 9, 0);
+    guest.table_entry(table, 1, (FREE + 8, 4), 0, NEXT | WRITE);
     guest.ring_entry(0, (table, 32), 5, INDIRECT | WRITE | AVAIL);
     guest.ring_entry(1, (FREE + 0x40, 2), 6, NEXT | AVAIL);
     guest.ring_entry(2, (table, 16), 7, INDIRECT | AVAIL);
@@ -225,7 +225,7 @@ fn with_event_index_a_call_is_due_when_the_place_is_passed() {
         for batch in 1..=size {
             for event in start..start + 2 * size {
                 let guest = Guest::new();
-                let place = |turn: u32| turn % size | u32::from((turn / size).is_multiple_of(2)) << 15;
+                let place = |turn: u32| (turn % size) | (u32::from((turn / size).is_multiple_of(2)) << 15);
                 guest.put_u16(ADDRESSES.driver.0, place(event) as u16);
                 guest.put_u16(ADDRESSES.driver.0 + 2, 2);
                 for turn in start..start + batch {
