@@ -4,9 +4,13 @@ use core::fmt;
 
 use rustix::io::Errno;
 use vhost_core::uapi::MessageFault;
+use vhost_core::uapi::bits::DeviceStatus;
 use vhost_core::uapi::iotlb::IotlbRequest;
+use vhost_core::{Iova, UserAddress};
 use vhost_std::memory::MemoryError;
+use vhost_std::poller::WatchError;
 use vhost_std::system_error::SystemError;
+use vhost_std::vring::{RingFault, RingMisuse};
 
 /// A call to a kernel device that failed. Nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,12 @@ pub enum KernelError {
     },
     /// The kernel sent a message that makes no sense.
     Message(MessageFault),
+    /// A ring of a served device cannot be set up as the driver says.
+    RingMisuse(RingMisuse),
+    /// A ring of a served device is not where the driver says.
+    RingFault(RingFault),
+    /// A ring of a served device cannot be waited for.
+    Watch(WatchError),
     /// A ring has no size yet, which is needed to know what memory it takes.
     NoRingSize {
         /// The ring.
@@ -38,6 +48,38 @@ pub enum KernelError {
         addressed: u32,
         /// Descriptors that it would have.
         wanted: u32,
+    },
+    /// A ring would be larger than the device allows.
+    RingSize {
+        /// Descriptors that it would have.
+        found: u32,
+        /// Descriptors that are possible.
+        largest: u32,
+    },
+    /// The device did not take a status.
+    StatusRefused {
+        /// What it was to be.
+        wanted: DeviceStatus,
+        /// What it is.
+        found: DeviceStatus,
+    },
+    /// Memory to map that is not in its region, or none at all.
+    OutsideRegion {
+        /// Offset of its first byte.
+        offset: u64,
+        /// Bytes, one or more.
+        size: u64,
+        /// Bytes of the region.
+        available: u64,
+    },
+    /// Memory that does not begin and end with pages. The kernel would map more than that.
+    NotWholePages {
+        /// Its address for the device.
+        iova: Iova,
+        /// Its address in this process.
+        user_address: UserAddress,
+        /// Bytes.
+        size: u64,
     },
     /// A dirty log is needed first.
     NoLog,
@@ -57,9 +99,27 @@ impl fmt::Display for KernelError {
             Self::Memory(error) => error.fmt(f),
             Self::Iotlb { request, errno } => write!(f, "IOTLB message {request:?}: {errno}"),
             Self::Message(fault) => fault.fmt(f),
+            Self::RingMisuse(misuse) => misuse.fmt(f),
+            Self::RingFault(fault) => fault.fmt(f),
+            Self::Watch(error) => error.fmt(f),
             Self::NoRingSize { ring } => write!(f, "ring {ring} needs a size before it gets addresses"),
             Self::RingGrows { ring, addressed, wanted } => {
                 write!(f, "ring {ring} got its addresses with {addressed} descriptors and cannot grow to {wanted}")
+            }
+            Self::RingSize { found, largest } => {
+                write!(f, "a ring of {found} descriptors, the device allows {largest}")
+            }
+            Self::StatusRefused { wanted, found } => {
+                write!(f, "the device was to have status {wanted:?} and has {found:?}")
+            }
+            Self::OutsideRegion { offset, size, available } => {
+                write!(
+                    f,
+                    "{size:#x} bytes at offset {offset:#x} of a region of {available:#x}, expected one or more in it"
+                )
+            }
+            Self::NotWholePages { iova, user_address, size } => {
+                write!(f, "{size:#x} bytes at {user_address} to be mapped to {iova} are no whole pages")
             }
             Self::NoLog => f.write_str("writes cannot be logged before there is a log"),
             Self::LogTooSmall { needed, found } => {
@@ -71,22 +131,19 @@ impl fmt::Display for KernelError {
 
 impl core::error::Error for KernelError {}
 
-impl From<SystemError> for KernelError {
-    fn from(error: SystemError) -> Self {
-        Self::System(error)
-    }
+macro_rules! from {
+    ($($variant:ident($type:ty)),* $(,)?) => {$(
+        impl From<$type> for KernelError {
+            fn from(error: $type) -> Self {
+                Self::$variant(error)
+            }
+        }
+    )*};
 }
 
-impl From<MemoryError> for KernelError {
-    fn from(error: MemoryError) -> Self {
-        Self::Memory(error)
-    }
-}
-
-impl From<MessageFault> for KernelError {
-    fn from(fault: MessageFault) -> Self {
-        Self::Message(fault)
-    }
+from! {
+    System(SystemError), Memory(MemoryError), Message(MessageFault), RingMisuse(RingMisuse), RingFault(RingFault),
+    Watch(WatchError),
 }
 
 impl KernelError {

@@ -7,15 +7,17 @@
 
 use core::ffi::c_void;
 use core::ptr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
-use vhost_core::UserAddress;
 use vhost_core::uapi::ioctl::{Command, Direction, IoctlNumber, IoctlRow};
 use vhost_core::uapi::layout::{self, VringAddr};
+use vhost_core::uapi::vduse::{VDUSE_IOTLB_DEREG_UMEM, VDUSE_IOTLB_GET_FD, VDUSE_IOTLB_GET_FD2, VDUSE_IOTLB_REG_UMEM};
+use vhost_core::uapi::vduse_layout::{self, IotlbEntry, IotlbEntryV2, UserMemory};
 use vhost_core::uapi::vhost::{VHOST_SET_LOG_BASE, VHOST_SET_MEM_TABLE, VHOST_SET_VRING_ADDR};
+use vhost_core::{Iova, UserAddress};
 use vhost_std::memory::MappedRegion;
 use vhost_std::system_error::SystemError;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -31,6 +33,8 @@ plain! {
     (), u8, u16, u32, u64, i32,
     layout::VringState, layout::VringFile, layout::WorkerState, layout::VringWorker, layout::ScsiTarget,
     layout::IovaRange, layout::ConfigRange, layout::FeaturesArray,
+    vduse_layout::DeviceConfig, vduse_layout::DeviceName, vduse_layout::ConfigData, vduse_layout::VringConfig,
+    vduse_layout::VringInfo, vduse_layout::VringEventfd, vduse_layout::IovaInfo,
 }
 
 /// Makes a call without an argument.
@@ -101,9 +105,50 @@ pub(crate) fn set_log_base(fd: BorrowedFd<'_>, log: &MappedRegion) -> Result<(),
     call(fd, VHOST_SET_LOG_BASE.row(), argument.as_mut_bytes()).map(drop)
 }
 
+/// `VDUSE_IOTLB_REG_UMEM`. The kernel holds the pages themselves, whether they stay mapped here or not.
+pub(crate) fn register_user_memory(
+    fd: BorrowedFd<'_>,
+    memory: &MappedRegion,
+    iova: Iova,
+    asid: u32,
+) -> Result<(), SystemError> {
+    let mut argument = UserMemory::new(host_address(memory, 0), iova, memory.region().size, asid, [0; 20]);
+    call(fd, VDUSE_IOTLB_REG_UMEM.row(), argument.as_mut_bytes()).map(drop)
+}
+
+/// `VDUSE_IOTLB_DEREG_UMEM`, which looks at no address of this process.
+pub(crate) fn deregister_user_memory(fd: BorrowedFd<'_>, iova: Iova, size: u64, asid: u32) -> Result<(), SystemError> {
+    let mut argument = UserMemory::new(UserAddress(0), iova, size, asid, [0; 20]);
+    call(fd, VDUSE_IOTLB_DEREG_UMEM.row(), argument.as_mut_bytes()).map(drop)
+}
+
+/// `VDUSE_IOTLB_GET_FD`: the region and the descriptor to map it from.
+pub(crate) fn iotlb_get_fd(fd: BorrowedFd<'_>, mut entry: IotlbEntry) -> Result<(IotlbEntry, OwnedFd), SystemError> {
+    let descriptor = call(fd, VDUSE_IOTLB_GET_FD.row(), entry.as_mut_bytes())?;
+    Ok((entry, own(descriptor)?))
+}
+
+/// `VDUSE_IOTLB_GET_FD2`: the region and the descriptor to map it from.
+pub(crate) fn iotlb_get_fd2(
+    fd: BorrowedFd<'_>,
+    mut entry: IotlbEntryV2,
+) -> Result<(IotlbEntryV2, OwnedFd), SystemError> {
+    let descriptor = call(fd, VDUSE_IOTLB_GET_FD2.row(), entry.as_mut_bytes())?;
+    Ok((entry, own(descriptor)?))
+}
+
 /// The address of the byte at `offset` in this process.
 pub(crate) fn host_address(region: &MappedRegion, offset: u64) -> UserAddress {
     UserAddress((region.host_address().addr() as u64).wrapping_add(offset))
+}
+
+/// The descriptor that a call has made. It comes without close-on-exec.
+fn own(descriptor: IoctlOutput) -> Result<OwnedFd, SystemError> {
+    // SAFETY: the two calls that get here return a descriptor that they have made for the caller (linux/vduse.h,
+    // VDUSE_IOTLB_GET_FD), so that it is open and nobody else has it. `raw` has refused a negative result.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    fcntl_setfd(&descriptor, FdFlags::CLOEXEC).map_err(|errno| SystemError { call: "fcntl", errno })?;
+    Ok(descriptor)
 }
 
 /// Makes the call of `row`, whose argument and elements are `bytes`; its result, which is not negative.

@@ -1,4 +1,4 @@
-//! The Linux kernel's side of vhost: `/dev/vhost-net`, `/dev/vhost-vsock` and `/dev/vhost-scsi`.
+//! The Linux kernel's side of vhost: vhost-net, vhost-vsock, vhost-scsi, vhost-vdpa and VDUSE.
 //!
 //! The kernel processes the rings of a device; a virtual machine monitor opens the device, tells it where guest memory and
 //! the rings are, and starts it:
@@ -34,11 +34,24 @@
 //! # }
 //! ```
 //!
+//! The other way round, [`vduse`] makes a [`Device`](vhost_std::device::Device) of ours a device of the kernel, and
+//! [`vdpa`] drives such a device, or hardware.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`VhostDevice`] | the calls that all devices take |
+//! | [`MemoryDevice`] | memory, rings and the dirty log of net, vsock and scsi |
+//! | [`IotlbDevice`] | translations of net and vsock |
+//! | [`net`], [`vsock`], [`scsi`] | those devices; tap devices and packet sockets |
+//! | [`vdpa`] | vhost-vdpa: status, configuration, address spaces |
+//! | [`vduse`] | making and serving devices; the vdpa bus |
+//!
 //! Every call keeps the kernel's errno with the name of the ioctl. Numbers and layouts are [`vhost_core::uapi`]; mapped
 //! memory is [`vhost_std::memory`]. Memory that the kernel works in stays mapped while it does, and only memory that a file
 //! shares can be used.
 //!
-//! What this crate does not do yet: vhost-vdpa and VDUSE.
+//! What this crate does not do: packed rings of VDUSE devices, several address spaces of one, and doorbells that are mapped
+//! into a guest.
 #![deny(unsafe_code)]
 
 mod device;
@@ -50,6 +63,8 @@ pub mod net;
 mod netlink;
 mod node;
 pub mod scsi;
+pub mod vdpa;
+pub mod vduse;
 pub mod vsock;
 
 pub use device::{RingEndian, VhostDevice, WorkerKind};

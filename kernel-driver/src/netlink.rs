@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
 use vhost_std::system_error::SystemError;
 
 /// `NLM_F_REQUEST` and `NLM_F_ACK`: every request is answered, by an error number of 0 if by nothing else.
@@ -26,6 +28,11 @@ pub(crate) struct Netlink {
 }
 
 impl Netlink {
+    /// Opens a socket to the generic families of netlink.
+    pub(crate) fn generic(call: &'static str) -> Result<Self, SystemError> {
+        Self::open(Some(netlink::GENERIC), call)
+    }
+
     fn open(protocol: Option<Protocol>, call: &'static str) -> Result<Self, SystemError> {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(|errno| SystemError { call: "socket", errno })?;
@@ -77,6 +84,28 @@ fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, bytes.get(HEAD..length)?, behind))
 }
 
+/// Adds an attribute to a message.
+pub(crate) fn push_attribute(message: &mut Vec<u8>, kind: u16, content: &[u8]) {
+    // Callers' contents are short.
+    let length = (4 + content.len()) as u16;
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(content);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+/// The content of the first attribute of this type.
+pub(crate) fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*attributes.first_chunk()?));
+        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?);
+        if kind == wanted {
+            return attributes.get(4..length);
+        }
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
+    }
+}
+
 /// The index of a network interface.
 pub(crate) fn interface_index(name: &str) -> Result<i32, SystemError> {
     let failed = |errno| SystemError { call: "SIOCGIFINDEX", errno };
@@ -101,6 +130,33 @@ pub(crate) fn set_interface_up(name: &str) -> Result<(), SystemError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_are_padded_and_found_by_their_type() {
+        let mut message = Vec::new();
+        push_attribute(&mut message, 4, b"name\0");
+        push_attribute(&mut message, 1, &7_u16.to_ne_bytes());
+        assert_eq!(message.len(), 12 + 8);
+        assert_eq!(attribute(&message, 4), Some(&b"name\0"[..]));
+        assert_eq!(attribute(&message, 1), Some(&7_u16.to_ne_bytes()[..]));
+        assert_eq!(attribute(&message, 2), None);
+        assert_eq!(attribute(&message[..10], 1), None);
+        assert_eq!(attribute(&[0; 8], 1), None, "lengths of zero are no endless loop");
+    }
+
+    #[test]
+    fn the_kernel_answers_a_request_with_its_error_number() {
+        let socket = Netlink::generic("CTRL_CMD_GETFAMILY").unwrap();
+        // The family "nlctrl" is the one that knows all families.
+        let ask = |name: &[u8]| {
+            let mut content = vec![3, 1, 0, 0];
+            push_attribute(&mut content, 2, name);
+            socket.request(16, &content)
+        };
+        let answer = ask(b"nlctrl\0").unwrap();
+        assert_eq!(attribute(&answer[4..], 1), Some(&16_u16.to_ne_bytes()[..]));
+        assert_eq!(ask(b"no-such-family\0").unwrap_err().errno, Errno::NOENT);
+    }
 
     #[test]
     fn the_loopback_interface_is_the_first() {

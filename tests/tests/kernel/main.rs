@@ -9,4 +9,5 @@ mod inside;
 mod iotlb;
 mod literals;
 mod numbers;
+mod results;
 mod vduse_messages;

@@ -12,7 +12,7 @@ use vhost_std::memory::MemoryFile;
 
 use super::ring::{Ring, memory, soon, table};
 
-const TARGET: &str = "naa.600140554cf3a18e";
+pub(super) const TARGET: &str = "naa.600140554cf3a18e";
 
 /// The first disk of the first portal group, as a command addresses it.
 const DISK: [u8; 8] = [1, 1, 0x40, 0, 0, 0, 0, 0];
@@ -26,7 +26,7 @@ const SECTOR: u32 = 512;
 const HOTPLUG: VirtioFeatures = VirtioFeatures::from_bits_retain(2);
 
 /// The target in the kernel's configuration file system, with a RAM disk.
-struct Target {
+pub(super) struct Target {
     /// The folder of the disk in the target, and its link to the RAM disk.
     disk: PathBuf,
     store: PathBuf,
@@ -34,7 +34,7 @@ struct Target {
 
 impl Target {
     /// Makes it, or finds it as an earlier test has left it.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let root = Path::new("/config/target");
         let store = root.join("core/rd_mcp_0/ram");
         let group = root.join("vhost").join(TARGET).join("tpgt_1");
