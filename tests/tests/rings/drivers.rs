@@ -276,7 +276,7 @@ fn with_event_index_a_kick_is_due_when_the_place_is_passed() {
 
         let guest = Guest::new();
         let mut queue: Queue<'_> = guest.driver(4, PACKED | EVENT_IDX);
-        guest.put_u16(ADDRESSES.device.0, event % 4 | if event < 4 { 0x8000 } else { 0 });
+        guest.put_u16(ADDRESSES.device.0, (event % 4) | if event < 4 { 0x8000 } else { 0 });
         guest.put_u16(ADDRESSES.device.0 + 2, 2);
         for _ in 0..2 {
             queue.add(&[buffer(0, 1)], &[]).unwrap();

@@ -7,6 +7,7 @@
 
 mod explore;
 mod memory;
+mod operations;
 mod system;
 
 use vhost_core::VirtioFeatures;

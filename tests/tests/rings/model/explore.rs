@@ -1,7 +1,8 @@
 //! Visits every state that can be reached.
 
+use core::hash::{Hash, Hasher};
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::DefaultHasher;
 
 /// Something that has states.
 pub(crate) trait Model: Clone + Hash + core::fmt::Debug {
