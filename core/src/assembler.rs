@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use crate::{
     error::DecodeError,
     wire::{
-        header::{Header, VERSION},
+        header::Header,
         memory::MAX_TABLE_REGIONS,
         row::{Channel, MessageName},
     },
@@ -23,8 +23,35 @@ pub const MAX_PAYLOAD: usize = 4096;
 /// The size of a buffer that holds any message: header and payload, in bytes.
 pub const MAX_MESSAGE: usize = Header::SIZE + MAX_PAYLOAD;
 
-/// The descriptors of one message, or whatever stands for them. A handle that is dropped is
-/// expected to close itself.
+/// The descriptors of one message, or whatever stands for them.
+///
+/// Any type will do: `OwnedFd` on Unix, a capability in a kernel, a number on a serial line. A
+/// handle that nobody takes is dropped, so one that must be given back does that in its `Drop`:
+///
+/// ```
+/// use core::cell::Cell;
+/// use vhost_core::{Backend, BackendConfig, Frame, Handles, ProtocolFeatures, VirtioFeatures, wire::header::Header};
+///
+/// /// A capability of a microkernel.
+/// struct Capability<'k>(&'k Cell<u32>);
+///
+/// impl Drop for Capability<'_> {
+///     fn drop(&mut self) {
+///         self.0.set(self.0.get() + 1); // the system call that gives it back
+///     }
+/// }
+///
+/// let given_back = Cell::new(0);
+/// let mut backend = Backend::<1, 8, 4>::new(BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::empty(), 1));
+/// // SET_OWNER has no descriptors. The peer sends one all the same: refused, and given back.
+/// let frame = Frame {
+///     header: Header::request_of(3, false, 0),
+///     payload: &[],
+///     handles: Handles::from_iter([Capability(&given_back)]),
+/// };
+/// assert!(backend.handle_request(frame).is_err());
+/// assert_eq!(given_back.get(), 1);
+/// ```
 pub type Handles<H> = heapless::Vec<H, MAX_HANDLES>;
 
 /// One whole message as it came in.
@@ -33,7 +60,8 @@ pub type Handles<H> = heapless::Vec<H, MAX_HANDLES>;
 pub struct Frame<'b, H> {
     /// The first twelve bytes.
     pub header: Header,
-    /// The bytes after them, as many as the header says.
+    /// The bytes after them, as many as the header says; of a message that an image follows (on
+    /// the GPU channel) those in front of the image.
     pub payload: &'b [u8],
     /// The descriptors that came with the first byte.
     pub handles: Handles<H>,
@@ -46,7 +74,7 @@ pub struct Frame<'b, H> {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Transmit<'o, H> {
-    /// Header and payload.
+    /// Header and payload. An image (on the GPU channel) follows from where the caller has it.
     pub bytes: &'o [u8],
     /// The descriptors that go with the first byte.
     pub handles: Handles<H>,
@@ -57,6 +85,9 @@ pub struct Transmit<'o, H> {
 /// It asks for exactly the bytes that are missing, first of the header and then of the payload,
 /// so no byte and no descriptor of the next message is ever read early. `CAP` is the size of its
 /// buffer in bytes and bounds the messages it takes; memory is never reserved by a peer's word.
+///
+/// An image on the GPU channel is not collected: the frame ends in front of it, and what follows
+/// can be read to wherever it is wanted, see [`Self::image_left`].
 ///
 /// ```
 /// use vhost_core::{Assembler, Channel, wire::header::Header};
@@ -77,7 +108,9 @@ pub struct Assembler<H, const CAP: usize = MAX_MESSAGE> {
     channel: Channel,
     buffer: [u8; CAP],
     filled: usize,
+    image: u32,
     handles: Handles<H>,
+    failed: Option<DecodeError>,
 }
 
 impl<H, const CAP: usize> Assembler<H, CAP> {
@@ -87,27 +120,92 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     #[must_use]
     pub const fn new(channel: Channel) -> Self {
         let () = Self::ROOM_FOR_HEADER;
-        Self { channel, buffer: [0; CAP], filled: 0, handles: Handles::new() }
+        Self { channel, buffer: [0; CAP], filled: 0, image: 0, handles: Handles::new(), failed: None }
     }
 
-    /// Where the transport puts the next bytes; empty when a frame waits to be taken.
+    /// Where the transport puts the next bytes; empty when a frame waits to be taken, and after an
+    /// error.
+    ///
+    /// What is left of an image goes there too, and is then forgotten.
     #[must_use]
     pub fn read_buf(&mut self) -> &mut [u8] {
-        let end = self.wanted();
+        let end = match usize::try_from(self.image) {
+            _ if self.failed.is_some() => self.filled,
+            Ok(0) => self.wanted(),
+            Ok(image) => image.min(CAP),
+            Err(_) => CAP,
+        };
         self.buffer.get_mut(self.filled..end).unwrap_or_default()
+    }
+
+    /// How many bytes of the image that belongs to the last frame were not read yet.
+    ///
+    /// They are next in the stream. A transport may read them to anywhere and then call
+    /// [`Self::image_read`]; those it does not are skipped by the way of [`Self::read_buf`].
+    #[must_use]
+    pub const fn image_left(&self) -> u32 {
+        self.image
+    }
+
+    /// Tells that `count` bytes of the image were read to some other place.
+    pub fn image_read(&mut self, count: usize) {
+        self.image = self.image.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
     /// Tells that the transport put `count` bytes into [`Self::read_buf`], together with these
     /// descriptors.
     ///
     /// # Errors
-    /// The stream cannot be read any further after an error: a version other than 1, a payload
-    /// that does not fit, descriptors after the first byte of a message, or more than
-    /// [`MAX_HANDLES`] of them.
+    /// The stream cannot be read any further after an error, which every later call repeats: a
+    /// version other than 1, a payload that does not fit, descriptors after the first byte of a
+    /// message or with an image, or more than [`MAX_HANDLES`] of them.
     pub fn filled(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), DecodeError> {
-        let at_start = self.filled == 0;
+        let result = match self.failed {
+            Some(error) => Err(error),
+            None => self.collect(count, handles),
+        };
+        if let Err(error) = result {
+            self.failed = Some(error);
+            self.handles.clear();
+        }
+        result
+    }
+
+    /// Whether a frame waits to be taken.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.failed.is_none() && self.filled >= Header::SIZE && self.filled >= self.wanted()
+    }
+
+    /// Takes the frame if it is whole.
+    pub fn take(&mut self) -> Option<Frame<'_, H>> {
+        if !self.is_whole() {
+            return None;
+        }
+        let header = *self.header()?;
+        let end = self.wanted();
+        let following = header.size().saturating_sub(self.collected(&header));
+        self.filled = 0;
+        self.image = following;
+        let handles = core::mem::take(&mut self.handles);
+        let payload = self.buffer.get(Header::SIZE..end).unwrap_or_default();
+        Some(Frame { header, payload, handles })
+    }
+
+    /// Whether nothing of a message has arrived yet: a stream that ends here ends cleanly.
+    #[must_use]
+    pub const fn is_between_messages(&self) -> bool {
+        self.filled == 0 && self.image == 0 && self.failed.is_none()
+    }
+
+    fn collect(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), DecodeError> {
+        let at_start = self.is_between_messages();
         let header_was_missing = self.filled < Header::SIZE;
-        self.filled = self.filled.saturating_add(count).min(self.wanted());
+        if self.image == 0 {
+            self.filled = self.filled.saturating_add(count).min(self.wanted());
+        } else {
+            self.image_read(count);
+        }
         for handle in handles {
             if !at_start {
                 return Err(DecodeError::HandlesAfterStart { channel: self.channel });
@@ -122,35 +220,19 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
         }
     }
 
-    /// Whether a frame waits to be taken.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.filled >= Header::SIZE && self.filled >= self.wanted()
-    }
-
-    /// Takes the frame if it is whole.
-    pub fn take(&mut self) -> Option<Frame<'_, H>> {
-        if !self.is_whole() {
-            return None;
-        }
-        let header = *self.header()?;
-        let end = self.wanted();
-        self.filled = 0;
-        let handles = core::mem::take(&mut self.handles);
-        let payload = self.buffer.get(Header::SIZE..end).unwrap_or_default();
-        Some(Frame { header, payload, handles })
-    }
-
-    /// Whether nothing of a message has arrived yet: a stream that ends here ends cleanly.
-    #[must_use]
-    pub const fn is_between_messages(&self) -> bool {
-        self.filled == 0
-    }
-
     /// How many bytes the current message has as far as is known.
     fn wanted(&self) -> usize {
-        let payload = self.header().map_or(0, |header| usize::try_from(header.size()).unwrap_or(usize::MAX));
+        let payload = self.header().map_or(0, |header| self.collected(header));
+        let payload = usize::try_from(payload).unwrap_or(usize::MAX);
         Header::SIZE.saturating_add(payload).min(CAP)
+    }
+
+    /// How many payload bytes make the frame: all but an image.
+    fn collected(&self, header: &Header) -> u32 {
+        let message = MessageName { channel: self.channel, id: header.request() };
+        let row = if header.is_reply() { None } else { message.row() };
+        let front = row.and_then(|row| row.payload.before_image());
+        front.and_then(|front| u32::try_from(front).ok()).map_or(header.size(), |front| header.size().min(front))
     }
 
     fn header(&self) -> Option<&Header> {
@@ -159,12 +241,10 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     }
 
     fn check(&self, header: &Header) -> Result<(), DecodeError> {
+        header.check(self.channel)?;
         let message = MessageName { channel: self.channel, id: header.request() };
-        if header.version() != VERSION {
-            return Err(DecodeError::Version { message, found: header.version() });
-        }
         let limit = CAP.saturating_sub(Header::SIZE);
-        if usize::try_from(header.size()).map_or(true, |size| size > limit) {
+        if usize::try_from(self.collected(header)).map_or(true, |size| size > limit) {
             return Err(DecodeError::PayloadTooLarge { message, found: header.size(), limit });
         }
         Ok(())
@@ -177,7 +257,9 @@ impl<H, const CAP: usize> fmt::Debug for Assembler<H, CAP> {
             .field("channel", &self.channel)
             .field("filled", &self.filled)
             .field("wanted", &self.wanted())
+            .field("image", &self.image)
             .field("handles", &self.handles.len())
+            .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
 }

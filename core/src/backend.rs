@@ -3,9 +3,11 @@
 use crate::{
     assembler::{Frame, Transmit},
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     frontend::Delivery,
     memory_map::TableExtents,
+    projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
@@ -37,13 +39,16 @@ pub struct BackendConfig {
     pub memory_slots: u16,
     /// What is let pass.
     pub tolerance: Tolerance,
+    /// What the back-end's channel speaks. Default: the standard dialect.
+    pub dialect: Dialect,
 }
 
 impl BackendConfig {
     /// For a device of so many rings; as many memory slots as libvhost-user has.
     #[must_use]
     pub const fn new(features: VirtioFeatures, protocol: ProtocolFeatures, rings: u16) -> Self {
-        Self { features, protocol, rings, queue_num: rings, memory_slots: 509, tolerance: Tolerance::new() }
+        let (tolerance, dialect) = (Tolerance::new(), Dialect::Standard);
+        Self { features, protocol, rings, queue_num: rings, memory_slots: 509, tolerance, dialect }
     }
 }
 
@@ -63,25 +68,51 @@ pub enum Incoming<'b, H> {
 /// own.
 ///
 /// ```
+/// use core::num::NonZeroU64;
 /// use vhost_core::{
-///     Answered, Backend, BackendConfig, Frame, Handles, Incoming, MAX_MESSAGE, ProtocolFeatures,
-///     VirtioFeatures, wire::header::Header,
+///     Answered, Assembler, Backend, BackendConfig, Channel, FrontendReply, Incoming, MAX_MESSAGE, ProtocolFeatures,
+///     Transport, Verdict, VirtioFeatures, receive,
 /// };
 ///
-/// let config = BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::MQ, 1);
-/// let mut backend = Backend::<1, 8, 4>::new(config);
-/// let frame = Frame::<std::os::fd::OwnedFd> {
-///     header: Header::request_of(1, false, 0),
-///     payload: &[],
-///     handles: Handles::new(),
-/// };
-/// let mut out = [0; MAX_MESSAGE];
-/// let Incoming::Request(request) = backend.handle_request(frame)? else { unreachable!() };
-/// println!("{request:?}");
-/// let reply = backend.own_answer::<std::os::fd::OwnedFd>().expect("the machine knows its features");
-/// let Answered::Send(transmit) = backend.answer(reply, &mut out)? else { unreachable!() };
-/// assert_eq!(transmit.bytes.len(), 20); // to the socket with it
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// /// Serves a device over any transport until the front-end closes it.
+/// fn serve<T: Transport>(transport: &mut T) -> Result<(), &'static str> {
+///     let config = BackendConfig::new(VirtioFeatures::VERSION_1, ProtocolFeatures::REPLY_ACK, 1);
+///     let mut backend = Backend::<1, 8, 4>::new(config);
+///     let mut assembler = Assembler::<T::Handle>::new(Channel::Frontend);
+///     let mut out = [0; MAX_MESSAGE];
+///     while let Some(frame) = receive(transport, &mut assembler).map_err(|_| "broken")? {
+///         let reply = match backend.handle_request(frame) {
+///             Ok(Incoming::PostcopyMemoryMapped) => continue, // not answered
+///             // The machine knows some answers; the others are the device's: act on `request` here.
+///             Ok(Incoming::Request(request)) => backend.own_answer().unwrap_or(FrontendReply::Done),
+///             // A request that breaks a rule is refused like one that the device refuses.
+///             Err(rejection) if rejection.verdict() == Verdict::Refuse => FrontendReply::Refused(NonZeroU64::MIN),
+///             Err(_) => return Err("the front-end does not speak vhost-user"),
+///         };
+///         match backend.answer(reply, &mut out).map_err(|_| "needs content")? {
+///             Answered::Send(message) => transport.send(message).map_err(|_| "broken")?,
+///             Answered::Silent => {}
+///             Answered::Close => return Err("a refusal that cannot be told"),
+///         }
+///     }
+///     Ok(())
+/// }
+/// # use vhost_core::{Handles, Transmit, wire::header::Header};
+/// # struct Once(Vec<u8>, Vec<u8>);
+/// # impl Transport for Once {
+/// #     type Handle = u8;
+/// #     type Error = ();
+/// #     fn send(&mut self, message: Transmit<'_, u8>) -> Result<(), ()> { Ok(self.1.extend(message.bytes)) }
+/// #     fn receive(&mut self, buffer: &mut [u8], _: &mut Handles<u8>) -> Result<usize, ()> {
+/// #         let count = buffer.len().min(self.0.len());
+/// #         self.0.drain(..count).zip(buffer).for_each(|(from, to)| *to = from);
+/// #         Ok(count)
+/// #     }
+/// # }
+/// # let mut once = Once(Header::request_of(1, false, 0).to_bytes().to_vec(), Vec::new());
+/// # serve(&mut once).unwrap();
+/// # assert_eq!(once.1.len(), 20);
+/// # assert_eq!(once.1[12..], 0x1_4000_0000_u64.to_ne_bytes());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> {
@@ -103,8 +134,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let negotiated =
             Negotiated { offered: config.features, protocol_offered: config.protocol, ..Negotiated::default() };
         Self {
+            session: Session::new(negotiated, config.dialect),
             config,
-            session: Session::new(negotiated),
             answering: None,
             table: TableExtents::new(),
             asking: Asking::new(),
@@ -122,7 +153,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// How many requests of the back-end wait for their answers.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.asking.outstanding().len()
+        self.asking.awaited()
     }
 
     /// Whether the session is over.
@@ -171,7 +202,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
             _ => {
                 self.table = table;
-                self.answering = Some(Question { message: code.message(), due, effect });
+                let message = code.message();
+                self.answering = Some(Question { message, wire: message, due, effect });
             }
         }
         result
@@ -187,7 +219,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             FrontendCode::GET_PROTOCOL_FEATURES => Some(FrontendReply::GetProtocolFeatures(self.config.protocol)),
             FrontendCode::GET_QUEUE_NUM => Some(FrontendReply::GetQueueNum(u64::from(self.config.queue_num))),
             FrontendCode::GET_MAX_MEM_SLOTS => {
-                let slots = u64::from(self.config.memory_slots).min(u64::try_from(REGIONS).unwrap_or(u64::MAX));
+                let slots = u64::try_from(self.memory_slots()).unwrap_or(u64::MAX);
                 Some(FrontendReply::GetMaxMemSlots(slots))
             }
             FrontendCode::GET_STATUS => Some(FrontendReply::GetStatus(u64::from(self.session.status))),
@@ -204,6 +236,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
+        if self.failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let reply = match (reply, question.effect, question.due) {
             (FrontendReply::Done, Some(Effect::Log(Some(log))), Due::Reply) => {
@@ -215,6 +250,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
             (reply, ..) => reply,
         };
+        self.check_answer(question, &reply)?;
         let refused = matches!(reply, FrontendReply::Refused(_));
         let code = FrontendCode(question.message.id);
         let mut answered = answer(question, reply, self.form(Role::Reply), out)?;
@@ -227,6 +263,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
         } else {
             self.session.apply(effect, &mut self.table);
+            if effect == Effect::OpenBackendChannel {
+                // Nothing that was asked on an earlier channel is answered on this one.
+                self.asking = Asking::new();
+                self.backend_channel_failed = false;
+            }
         }
         self.failed = matches!(answered, Answered::Close);
         Ok(answered)
@@ -234,11 +275,39 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
 
     /// Makes a request on the back-end's own channel.
     ///
+    /// The two channels are independent: neither machine ever waits. A driver must not wait for the
+    /// answer without serving the main channel, because QEMU asks for the configuration there before
+    /// it answers a `CONFIG_CHANGE_MSG`.
+    ///
+    /// ```
+    /// # use vhost_core::{Answered, Backend, BackendConfig, BackendReply, BackendRequest, Delivery, Frame, FrontendReply,
+    /// #     Handles, MAX_MESSAGE, ProtocolFeatures, VirtioFeatures, wire::header::Header};
+    /// # let features = ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::CONFIG | ProtocolFeatures::REPLY_ACK;
+    /// # let mut backend = Backend::<1, 8, 4>::new(BackendConfig::new(VirtioFeatures::VERSION_1, features, 1));
+    /// # let mut out = [0; MAX_MESSAGE];
+    /// # let bits = features.bits().to_ne_bytes();
+    /// # for (id, payload, handles) in [(16, &bits[..], Handles::new()), (21, &[][..], Handles::from_iter([7_u8]))] {
+    /// #     let header = Header::request_of(id, false, payload.len() as u32);
+    /// #     backend.handle_request(Frame { header, payload, handles })?;
+    /// #     let Answered::Silent = backend.answer::<u8>(FrontendReply::Done, &mut out)? else { unreachable!() };
+    /// # }
+    /// // The front-end has sent SET_BACKEND_REQ_FD; now the device's configuration changes.
+    /// let request = BackendRequest::<u8>::ConfigChangeMsg;
+    /// let message = backend.request(request, Delivery::Acknowledged, &mut out)?;
+    /// assert_eq!(message.bytes[..4], 2_u32.to_ne_bytes()); // to the back-end channel with it
+    ///
+    /// // Later, a frame comes in on the back-end channel.
+    /// let acknowledgement =
+    ///     Frame::<u8> { header: Header::reply_to(2, 8), payload: &[0; 8], handles: Handles::new() };
+    /// assert_eq!(backend.handle_reply(acknowledgement)?, BackendReply::Done);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
     pub fn request<'o, H>(
         &mut self,
-        request: BackendRequest<H>,
+        request: BackendRequest<'_, H>,
         delivery: Delivery,
         out: &'o mut [u8],
     ) -> Result<Transmit<'o, H>, ApiMisuse> {
@@ -247,6 +316,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
         let message = request.code().message();
         let violates = |violation| ApiMisuse::Violation { message, violation };
+        let request = request.said_in(self.session.dialect).map_err(|violation| violates(violation.into()))?;
+        let message = request.code().message();
+        let form = self.form(Role::Request);
+        let wire = form.on_wire(message)?;
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
         let negotiated = self.session.negotiated;
         negotiated.check(row.gate).map_err(violates)?;
@@ -256,21 +329,25 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         self.rules().check_backend_request(&request).map_err(violates)?;
         // A look-up is flagged too: some front-ends answer only then.
         let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
-        let flagged = if wanted && negotiated.has_acknowledgements() { Flagged::Yes } else { Flagged::No };
+        let flagged = match row.reply {
+            // The older dialects answer whenever they are asked, and are always asked.
+            ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => Flagged::Yes,
+            _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
+            _ => Flagged::No,
+        };
         let due = Due::of(row, flagged, &negotiated, Postcopy::Off);
         if due != Due::Nothing {
             self.asking.check_room()?;
         }
-        let form = self.form(Role::Request);
         let transmit = write(
             message,
             out,
-            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |size| Header::opening(wire, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
         if due != Due::Nothing {
-            self.asking.ask(Question { message, due, effect: Some(()) });
+            self.asking.ask(Question { message, wire, due, effect: Some(()) });
         }
         Ok(transmit)
     }
@@ -301,6 +378,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             BackendReply::SharedObjectLookup(number, _) => {
                 Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
             }
+            BackendReply::CacheIo(count) if count < 0 => {
+                let number = core::num::NonZeroU64::new(count.unsigned_abs());
+                Ok(number.map_or(reply, BackendReply::Refused))
+            }
             reply => Ok(reply),
         }
     }
@@ -313,6 +394,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     ) -> Result<(FrontendRequest<'b, H>, Effect), Rejection> {
         let message = code.message();
         let violates = |violation| PeerMisbehaved::Violation { message, violation };
+        frame.header.check(Channel::Frontend).map_err(Rejection::close)?;
         if frame.header.is_reply() {
             return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
         }
@@ -321,16 +403,41 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             let checked = self.session.negotiated.check(row.gate);
             checked.map_err(|violation| Rejection::refuse(violates(violation)))?;
         }
-        if row.handles == HandleRule::None && self.config.tolerance.extra_handles == ExtraHandles::Close {
+        let form = self.form(Role::Request);
+        if self.config.tolerance.extra_handles == ExtraHandles::Close
+            && row.handles != HandleRule::PerRegion
+            && row.handles.count(frame.payload, form).most == 0
+        {
             frame.handles.clear();
         }
-        let request = FrontendRequest::decode(frame, self.form(Role::Request)).map_err(Rejection::refuse)?;
+        let request = FrontendRequest::decode(frame, form).map_err(Rejection::refuse)?;
         let effect = self.rules().effect(&request, table).map_err(|violation| match violation {
             // The specification closes the connection here (section "In-band notifications").
-            Violation::ProtocolFeatureNeeds { .. } => Rejection::close(violates(violation)),
+            Violation::ProtocolFeatureNeeds { feature, .. } if feature == ProtocolFeatures::INBAND_NOTIFICATIONS => {
+                Rejection::close(violates(violation))
+            }
             _ => Rejection::refuse(violates(violation)),
         })?;
         Ok((request, effect))
+    }
+
+    /// Refuses an answer that contradicts its request; front-ends close the connection over these.
+    fn check_answer<H>(&self, question: &Question<Effect>, reply: &FrontendReply<'_, H>) -> Result<(), ApiMisuse> {
+        let (field, expected, found) = match (reply, question.effect) {
+            (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. })) => {
+                ("ring", u64::from(index), u64::from(state.index()))
+            }
+            (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
+                ("size", u64::from(size), u64::try_from(config.data.len()).unwrap_or(u64::MAX))
+            }
+            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
+                let count = |regions| u64::try_from(regions).unwrap_or(u64::MAX);
+                ("regions", count(self.table.len()), count(regions.len()))
+            }
+            _ => return Ok(()),
+        };
+        let message = question.message;
+        if expected == found { Ok(()) } else { Err(ApiMisuse::AnswerDiffers { message, field, expected, found }) }
     }
 
     /// The third part of the exchange about memory during postcopy re-uses a request's id.
@@ -339,27 +446,37 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         self.session.postcopy == Postcopy::Answered
             && frame.payload == [0; 8]
             && frame.handles.is_empty()
+            && frame.header.check(Channel::Frontend).is_ok()
             && !frame.header.is_reply()
             && (id == 0 || changes_memory(FrontendCode(id)))
     }
 
     fn closes_silently(&self, code: FrontendCode) -> bool {
         match self.config.tolerance.silent_refusal {
-            SilentRefusal::CloseIfMemory => changes_memory(code),
+            SilentRefusal::CloseIfDisagreeing => changes_features(code) || changes_memory(code),
             SilentRefusal::Close => true,
             SilentRefusal::Continue => false,
         }
     }
 
+    fn memory_slots(&self) -> usize {
+        usize::from(self.config.memory_slots).min(REGIONS)
+    }
+
     fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
         let rings = usize::from(self.config.rings).min(VRINGS);
-        let negotiated = self.session.negotiated;
-        Rules { session: &self.session, negotiated, rings, tolerance: &self.config.tolerance }
+        let state = Projection::settled(&self.session);
+        Rules { state, rings, slots: self.memory_slots(), tolerance: &self.config.tolerance }
     }
 
     fn form(&self, role: Role) -> Form {
-        Form { protocol: self.session.negotiated.protocol, trailing: self.config.tolerance.trailing_bytes, role }
+        self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
+}
+
+/// The requests after which the two sides must agree on the form of rings and messages.
+fn changes_features(code: FrontendCode) -> bool {
+    matches!(code, FrontendCode::SET_FEATURES | FrontendCode::SET_PROTOCOL_FEATURES)
 }
 
 /// The requests after which the two sides must agree on what memory is shared.

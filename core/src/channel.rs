@@ -13,8 +13,8 @@ use crate::{
     session::{Negotiated, Postcopy},
     wire::{
         crypto::CryptoSession,
+        gpu::Response,
         header::Header,
-        inflight::Inflight,
         migration::Transfer,
         payload::{BufferTooSmall, Form, Payload, PayloadFault, SizeRule, Writer},
         row::{Channel, HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
@@ -31,6 +31,8 @@ pub(crate) enum Due {
     Acknowledgement,
     /// A reply of its own.
     Reply,
+    /// A reply without payload.
+    Empty,
 }
 
 impl Due {
@@ -52,6 +54,9 @@ impl Due {
             ReplyRule::LogFile => acknowledged,
             ReplyRule::Postcopy if matches!(postcopy, Postcopy::Listening | Postcopy::Answered) => Self::Reply,
             ReplyRule::Postcopy => acknowledged,
+            ReplyRule::OwnWhenFlagged(_) if flagged == Flagged::Yes => Self::Reply,
+            ReplyRule::OwnWhenFlagged(_) | ReplyRule::Never => Self::Nothing,
+            ReplyRule::Empty => Self::Empty,
         }
     }
 }
@@ -73,6 +78,8 @@ impl Flagged {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Question<E> {
     pub(crate) message: MessageName,
+    /// The same as it is called on the wire, which the answer repeats.
+    pub(crate) wire: MessageName,
     pub(crate) due: Due,
     /// What it does once it is granted; `None` if the machine itself refused it already.
     pub(crate) effect: Option<E>,
@@ -93,6 +100,17 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
         &self.outstanding
     }
 
+    /// How many wait for an answer.
+    pub(crate) fn awaited(&self) -> usize {
+        self.outstanding.iter().filter(|question| question.due != Due::Nothing).count()
+    }
+
+    /// Takes the oldest question if no answer comes to it: everything before it was answered.
+    pub(crate) fn settled(&mut self) -> Option<Question<E>> {
+        let oldest = self.outstanding.first()?;
+        if oldest.due == Due::Nothing { Some(self.outstanding.remove(0)) } else { None }
+    }
+
     /// Refuses one more question when there is no room to remember it.
     pub(crate) fn check_room(&self) -> Result<(), ApiMisuse> {
         if self.outstanding.is_full() { Err(ApiMisuse::TooManyOutstanding { limit: DEPTH }) } else { Ok(()) }
@@ -106,13 +124,14 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
     /// The question that a reply answers. It must be the oldest.
     pub(crate) fn answered<H>(&mut self, channel: Channel, frame: &Frame<'_, H>) -> Result<Question<E>, Fault> {
         let found = MessageName { channel, id: frame.header.request() };
+        frame.header.check(channel)?;
         if !frame.header.is_reply() {
             return Err(DecodeError::RequestInsteadOfReply { message: found }.into());
         }
         let Some(oldest) = self.outstanding.first() else {
             return Err(PeerMisbehaved::UnsolicitedReply { message: found }.into());
         };
-        if oldest.message != found {
+        if oldest.wire != found {
             return Err(PeerMisbehaved::WrongReply { expected: oldest.message, found }.into());
         }
         Ok(self.outstanding.remove(0))
@@ -148,20 +167,29 @@ pub(crate) fn write<'o, H>(
     let mut writer = Writer::new(rest);
     let mut handles = Handles::new();
     body(&mut writer, &mut handles).map_err(|BufferTooSmall| too_small)?;
-    let size = writer.written();
-    header(size).write_to(head);
-    let end = usize::try_from(size).ok().and_then(|size| size.checked_add(Header::SIZE)).ok_or(too_small)?;
+    header(writer.announced().map_err(|BufferTooSmall| too_small)?).write_to(head);
+    let written = usize::try_from(writer.written()).ok();
+    let end = written.and_then(|written| written.checked_add(Header::SIZE)).ok_or(too_small)?;
     let bytes = out.get(..end).ok_or(too_small)?;
     Ok(Transmit { bytes, handles })
 }
 
 /// Writes an acknowledgement.
-pub(crate) fn write_acknowledgement<H>(
-    message: MessageName,
+fn write_acknowledgement<H>(wire: MessageName, number: u64, out: &mut [u8]) -> Result<Transmit<'_, H>, ApiMisuse> {
+    write(wire, out, |size| Header::answering(wire, size), |writer, _| writer.put(number.to_wire().as_bytes()))
+}
+
+/// Writes what answers a request of this row when nothing but success or failure is to be told.
+pub(crate) fn write_number<'o, H>(
+    wire: MessageName,
+    row: Option<&Row>,
     number: u64,
-    out: &mut [u8],
-) -> Result<Transmit<'_, H>, ApiMisuse> {
-    write(message, out, |size| Header::reply_to(message.id, size), |writer, _| writer.put(number.to_wire().as_bytes()))
+    out: &'o mut [u8],
+) -> Result<Transmit<'o, H>, ApiMisuse> {
+    match row.map(|row| row.reply) {
+        Some(ReplyRule::Empty) => write(wire, out, |size| Header::answering(wire, size), |_, _| Ok(())),
+        _ => write_acknowledgement(wire, number, out),
+    }
 }
 
 /// A typed reply of either channel.
@@ -193,7 +221,7 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     form: Form,
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
-    let message = question.message;
+    let Question { message, wire, .. } = *question;
     let found = reply.message();
     let misfit = ApiMisuse::AnswerDoesNotFit { expected: message, found };
     let number = reply.number();
@@ -202,14 +230,17 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     }
     match (question.due, number) {
         (Due::Nothing, Some(_)) => Ok(Answered::Silent),
-        (Due::Acknowledgement, Some(number)) => write_acknowledgement(message, number, out).map(Answered::Send),
-        (Due::Reply, Some(number @ 1..)) => refuse(message, number, form, out),
+        // A reply that the sender did not ask for.
+        (Due::Nothing, None) if found == Some(message) => Ok(Answered::Silent),
+        (Due::Acknowledgement, Some(number)) => write_acknowledgement(wire, number, out).map(Answered::Send),
+        (Due::Empty, Some(number)) => write_number(wire, message.row(), number, out).map(Answered::Send),
+        (Due::Reply, Some(number @ 1..)) => refuse(question, number, form, out),
         (Due::Reply, None) if found == Some(message) => {
             let row = message.row().ok_or(misfit)?;
             let transmit = write(
                 message,
                 out,
-                |size| Header::reply_to(message.id, size),
+                |size| Header::answering(wire, size),
                 |writer, handles| reply.put(writer, handles, form),
             )?;
             check_handles(message, row.reply_handles, &transmit, form)?;
@@ -220,16 +251,24 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
 }
 
 /// Refuses a request that has a reply of its own, in the way that reply can tell it.
-fn refuse<H>(message: MessageName, number: u64, form: Form, out: &mut [u8]) -> Result<Answered<'_, H>, ApiMisuse> {
-    let header = |size| Header::reply_to(message.id, size);
-    let refusal = match message.row().map(|row| row.reply) {
-        Some(ReplyRule::Own(refusal)) => refusal,
-        _ => Refusal::Close,
+fn refuse<'o, H, E>(
+    question: &Question<E>,
+    number: u64,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
+    let message = question.message;
+    let header = |size| Header::answering(question.wire, size);
+    let (refusal, size) = match message.row() {
+        Some(Row { reply: ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal), reply_payload, .. }) => {
+            (*refusal, reply_payload.size().usual())
+        }
+        _ => (Refusal::Close, 0),
     };
     let transmit = match refusal {
         Refusal::Close => return Ok(Answered::Close),
         Refusal::Empty => write(message, out, header, |_, _| Ok(())),
-        Refusal::Zeros => write(message, out, header, |writer, _| Inflight::new(0, 0, 0, 0).encode(writer, form)),
+        Refusal::Zeros => write(message, out, header, |writer, _| writer.fill(size)),
         Refusal::ErrorNumber => write(message, out, header, |writer, _| number.encode(writer, form)),
         Refusal::ErrorWithoutDescriptor => write(message, out, header, |writer, _| {
             let error = (number & Transfer::ERROR_MASK).max(1);
@@ -237,6 +276,14 @@ fn refuse<H>(message: MessageName, number: u64, form: Form, out: &mut [u8]) -> R
         }),
         Refusal::NoSession => write(message, out, header, |writer, _| {
             (&CryptoSession::new(0, [0; 1056], CryptoSession::FAILED)).encode(writer, form)
+        }),
+        Refusal::NegativeNumber => write(message, out, header, |writer, _| {
+            let error = i64::try_from(number).unwrap_or(i64::MAX);
+            error.saturating_neg().encode(writer, form)
+        }),
+        Refusal::GpuError => write(message, out, header, |writer, _| {
+            writer.put(Response::refusing(number).as_bytes())?;
+            writer.fill(size)
         }),
     };
     transmit.map(Answered::Send)

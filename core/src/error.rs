@@ -21,6 +21,15 @@ pub enum DecodeError {
         /// The version, 0 to 3.
         found: u32,
     },
+    /// The header of a GPU message has other flags than such a message has.
+    Flags {
+        /// The message.
+        message: MessageName,
+        /// The flags it should have.
+        expected: u32,
+        /// The flags that came.
+        found: u32,
+    },
     /// The header announces more payload than the receiver takes.
     PayloadTooLarge {
         /// The message.
@@ -79,6 +88,9 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version { message, found } => write!(f, "{message}: expected protocol version 1, found {found}"),
+            Self::Flags { message, expected, found } => {
+                write!(f, "{message}: expected the flags {expected:#x}, found {found:#x}")
+            }
             Self::PayloadTooLarge { message, found, limit } => {
                 write!(f, "{message}: expected at most {limit} payload bytes, found {found} announced")
             }
@@ -124,6 +136,15 @@ pub enum PeerMisbehaved {
         /// What came.
         found: MessageName,
     },
+    /// A reply has another number of memory regions than the request.
+    WrongRegionCount {
+        /// The message.
+        message: MessageName,
+        /// How many regions were shared.
+        expected: usize,
+        /// How many the reply has.
+        found: usize,
+    },
     /// A reply speaks of another ring than the request.
     WrongRing {
         /// The message.
@@ -142,6 +163,9 @@ impl fmt::Display for PeerMisbehaved {
             Self::UnsolicitedReply { message } => write!(f, "{message}: a reply came, but nothing was asked"),
             Self::WrongRing { message, expected, found } => {
                 write!(f, "{message}: expected a reply about ring {expected}, found one about {found}")
+            }
+            Self::WrongRegionCount { message, expected, found } => {
+                write!(f, "{message}: expected a reply with {expected} memory regions, found {found}")
             }
             Self::WrongReply { expected, found } => write!(f, "expected the reply to {expected}, found one to {found}"),
         }
@@ -182,8 +206,21 @@ pub enum ApiMisuse {
         /// How many that is.
         limit: usize,
     },
-    /// A memory table is outstanding, and only one can be.
-    MemoryTableOutstanding,
+    /// Memory is outstanding and must be answered first: another table, or everything that was
+    /// shared during postcopy before its addresses are acknowledged.
+    MemoryOutstanding,
+    /// An image is not sent yet; nothing may go before it.
+    ImageOutstanding {
+        /// Bytes left of it.
+        left: u32,
+    },
+    /// More of an image was sent than there is.
+    ImageTooLong {
+        /// Bytes left of it.
+        left: u32,
+        /// Bytes sent.
+        found: usize,
+    },
     /// There is no request to answer.
     NothingToAnswer,
     /// A request is not answered yet; requests are answered in order.
@@ -198,6 +235,17 @@ pub enum ApiMisuse {
         /// The request that this would answer; `None` for a mere success or refusal where
         /// a reply with content is due.
         found: Option<MessageName>,
+    },
+    /// The answer does not match the request.
+    AnswerDiffers {
+        /// The request.
+        message: MessageName,
+        /// Where they differ.
+        field: &'static str,
+        /// What the request says.
+        expected: u64,
+        /// What the answer says.
+        found: u64,
     },
     /// The session failed or was closed before.
     SessionFailed,
@@ -214,13 +262,20 @@ impl fmt::Display for ApiMisuse {
                 write!(f, "{message} does not fit into a buffer of {given} bytes")
             }
             Self::TooManyOutstanding { limit } => write!(f, "{limit} requests are outstanding, which is the limit"),
-            Self::MemoryTableOutstanding => f.write_str("a memory table is outstanding, and only one can be"),
+            Self::MemoryOutstanding => f.write_str("memory is outstanding that must be answered first"),
+            Self::ImageOutstanding { left } => write!(f, "{left} bytes of an image must be sent first"),
+            Self::ImageTooLong { left, found } => {
+                write!(f, "expected at most {left} bytes of an image to be sent, found {found}")
+            }
             Self::NothingToAnswer => f.write_str("there is no request to answer"),
             Self::AnswerOutstanding { message } => write!(f, "{message} must be answered first"),
             Self::AnswerDoesNotFit { expected, found: Some(found) } => {
                 write!(f, "expected an answer to {expected}, found one to {found}")
             }
             Self::AnswerDoesNotFit { expected, found: None } => write!(f, "{expected} needs a reply with content"),
+            Self::AnswerDiffers { message, field, expected, found } => {
+                write!(f, "{message}: expected an answer with {field} {expected}, found {found}")
+            }
             Self::SessionFailed => f.write_str("the session has failed"),
         }
     }

@@ -5,11 +5,13 @@ use core::num::NonZeroU64;
 use crate::{
     assembler::{Frame, Transmit},
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     memory_map::TableExtents,
+    projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
-    session::{Effect, Negotiated, Postcopy, RingChange, Session},
+    session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{BrokenDependency, Tolerance},
     wire::{
         backend_request::{BackendCode, BackendReply, BackendRequest},
@@ -19,7 +21,7 @@ use crate::{
         header::Header,
         migration::Transfer,
         payload::{Form, Payload, PayloadKind, Role},
-        row::{Channel, Refusal, ReplyRule, Row},
+        row::{Channel, MessageName, Refusal, ReplyRule, Row},
     },
 };
 
@@ -40,20 +42,27 @@ pub struct FrontendConfig {
     pub rings: u16,
     /// What is let pass.
     pub tolerance: Tolerance,
+    /// What the back-end's channel speaks. Default: the standard dialect.
+    pub dialect: Dialect,
 }
 
 impl FrontendConfig {
     /// For a device of so many rings.
     #[must_use]
     pub const fn new(rings: u16) -> Self {
-        let tolerance = Tolerance { broken_dependency: BrokenDependency::Refuse, ..Tolerance::new() };
-        Self { rings, tolerance }
+        let tolerance = Tolerance {
+            broken_dependency: BrokenDependency::Refuse,
+            // What is tolerated of others is not sent.
+            always_accepted: VirtioFeatures::empty(),
+            ..Tolerance::new()
+        };
+        Self { rings, tolerance, dialect: Dialect::Standard }
     }
 }
 
 /// The front-end's state: a plain value without buffers, descriptors or I/O.
 ///
-/// It remembers up to `DEPTH` outstanding requests, `VRINGS` rings and `REGIONS` memory regions.
+/// It remembers up to `DEPTH` outstanding requests (at least one), `VRINGS` rings and `REGIONS` memory regions.
 ///
 /// ```
 /// use vhost_core::{Delivery, Frontend, FrontendConfig, FrontendRequest, MAX_MESSAGE};
@@ -78,12 +87,15 @@ pub struct Frontend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usiz
 }
 
 impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRINGS, REGIONS, DEPTH> {
+    const ROOM_FOR_A_REQUEST: () = assert!(DEPTH > 0, "a request must be remembered until it is answered");
+
     /// The machine of a connection on which nothing was said yet.
     #[must_use]
     pub fn new(config: FrontendConfig) -> Self {
+        let () = Self::ROOM_FOR_A_REQUEST;
         Self {
+            session: Session::new(Negotiated::default(), config.dialect),
             config,
-            session: Session::new(Negotiated::default()),
             asking: Asking::new(),
             table: TableExtents::new(),
             answering: None,
@@ -105,10 +117,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         &self.session
     }
 
-    /// How many requests wait for their answers.
+    /// How many requests wait for their answers. What was asked without waiting takes effect in
+    /// order, so that requests to which no answer comes wait for those before them.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.asking.outstanding().len()
+        self.asking.awaited()
     }
 
     /// Whether the session is over.
@@ -130,37 +143,36 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.check_alive()?;
         let code = request.code();
         let message = code.message();
-        let negotiated = self.projected();
+        let rules = self.rules();
+        let (negotiated, postcopy) = (rules.state.negotiated(), rules.state.postcopy());
         let violates = |violation| ApiMisuse::Violation { message, violation };
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
         negotiated.check(row.gate).map_err(violates)?;
         let mut table = TableExtents::new();
-        let rules = self.rules(negotiated);
         let effect = rules.effect(&request, &mut table).map_err(violates)?;
         if effect == Effect::ReplaceMemory && self.has_table_outstanding() {
-            return Err(ApiMisuse::MemoryTableOutstanding);
+            return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = flag(row, code, delivery, &negotiated);
-        let due = Due::of(row, flagged, &negotiated, self.session.postcopy);
-        if due != Due::Nothing {
-            self.asking.check_room()?;
-        }
+        let flagged = match Due::of(row, Flagged::No, &negotiated, postcopy) {
+            // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
+            Due::Reply => Flagged::No,
+            _ => flag(row, code, delivery, &negotiated),
+        };
+        let due = Due::of(row, flagged, &negotiated, postcopy);
+        self.asking.check_room()?;
         let form = self.form(Role::Request, negotiated.protocol);
         let transmit = write(
             message,
             out,
-            |size| Header::request_of(message.id, flagged == Flagged::Yes, size),
+            |size| Header::opening(message, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
-        if due == Due::Nothing {
-            self.session.apply(effect, &mut table);
-        } else {
-            if effect == Effect::ReplaceMemory {
-                self.table = table;
-            }
-            self.asking.ask(Question { message, due, effect: Some(effect) });
+        if effect == Effect::ReplaceMemory {
+            self.table = table;
         }
+        self.asking.ask(Question { message, wire: message, due, effect: Some(effect) });
+        self.settle();
         Ok(transmit)
     }
 
@@ -180,8 +192,12 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             let violation = Violation::PostcopyOrder { state: self.session.postcopy };
             return Err(ApiMisuse::Violation { message, violation });
         }
+        let mut outstanding = self.asking.outstanding().iter().filter_map(|question| question.effect);
+        if outstanding.any(Effect::shares_memory) {
+            return Err(ApiMisuse::MemoryOutstanding);
+        }
         let form = self.form(Role::Request, self.session.negotiated.protocol);
-        let header = |size| Header::request_of(message.id, false, size);
+        let header = |size| Header::opening(message, false, size);
         let transmit = write(message, out, header, |writer, _| 0_u64.encode(writer, form))?;
         self.session.postcopy = Postcopy::Listening;
         Ok(transmit)
@@ -205,26 +221,31 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ///
     /// # Errors
     /// See [`Rejection`].
-    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<H>, Rejection> {
+    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
+        if self.failed || self.backend_channel_failed {
+            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+        }
         if let Some(question) = &self.answering {
             return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
         }
-        if self.backend_channel_failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
-        }
         let flagged = Flagged::from_header(&frame.header);
-        let code = BackendCode(frame.header.request());
-        let message = code.message();
-        let result = self.backend_request(frame, code);
+        let wire = BackendCode(frame.header.request()).message();
+        let dialect = self.session.dialect.chosen_by(&frame);
+        let known = dialect.code(wire.id);
+        let result = self.backend_request(frame, wire, dialect);
         let negotiated = &self.session.negotiated;
-        let due = code.row().map_or_else(
+        let due = known.and_then(BackendCode::row).map_or_else(
             || Due::of_unknown(flagged, negotiated),
             |row| Due::of(row, flagged, negotiated, self.session.postcopy),
         );
         let effect = result.is_ok().then_some(());
+        if result.is_ok() {
+            self.session.dialect = dialect;
+        }
+        let message = known.map_or(wire, BackendCode::message);
         match &result {
             Err(rejection) if rejection.verdict() == Verdict::Close => self.backend_channel_failed = true,
-            _ => self.answering = Some(Question { message, due, effect }),
+            _ => self.answering = Some(Question { message, wire, due, effect }),
         }
         result
     }
@@ -238,6 +259,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         reply: BackendReply<H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
         let answered = answer(question, reply, form, out)?;
@@ -250,30 +274,34 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if self.failed { Err(ApiMisuse::SessionFailed) } else { Ok(()) }
     }
 
-    /// The features as they will be when everything outstanding is granted.
-    fn projected(&self) -> Negotiated {
-        let mut negotiated = self.session.negotiated;
-        for question in self.asking.outstanding() {
-            match question.effect {
-                Some(Effect::AcknowledgeFeatures(features)) => negotiated.acknowledged = features,
-                Some(Effect::AcknowledgeProtocol(features)) => negotiated.protocol = features,
-                _ => {}
-            }
+    /// Carries out the requests to which no answer comes and before which none is missing.
+    fn settle(&mut self) {
+        while let Some(question) = self.asking.settled() {
+            self.grant(question.effect.unwrap_or_default());
         }
-        negotiated
+    }
+
+    fn grant(&mut self, effect: Effect) {
+        self.session.apply(effect, &mut self.table);
+        if effect == Effect::OpenBackendChannel {
+            // What came through an earlier channel cannot be answered through this one.
+            self.answering = None;
+            self.backend_channel_failed = false;
+        }
     }
 
     fn has_table_outstanding(&self) -> bool {
         self.asking.outstanding().iter().any(|question| question.effect == Some(Effect::ReplaceMemory))
     }
 
-    fn rules(&self, negotiated: Negotiated) -> Rules<'_, VRINGS, REGIONS> {
+    fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
         let rings = usize::from(self.config.rings).min(VRINGS);
-        Rules { session: &self.session, negotiated, rings, tolerance: &self.config.tolerance }
+        let state = Projection::new(&self.session, self.asking.outstanding(), &self.table);
+        Rules { state, rings, slots: REGIONS, tolerance: &self.config.tolerance }
     }
 
     fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        Form { protocol, trailing: self.config.tolerance.trailing_bytes, role }
+        self.config.tolerance.form(role, protocol, self.session.dialect)
     }
 
     fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
@@ -287,13 +315,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
                 self.table.clear();
             }
         } else {
-            self.session.apply(question.effect.unwrap_or_default(), &mut self.table);
+            self.grant(question.effect.unwrap_or_default());
         }
         match reply {
             FrontendReply::GetFeatures(features) => self.session.negotiated.offered = features,
             FrontendReply::GetProtocolFeatures(features) => self.session.negotiated.protocol_offered = features,
             _ => {}
         }
+        self.settle();
         Ok(reply)
     }
 
@@ -308,29 +337,45 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Ok(FrontendReply::Refused(NonZeroU64::MIN));
         }
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let reply = FrontendReply::decode(frame, form)?;
-        if let (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, change: RingChange::Started(_) })) =
-            (&reply, question.effect)
-            && state.index() != u32::from(index)
-        {
-            let (expected, found) = (u32::from(index), state.index());
-            return Err(PeerMisbehaved::WrongRing { message, expected, found }.into());
+        let mut reply = FrontendReply::decode(frame, form)?;
+        match (&mut reply, question.effect) {
+            (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. }))
+                if state.index() != u32::from(index) =>
+            {
+                let (expected, found) = (u32::from(index), state.index());
+                return Err(PeerMisbehaved::WrongRing { message, expected, found }.into());
+            }
+            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) if regions.len() != self.table.len() => {
+                let (expected, found) = (self.table.len(), regions.len());
+                return Err(PeerMisbehaved::WrongRegionCount { message, expected, found }.into());
+            }
+            // SPDK always replies with 256 bytes.
+            (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
+                config.data = config.data.get(..usize::from(size)).unwrap_or(config.data);
+            }
+            _ => {}
         }
         Ok(refusal(&reply).map_or(reply, FrontendReply::Refused))
     }
 
-    fn backend_request<'b, H>(&self, frame: Frame<'b, H>, code: BackendCode) -> Result<BackendRequest<H>, Rejection> {
-        let message = code.message();
+    fn backend_request<'b, H>(
+        &self,
+        frame: Frame<'b, H>,
+        wire: MessageName,
+        dialect: Dialect,
+    ) -> Result<BackendRequest<'b, H>, Rejection> {
+        frame.header.check(Channel::Backend).map_err(Rejection::close)?;
         if frame.header.is_reply() {
-            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
+            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message: wire }));
         }
-        let row = code.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
         let negotiated = self.session.negotiated;
+        let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
+        let message = form.known(wire).map_err(Rejection::refuse)?;
+        let row = message.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
         let violates = |violation| Rejection::refuse(PeerMisbehaved::Violation { message, violation });
         negotiated.check(row.gate).map_err(violates)?;
-        let form = self.form(Role::Request, negotiated.protocol);
         let request = BackendRequest::decode(frame, form).map_err(Rejection::refuse)?;
-        self.rules(negotiated).check_backend_request(&request).map_err(violates)?;
+        self.rules().check_backend_request(&request).map_err(violates)?;
         Ok(request)
     }
 }

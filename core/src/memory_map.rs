@@ -103,57 +103,25 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
         &self.regions
     }
 
-    /// Checks that a region can be added.
-    ///
-    /// # Errors
-    /// See [`MemoryFault`].
-    pub fn check_add(&self, region: &MemoryRegion) -> Result<(), MemoryFault> {
-        let extent = check_alone(region)?;
-        if self.regions.is_full() {
-            return Err(MemoryFault::TooMany { slots: REGIONS });
-        }
-        match self.regions.iter().find(|first| first.overlaps(&extent)) {
-            Some(first) => Err(MemoryFault::Overlap { first: *first, second: extent }),
-            None => Ok(()),
-        }
-    }
-
-    /// Checks that a region was added: guest address, size and user address are the key.
-    ///
-    /// # Errors
-    /// [`MemoryFault::Unknown`].
-    pub fn check_remove(&self, region: &MemoryRegion) -> Result<(), MemoryFault> {
-        let extent = RegionExtent::from(region);
-        match self.position(extent.guest_address) {
-            Ok(position) if self.regions.get(position) == Some(&extent) => Ok(()),
-            _ => Err(MemoryFault::Unknown(extent)),
-        }
-    }
-
-    /// Checks that these regions can be all the memory there is.
-    pub(crate) fn check_table(&self, regions: impl Iterator<Item = MemoryRegion>) -> Result<TableExtents, MemoryFault> {
-        let mut extents = TableExtents::new();
-        for region in regions {
-            let second = check_alone(&region)?;
-            if let Some(first) = extents.iter().find(|first| first.overlaps(&second)) {
-                return Err(MemoryFault::Overlap { first: *first, second });
-            }
-            if extents.len() >= REGIONS || extents.push(second).is_err() {
-                return Err(MemoryFault::TooMany { slots: REGIONS.min(MAX_TABLE_REGIONS) });
-            }
-        }
-        Ok(extents)
-    }
-
+    /// Puts a region into its place. It was checked that there is room and that it is new.
     pub(crate) fn add(&mut self, extent: RegionExtent) {
-        if let Err(position) = self.position(extent.guest_address) {
-            // Checked before: there is room.
-            let _ = self.regions.insert(position, extent);
+        let mut carried = extent;
+        for region in &mut self.regions {
+            if region.guest_address > carried.guest_address {
+                core::mem::swap(region, &mut carried);
+            }
         }
+        let _ = self.regions.push(carried);
     }
 
     pub(crate) fn remove(&mut self, guest_address: GuestAddress) {
-        self.regions.retain(|region| region.guest_address != guest_address);
+        let mut later = self.regions.iter_mut().skip_while(|region| region.guest_address != guest_address);
+        let Some(mut hole) = later.next() else { return };
+        for region in later {
+            core::mem::swap(hole, region);
+            hole = region;
+        }
+        self.regions.pop();
     }
 
     pub(crate) fn replace(&mut self, table: &TableExtents) {
@@ -162,10 +130,45 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
             self.add(*extent);
         }
     }
+}
 
-    fn position(&self, guest_address: GuestAddress) -> Result<usize, usize> {
-        self.regions.binary_search_by_key(&guest_address, |region| region.guest_address)
+/// Checks that a region can be added to these.
+pub(crate) fn check_add(
+    present: impl Iterator<Item = RegionExtent>,
+    slots: usize,
+    region: &MemoryRegion,
+) -> Result<RegionExtent, MemoryFault> {
+    let second = check_alone(region)?;
+    let mut free = slots;
+    for first in present {
+        if first.overlaps(&second) {
+            return Err(MemoryFault::Overlap { first, second });
+        }
+        free = free.saturating_sub(1);
     }
+    if free == 0 { Err(MemoryFault::TooMany { slots }) } else { Ok(second) }
+}
+
+/// Checks that a region was added: guest address, size and user address are the key.
+pub(crate) fn check_remove(
+    mut present: impl Iterator<Item = RegionExtent>,
+    region: &MemoryRegion,
+) -> Result<RegionExtent, MemoryFault> {
+    let extent = RegionExtent::from(region);
+    if present.any(|present| present == extent) { Ok(extent) } else { Err(MemoryFault::Unknown(extent)) }
+}
+
+/// Checks that these regions can be all the memory there is.
+pub(crate) fn check_table(
+    slots: usize,
+    regions: impl Iterator<Item = MemoryRegion>,
+) -> Result<TableExtents, MemoryFault> {
+    let mut extents = TableExtents::new();
+    for region in regions {
+        let extent = check_add(extents.iter().copied(), slots, &region)?;
+        extents.push(extent).map_err(|_| MemoryFault::TooMany { slots: MAX_TABLE_REGIONS })?;
+    }
+    Ok(extents)
 }
 
 fn check_alone(region: &MemoryRegion) -> Result<RegionExtent, MemoryFault> {

@@ -6,8 +6,11 @@
 use core::fmt;
 
 use crate::{
-    memory_map::{MemoryFault, RegionExtent, TableExtents},
-    session::{Effect, Negotiated, Postcopy, RingChange, Session},
+    dialect::DialectViolation,
+    gpu::GpuViolation,
+    memory_map::{MemoryFault, TableExtents, check_add, check_remove, check_table},
+    projection::Projection,
+    session::{Effect, Postcopy, RingChange},
     tolerance::{BrokenDependency, Tolerance, UnofferedFeatures},
     vring::Power,
     wire::{
@@ -16,6 +19,7 @@ use crate::{
         frontend_request::FrontendRequest,
         inflight::Inflight,
         log::LogBase,
+        migration::Transfer,
         row::Gate,
         vring::{VringAddr, VringDescriptor, VringState},
     },
@@ -110,6 +114,13 @@ pub enum Violation {
         /// The status that came.
         found: u64,
     },
+    /// The device's state goes one of two ways, and only while the device is stopped.
+    Transfer {
+        /// The direction that came.
+        direction: u32,
+        /// The phase that came.
+        phase: u32,
+    },
     /// The back-end has no channel for requests yet.
     NoBackendChannel,
     /// Postcopy requests came out of order.
@@ -117,6 +128,10 @@ pub enum Violation {
         /// How far postcopy is.
         state: Postcopy,
     },
+    /// A request on the GPU channel makes no sense.
+    Gpu(GpuViolation),
+    /// The session's dialect cannot say it.
+    Dialect(DialectViolation),
 }
 
 impl fmt::Display for Violation {
@@ -147,7 +162,12 @@ impl fmt::Display for Violation {
                 write!(f, "expected an inflight record of at most {rings} rings, found {found}")
             }
             Self::Status { found } => write!(f, "expected a device status of eight bits, found {found:#x}"),
+            Self::Transfer { direction, phase } => {
+                write!(f, "expected direction 0 or 1 and phase 0, found direction {direction} and phase {phase}")
+            }
             Self::NoBackendChannel => f.write_str("there is no channel for requests of the back-end yet"),
+            Self::Gpu(violation) => violation.fmt(f),
+            Self::Dialect(violation) => violation.fmt(f),
             Self::PostcopyOrder { state } => write!(f, "postcopy migration is at {state:?}"),
         }
     }
@@ -159,14 +179,20 @@ impl From<MemoryFault> for Violation {
     }
 }
 
+impl From<GpuViolation> for Violation {
+    fn from(violation: GpuViolation) -> Self {
+        Self::Gpu(violation)
+    }
+}
+
 /// The rules as one machine applies them.
 #[derive(Debug)]
 pub(crate) struct Rules<'s, const VRINGS: usize, const REGIONS: usize> {
-    pub(crate) session: &'s Session<VRINGS, REGIONS>,
-    /// The features, with those changes that are outstanding.
-    pub(crate) negotiated: Negotiated,
+    pub(crate) state: Projection<'s, VRINGS, REGIONS>,
     /// How many of the machine's rings the device has.
     pub(crate) rings: usize,
+    /// How many memory regions may be added one by one.
+    pub(crate) slots: usize,
     pub(crate) tolerance: &'s Tolerance,
 }
 
@@ -181,18 +207,18 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         match request {
             Request::SetFeatures(features) => self.features(*features),
             Request::ResetOwner => Ok(Effect::DisableAll),
+            // On the wire this is the acknowledgement of the addresses, byte for byte.
+            Request::SetMemTable(regions, _) if regions.is_empty() && self.state.postcopy() == Postcopy::Answered => {
+                Err(Violation::PostcopyOrder { state: Postcopy::Answered })
+            }
             Request::SetMemTable(regions, _) => {
-                *table = self.session.memory.check_table(regions.iter())?;
+                *table = check_table(REGIONS, regions.iter())?;
                 Ok(Effect::ReplaceMemory)
             }
             Request::AddMemReg(region, _) => {
-                self.session.memory.check_add(region)?;
-                Ok(Effect::AddRegion(RegionExtent::from(region)))
+                Ok(Effect::AddRegion(check_add(self.state.regions(), self.slots, region)?))
             }
-            Request::RemMemReg(region) => {
-                self.session.memory.check_remove(region)?;
-                Ok(Effect::RemoveRegion(RegionExtent::from(region)))
-            }
+            Request::RemMemReg(region) => Ok(Effect::RemoveRegion(check_remove(self.state.regions(), region)?)),
             Request::SetLogBase(LogBase::Shared(log), _) => {
                 extent(log.size(), log.offset())?;
                 Ok(Effect::Log(Some(*log)))
@@ -226,16 +252,26 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             Request::SetProtocolFeatures(features) => self.protocol_features(*features),
             Request::SetBackendReqFd(_) => Ok(Effect::OpenBackendChannel),
             Request::PostcopyAdvise => Ok(Effect::Postcopy(Postcopy::Advised)),
-            Request::PostcopyListen => match self.session.postcopy {
+            Request::PostcopyListen => match self.state.postcopy() {
                 Postcopy::Advised => Ok(Effect::Postcopy(Postcopy::Listening)),
                 state => Err(Violation::PostcopyOrder { state }),
             },
             Request::PostcopyEnd => Ok(Effect::Postcopy(Postcopy::Off)),
-            Request::GetInflightFd(inflight) | Request::SetInflightFd(inflight, _) => self.inflight(inflight),
+            Request::GetInflightFd(inflight) => self.inflight(inflight),
+            Request::SetInflightFd(inflight, _) => match self.state.running_ring() {
+                Some(ring) => Err(Violation::RingRunning { ring }),
+                None => self.inflight(inflight),
+            },
             Request::ResetDevice => Ok(Effect::Reset),
             Request::SetStatus(status) => match u8::try_from(*status) {
                 Ok(status) => Ok(Effect::Status(status)),
                 Err(_) => Err(Violation::Status { found: *status }),
+            },
+            // A payload has 256 bytes of it at most.
+            Request::GetConfig(config) => Ok(Effect::ReadConfig(u16::try_from(config.data.len()).unwrap_or(u16::MAX))),
+            Request::SetDeviceStateFd(transfer, _) => match (transfer.direction(), transfer.phase()) {
+                (Transfer::SAVE | Transfer::LOAD, Transfer::STOPPED) => Ok(Effect::None),
+                (direction, phase) => Err(Violation::Transfer { direction, phase }),
             },
             _ => Ok(Effect::None),
         }
@@ -248,25 +284,26 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 self.ring(u64::from(state.index())).map(drop)
             }
             BackendRequest::VringHostNotifierMsg(area, _) => self.described_ring(&area.target()).map(drop),
-            _ => Ok(()),
+            _ => request.check_mappings(),
         }
     }
 
     fn features(&self, features: VirtioFeatures) -> Result<Effect, Violation> {
-        let excess = features.difference(self.negotiated.offered | self.tolerance.always_accepted);
+        let negotiated = self.state.negotiated();
+        let excess = features.difference(negotiated.offered | self.tolerance.always_accepted);
         if !excess.is_empty() && self.tolerance.unoffered_features == UnofferedFeatures::Refuse {
             return Err(Violation::FeaturesNotOffered { excess });
         }
-        let features = features.intersection(self.negotiated.offered);
-        let changed = features.symmetric_difference(self.negotiated.acknowledged).difference(VirtioFeatures::LOG_ALL);
-        if self.session.is_running() && !changed.is_empty() {
+        let features = features.intersection(negotiated.offered);
+        let changed = features.symmetric_difference(negotiated.acknowledged).difference(VirtioFeatures::LOG_ALL);
+        if !changed.is_empty() && self.state.running_ring().is_some() {
             return Err(Violation::FeaturesWhileRunning { changed });
         }
         Ok(Effect::AcknowledgeFeatures(features))
     }
 
     fn protocol_features(&self, features: ProtocolFeatures) -> Result<Effect, Violation> {
-        let excess = features.difference(self.negotiated.protocol_offered);
+        let excess = features.difference(self.state.negotiated().protocol_offered);
         if !excess.is_empty() {
             return Err(Violation::ProtocolFeaturesNotOffered { excess });
         }
@@ -301,7 +338,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
 
     fn stopped_ring(&self, state: &VringState) -> Result<u8, Violation> {
         let ring = self.ring(u64::from(state.index()))?;
-        match self.session.ring(usize::from(ring)) {
+        match self.state.ring(ring) {
             // Not merely started: libkrun sets a ring up again after disabling it.
             Some(vring) if vring.is_running() => Err(Violation::RingRunning { ring }),
             _ => Ok(ring),
@@ -310,7 +347,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
 
     fn ring_size(&self, state: &VringState) -> Result<Effect, Violation> {
         let ring = self.stopped_ring(state)?;
-        let packed = self.negotiated.acknowledged.contains(VirtioFeatures::RING_PACKED);
+        let packed = self.is_packed();
         match u16::try_from(state.num()) {
             Ok(size @ 1..=32768) if packed || size.is_power_of_two() => {
                 Ok(Effect::Ring { index: ring, change: RingChange::Size(size) })
@@ -324,21 +361,28 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     /// may come later.
     fn ring_addresses(&self, address: &VringAddr) -> Result<Effect, Violation> {
         let ring = self.ring(u64::from(address.index()))?;
-        let size = self.session.ring(usize::from(ring)).and_then(|vring| vring.size()).map_or(1, u64::from);
+        let size = self.state.ring(ring).and_then(|vring| vring.size()).map_or(1, u64::from);
         let bytes = |each: u64, fixed: u64| size.saturating_mul(each).saturating_add(fixed);
-        let packed = self.negotiated.acknowledged.contains(VirtioFeatures::RING_PACKED);
+        let packed = self.is_packed();
         let parts = if packed {
             [("descriptor ring", 16, bytes(16, 0)), ("driver area", 4, 4), ("device area", 4, 4)]
         } else {
             [("descriptor table", 16, bytes(16, 0)), ("available ring", 2, bytes(2, 6)), ("used ring", 4, bytes(8, 6))]
         };
         let addresses = [address.descriptor().0, address.available().0, address.used().0];
-        for ((part, alignment, length), found) in parts.into_iter().zip(addresses) {
+        let [.., (_, _, used)] = parts;
+        // Without the flag the log address means nothing, and QEMU sends one all the same.
+        let log = address.logs_used().then_some((("log of the used ring", 1, used), address.log().0));
+        for ((part, alignment, length), found) in parts.into_iter().zip(addresses).chain(log) {
             if found.checked_rem(alignment) != Some(0) || found.checked_add(length).is_none() {
                 return Err(Violation::RingAddress { ring, part, found, alignment });
             }
         }
         Ok(Effect::Ring { index: ring, change: RingChange::Addresses })
+    }
+
+    fn is_packed(&self) -> bool {
+        self.state.negotiated().acknowledged.contains(VirtioFeatures::RING_PACKED)
     }
 
     fn zero_or_one(&self, state: &VringState) -> Result<Power, Violation> {
@@ -359,7 +403,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     }
 }
 
-fn extent(size: u64, offset: u64) -> Result<(), Violation> {
+pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     match offset.checked_add(size) {
         Some(_) => Ok(()),
         None => Err(Violation::ExtentWraps { size, offset }),

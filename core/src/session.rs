@@ -1,6 +1,7 @@
 //! What both sides agreed on: features, rings, memory, and how far migration is.
 
 use crate::{
+    dialect::Dialect,
     memory_map::{MemoryMap, RegionExtent, TableExtents},
     rules::Violation,
     vring::{Power, Vring},
@@ -44,6 +45,21 @@ impl Negotiated {
         }
     }
 
+    /// The same after a request was granted.
+    pub(crate) fn after(mut self, effect: Effect) -> Self {
+        match effect {
+            Effect::AcknowledgeFeatures(features) => self.acknowledged = features,
+            Effect::OpenProtocol => self.protocol_opened = true,
+            Effect::AcknowledgeProtocol(features) => {
+                self.protocol = features;
+                self.protocol_opened = true;
+            }
+            Effect::Reset | Effect::Status(0) => self.acknowledged = VirtioFeatures::empty(),
+            _ => {}
+        }
+        self
+    }
+
     /// Whether acknowledgements may be asked for.
     #[must_use]
     pub fn has_acknowledgements(&self) -> bool {
@@ -71,6 +87,18 @@ pub enum Postcopy {
     Answered,
 }
 
+impl Postcopy {
+    /// The same after a request was granted. While postcopy listens, memory is answered and the
+    /// answer acknowledged.
+    pub(crate) fn after(self, effect: Effect) -> Self {
+        match effect {
+            Effect::Postcopy(postcopy) => postcopy,
+            effect if effect.shares_memory() && self == Self::Listening => Self::Answered,
+            _ => self,
+        }
+    }
+}
+
 /// What both sides agreed on. Each machine holds one; when no message is under way they are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Session<const VRINGS: usize, const REGIONS: usize> {
@@ -81,10 +109,11 @@ pub struct Session<const VRINGS: usize, const REGIONS: usize> {
     pub(crate) backend_channel: bool,
     pub(crate) log: Option<Log>,
     pub(crate) status: u8,
+    pub(crate) dialect: Dialect,
 }
 
 impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
-    pub(crate) const fn new(negotiated: Negotiated) -> Self {
+    pub(crate) const fn new(negotiated: Negotiated, dialect: Dialect) -> Self {
         Self {
             negotiated,
             rings: [Vring::NEW; VRINGS],
@@ -93,6 +122,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
             backend_channel: false,
             log: None,
             status: 0,
+            dialect,
         }
     }
 
@@ -144,6 +174,12 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
         self.status
     }
 
+    /// What the back-end's channel speaks; [`Dialect::Auto`] until it is known.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Whether all rings are stopped: the device is suspended and must not touch guest memory.
     #[must_use]
     pub fn is_suspended(&self) -> bool {
@@ -157,62 +193,33 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
     }
 
     /// Carries out what a request does to the session.
+    ///
+    /// A reset leaves the connection, the protocol features, memory and log, because QEMU does not
+    /// send them again.
     pub(crate) fn apply(&mut self, effect: Effect, table: &mut TableExtents) {
+        self.negotiated = self.negotiated.after(effect);
+        self.postcopy = self.postcopy.after(effect);
         match effect {
-            Effect::None => {}
-            Effect::AcknowledgeFeatures(features) => {
-                self.negotiated.acknowledged = features;
-                if !features.contains(VirtioFeatures::PROTOCOL_FEATURES) {
-                    self.rings.iter_mut().for_each(|ring| ring.set_enabled(Power::On));
-                }
-            }
-            Effect::OpenProtocol => self.negotiated.protocol_opened = true,
-            Effect::AcknowledgeProtocol(features) => {
-                self.negotiated.protocol = features;
-                self.negotiated.protocol_opened = true;
-            }
-            Effect::DisableAll => self.rings.iter_mut().for_each(|ring| ring.set_enabled(Power::Off)),
-            Effect::Reset => self.reset(),
-            Effect::Status(status) => {
-                self.status = status;
-                if status == 0 {
-                    self.reset();
-                }
-            }
             Effect::ReplaceMemory => {
                 self.memory.replace(table);
                 table.clear();
-                self.memory_answered();
             }
-            Effect::AddRegion(extent) => {
-                self.memory.add(extent);
-                self.memory_answered();
-            }
+            Effect::AddRegion(extent) => self.memory.add(extent),
             Effect::RemoveRegion(extent) => self.memory.remove(extent.guest_address),
             Effect::Log(log) => self.log = log,
             Effect::OpenBackendChannel => self.backend_channel = true,
-            Effect::Postcopy(postcopy) => self.postcopy = postcopy,
-            Effect::Ring { index, change } => {
-                if let Some(ring) = self.rings.get_mut(usize::from(index)) {
-                    change.apply(ring);
-                }
-            }
+            Effect::Reset => self.status = 0,
+            Effect::Status(status) => self.status = status,
+            _ => {}
         }
-    }
-
-    /// While postcopy listens, memory is answered and the answer acknowledged.
-    fn memory_answered(&mut self) {
-        if self.postcopy == Postcopy::Listening {
-            self.postcopy = Postcopy::Answered;
+        let changed = match effect {
+            Effect::Ring { index, .. } => usize::from(index)..usize::from(index).saturating_add(1),
+            Effect::AcknowledgeFeatures(_) | Effect::DisableAll | Effect::Reset | Effect::Status(0) => 0..VRINGS,
+            _ => 0..0,
+        };
+        for ring in self.rings.get_mut(changed).into_iter().flatten() {
+            *ring = effect.ring_after(*ring);
         }
-    }
-
-    /// Rings and features go back to the beginning; connection, protocol features, memory and log
-    /// stay, because QEMU does not send them again.
-    fn reset(&mut self) {
-        self.rings = [Vring::NEW; VRINGS];
-        self.negotiated.acknowledged = VirtioFeatures::empty();
-        self.status = 0;
     }
 }
 
@@ -232,6 +239,8 @@ pub(crate) enum Effect {
     AddRegion(RegionExtent),
     RemoveRegion(RegionExtent),
     Log(Option<Log>),
+    /// Nothing, but the answer has as many bytes as the request.
+    ReadConfig(u16),
     OpenBackendChannel,
     Postcopy(Postcopy),
     Ring {
@@ -247,6 +256,32 @@ pub(crate) enum RingChange {
     Addresses,
     Started(Power),
     Enabled(Power),
+}
+
+impl Effect {
+    /// Whether the request shares memory with the back-end.
+    pub(crate) fn shares_memory(self) -> bool {
+        matches!(self, Self::ReplaceMemory | Self::AddRegion(_))
+    }
+
+    /// Whether the request may change ring `index`.
+    pub(crate) fn concerns_ring(self, index: u8) -> bool {
+        !matches!(self, Self::Ring { index: other, .. } if other != index)
+    }
+
+    /// A ring that the request concerns, after it was granted.
+    pub(crate) fn ring_after(self, mut ring: Vring) -> Vring {
+        match self {
+            Self::Ring { change, .. } => change.apply(&mut ring),
+            Self::AcknowledgeFeatures(features) if !features.contains(VirtioFeatures::PROTOCOL_FEATURES) => {
+                ring.set_enabled(Power::On);
+            }
+            Self::DisableAll => ring.set_enabled(Power::Off),
+            Self::Reset | Self::Status(0) => ring = Vring::NEW,
+            _ => {}
+        }
+        ring
+    }
 }
 
 impl RingChange {

@@ -196,9 +196,9 @@ impl Device for BlockDevice {
         }
     }
 
+    /// The driver's choice of the cache stays: QEMU resets a device that it only pauses, and does not make the choice again.
     fn reset(&self) {
         self.acknowledged.store(0, Ordering::Relaxed);
-        self.write_back.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,19 +1,48 @@
 //! Frames over a socket: what comes in is put together, what goes out goes in one piece.
 
 use core::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
-use vhost_core::{Assembler, Channel, DecodeError, Frame, MAX_HANDLES, Transmit};
+use vhost_core::{Assembler, Channel, DecodeError, Frame, MAX_HANDLES, Transmit, wire::header::Header};
 
 use crate::{
     deadline::Deadline,
     socket::{Received, Socket, SocketError},
+    system_error::SystemError,
 };
 
 /// One end of a channel: a socket, and the message that is coming in on it.
 pub struct Endpoint {
     socket: Socket,
     assembler: Box<Assembler<OwnedFd>>,
+    observer: Option<Arc<dyn Observer>>,
+    unsent: Unsent,
+}
+
+/// The rest of a message that the peer did not take yet, for those who do not wait.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// Go with the first byte; empty once it is sent.
+    handles: Vec<OwnedFd>,
+}
+
+/// Which way a message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From this side to the peer.
+    Sent,
+    /// From the peer to this side.
+    Received,
+}
+
+/// Somebody who looks at every message that passes an [`Endpoint`], for a trace or a test.
+pub trait Observer: Send + Sync {
+    /// A message was sent whole, or received whole; with so many descriptors.
+    fn message(&self, direction: Direction, header: &Header, payload: &[u8], handles: usize);
 }
 
 /// Why a channel is of no further use, or, with [`SocketError::TimedOut`], not yet.
@@ -68,7 +97,12 @@ impl Endpoint {
     /// A channel over a socket on which nothing was received yet.
     #[must_use]
     pub fn new(socket: Socket, channel: Channel) -> Self {
-        Self { socket, assembler: Box::new(Assembler::new(channel)) }
+        Self { socket, assembler: Box::new(Assembler::new(channel)), observer: None, unsent: Unsent::default() }
+    }
+
+    /// Has every message from now on seen by `observer`; `None` for nobody.
+    pub fn observe(&mut self, observer: Option<Arc<dyn Observer>>) {
+        self.observer = observer;
     }
 
     /// Waits for a whole message.
@@ -94,7 +128,59 @@ impl Endpoint {
     /// See [`Socket::send`].
     pub fn send<H: AsFd>(&self, transmit: &Transmit<'_, H>, deadline: Deadline) -> Result<(), SocketError> {
         let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
-        self.socket.send(transmit.bytes, &handles, deadline)
+        self.socket.send(transmit.bytes, &handles, deadline)?;
+        self.saw_sent(transmit.bytes, handles.len());
+        Ok(())
+    }
+
+    /// Sends as much of a message as the peer takes at once, and keeps the rest for [`flush`](Self::flush). Nothing else
+    /// may be sent before all of it is gone.
+    ///
+    /// # Errors
+    /// See [`Socket::try_send`]; and the errno of `fcntl` if descriptors that wait cannot be duplicated.
+    pub fn offer<H: AsFd>(&mut self, transmit: &Transmit<'_, H>) -> Result<(), SocketError> {
+        let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
+        let sent = self.socket.try_send(transmit.bytes, &handles)?;
+        if sent.is_none() {
+            let owned = handles.iter().map(|handle| rustix::io::fcntl_dupfd_cloexec(handle, 0));
+            self.unsent.handles = owned.collect::<Result<_, _>>().map_err(SystemError::of("fcntl"))?;
+        }
+        let rest = transmit.bytes.get(sent.unwrap_or(0)..).unwrap_or_default();
+        self.unsent.bytes.extend_from_slice(rest);
+        self.saw_sent(transmit.bytes, handles.len());
+        Ok(())
+    }
+
+    /// Sends what was kept, as far as the peer takes it.
+    ///
+    /// # Errors
+    /// See [`Socket::try_send`].
+    pub fn flush(&mut self) -> Result<(), SocketError> {
+        if self.has_unsent() {
+            let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> =
+                self.unsent.handles.iter().map(AsFd::as_fd).collect();
+            let sent = self.socket.try_send(&self.unsent.bytes, &handles)?;
+            drop(handles);
+            if let Some(sent) = sent {
+                self.unsent.bytes.drain(..sent);
+                self.unsent.handles.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something was kept that the peer did not take: wait until the socket is writable.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.bytes.is_empty()
+    }
+
+    fn saw_sent(&self, bytes: &[u8], handles: usize) {
+        if let Some(observer) = &self.observer
+            && let Some((header, payload)) = Header::split_from(bytes)
+        {
+            observer.message(Direction::Sent, header, payload, handles);
+        }
     }
 
     /// The socket.
@@ -115,7 +201,11 @@ impl Endpoint {
                 Some(Received::EndOfStream) => return Err(EndpointError::Truncated),
             }
         }
-        Ok(self.assembler.take().map_or(Message::NotYet, Message::Frame))
+        let Some(frame) = self.assembler.take() else { return Ok(Message::NotYet) };
+        if let Some(observer) = &self.observer {
+            observer.message(Direction::Received, &frame.header, frame.payload, frame.handles.len());
+        }
+        Ok(Message::Frame(frame))
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod descriptors;
 pub mod dialog;
+pub mod driver;
 pub mod guest;
 pub mod program;
 pub mod tracked;

@@ -46,6 +46,7 @@ fn swap(list: &mut [Resubmission], first: usize, second: usize) {
 }
 
 #[cfg(test)]
+#[allow(clippy::as_conversions, clippy::cast_possible_truncation, reason = "small numbers of a test")]
 mod tests {
     extern crate std;
     use std::vec::Vec;

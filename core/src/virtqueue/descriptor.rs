@@ -49,6 +49,10 @@ impl Descriptor {
         number.to_le_bytes()
     }
 
+    pub(crate) fn to_ring(self) -> [u8; 16] {
+        Self { flags: self.link, link: self.flags, ..self }.to_table()
+    }
+
     pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
@@ -95,7 +99,9 @@ mod tests {
             Descriptor { address: 0x0807_0605_0403_0201, length: 0x0c0b_0a09, flags: 0x0e0d, link: 0x100f };
         assert_eq!(Descriptor::from_table(bytes), descriptor);
         assert_eq!(descriptor.to_table(), bytes);
-        assert_eq!(Descriptor::from_ring(bytes), Descriptor { flags: 0x100f, link: 0x0e0d, ..descriptor });
+        let in_ring = Descriptor { flags: 0x100f, link: 0x0e0d, ..descriptor };
+        assert_eq!(Descriptor::from_ring(bytes), in_ring);
+        assert_eq!(in_ring.to_ring(), bytes);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use core::fmt;
 use super::{
     descriptor::{Descriptor, INDIRECT, NEXT, WRITE, descriptor_offset},
     fault::{RingFault, RingPart},
+    layout::RingLayout,
 };
 use crate::{
     address::GuestAddress,
@@ -270,34 +271,32 @@ pub(crate) fn descriptors<'b, A: AddressSpace>(
     readable.iter().map(descriptor(0)).chain(writable.iter().map(descriptor(WRITE)))
 }
 
-/// What links the descriptors of an indirect table.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TableLinks {
-    /// Split: each names the next one.
-    Next,
-    /// Packed: they stand in order.
-    None,
-}
-
 /// Writes an indirect table; returns the descriptor that points to it.
+///
+/// In a split ring each descriptor names the next one. In a packed one they stand in order, and have
+/// the form of those in the ring.
 pub(crate) fn write_table<R: GuestRange>(
     table: &R,
     descriptors: impl Iterator<Item = Descriptor>,
     count: u16,
-    links: TableLinks,
+    layout: RingLayout,
 ) -> Result<Descriptor, AddError> {
     let (needed, found) = (descriptor_offset(count), table.len());
     if needed > found {
         return Err(AddError::TableTooSmall { needed, found });
     }
     for (next, mut descriptor) in (1..=count).zip(descriptors) {
-        if links == TableLinks::Next && next < count {
+        if layout == RingLayout::Split && next < count {
             descriptor.flags |= NEXT;
             descriptor.link = next;
         }
         let offset = descriptor_offset(next.wrapping_sub(1));
         let access = RingFault::Access { part: RingPart::IndirectTable, offset };
-        table.write(offset, descriptor.to_table()).ok_or(access)?;
+        let bytes = match layout {
+            RingLayout::Split => descriptor.to_table(),
+            RingLayout::Packed => descriptor.to_ring(),
+        };
+        table.write(offset, bytes).ok_or(access)?;
     }
     let length = u32::from(count).wrapping_mul(16);
     Ok(Descriptor { address: table.guest_address().0, length, flags: INDIRECT, link: 0 })

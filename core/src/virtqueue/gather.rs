@@ -79,7 +79,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         let mut index = head;
         // A chain that does not end within `size` descriptors loops.
         for _ in 0..size {
-            let descriptor = read(table, RingPart::DescriptorTable, index)?;
+            let descriptor = read(table, RingPart::DescriptorTable, index, Descriptor::from_table)?;
             if descriptor.has(INDIRECT) {
                 return self.split_indirect(index, descriptor);
             }
@@ -108,7 +108,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         let limit = limit.min(entries);
         let mut index = 0;
         for _ in 0..limit {
-            let descriptor = read(&table, RingPart::IndirectTable, index)?;
+            let descriptor = read(&table, RingPart::IndirectTable, index, Descriptor::from_table)?;
             let here = at(RingPart::IndirectTable, index);
             if descriptor.has(INDIRECT) {
                 return Err(here(ChainFaultKind::NestedIndirect.into()));
@@ -122,7 +122,8 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         Err(at(RingPart::IndirectTable, index)(ChainFaultKind::TooManyDescriptors { limit }.into()))
     }
 
-    /// All descriptors of the table, in order: `next` means nothing in them.
+    /// All descriptors of the table, in order; they have the form of those in the ring (virtio,
+    /// section "Indirect Flag: Scatter-Gather Support").
     fn packed_indirect(&mut self, index: u16, descriptor: Descriptor) -> Result<(), Stop> {
         let opened = self.open(descriptor).map_err(at(RingPart::DescriptorRing, index))?;
         let (table, entries, limit) = opened;
@@ -131,7 +132,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
             return Err(here(ChainFaultKind::TooManyDescriptors { limit }.into()));
         }
         for index in 0..entries {
-            let descriptor = read(&table, RingPart::IndirectTable, index)?;
+            let descriptor = read(&table, RingPart::IndirectTable, index, Descriptor::from_ring)?;
             let here = at(RingPart::IndirectTable, index);
             if descriptor.has(INDIRECT) {
                 return Err(here(ChainFaultKind::NestedIndirect.into()));
@@ -244,9 +245,14 @@ fn at(part: RingPart, index: u16) -> impl Fn(Refused) -> Stop {
 }
 
 #[inline]
-fn read<R: GuestRange>(table: &R, part: RingPart, index: u16) -> Result<Descriptor, RingFault> {
+fn read<R: GuestRange>(
+    table: &R,
+    part: RingPart,
+    index: u16,
+    decode: fn([u8; 16]) -> Descriptor,
+) -> Result<Descriptor, RingFault> {
     let offset = descriptor_offset(index);
-    table.read(offset).map(Descriptor::from_table).ok_or(RingFault::Access { part, offset })
+    table.read(offset).map(decode).ok_or(RingFault::Access { part, offset })
 }
 
 /// The next descriptor of a chain in a table of `size`.

@@ -38,6 +38,13 @@ impl RingLayout {
         }
     }
 
+    /// Bytes of the three parts of a ring of `size`: descriptors, what the driver writes, what the
+    /// device writes.
+    #[must_use]
+    pub fn lengths(self, size: u16) -> [u64; 3] {
+        self.parts(size).map(|part| part.length)
+    }
+
     /// The three parts of a ring of `size`: descriptors, what the driver writes, what the device
     /// writes.
     pub(crate) fn parts(self, size: u16) -> [PartLayout; 3] {

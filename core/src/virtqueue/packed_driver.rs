@@ -2,7 +2,7 @@
 
 use super::{
     descriptor::{Descriptor, NEXT, WRITE, available_flags, descriptor_offset, is_used},
-    driver::{AddError, Buffer, DriverFault, Reuse, TableLinks, Tokens, Used, descriptors, measure, write_table},
+    driver::{AddError, Buffer, DriverFault, Reuse, Tokens, Used, descriptors, measure, write_table},
     event::{Place, Unannounced, disable, enable, wants_notification},
     fault::{RingFault, RingPart},
     layout::{RingLayout, RingParts},
@@ -117,7 +117,7 @@ impl<R: GuestRange, const N: usize> PackedDriver<R, N> {
         }
         let (count, writable_len) = measure(readable, writable, self.state.size)?;
         self.state.check_free(1)?;
-        let descriptor = write_table(table, descriptors(readable, writable), count, TableLinks::None)?;
+        let descriptor = write_table(table, descriptors(readable, writable), count, RingLayout::Packed)?;
         self.offer([descriptor].into_iter(), 1, writable_len)
     }
 

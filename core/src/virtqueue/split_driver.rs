@@ -2,7 +2,7 @@
 
 use super::{
     descriptor::{Descriptor, NEXT, descriptor_offset},
-    driver::{AddError, Buffer, DriverFault, Reuse, TableLinks, Tokens, Used, descriptors, measure, write_table},
+    driver::{AddError, Buffer, DriverFault, Reuse, Tokens, Used, descriptors, measure, write_table},
     event::{SUPPRESS, Unannounced, passed},
     fault::{RingFault, RingPart},
     layout::{RingLayout, RingParts},
@@ -118,7 +118,7 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
         }
         let (count, writable_len) = measure(readable, writable, self.state.size)?;
         self.state.check_free(1)?;
-        let descriptor = write_table(table, descriptors(readable, writable), count, TableLinks::Next)?;
+        let descriptor = write_table(table, descriptors(readable, writable), count, RingLayout::Split)?;
         let index = self.state.tokens.first_free();
         self.write_descriptor(index, descriptor)?;
         self.offer(1, index, writable_len)

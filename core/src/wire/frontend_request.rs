@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write, write_acknowledgement},
+    channel::{check_handles, write, write_number},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -145,7 +145,7 @@ requests! {
     /// Starts the transfer of the device's internal state through a descriptor.
     42 SET_DEVICE_STATE_FD (Gate::protocol(ProtocolFeatures::DEVICE_STATE)) One
         SetDeviceStateFd[payload: Transfer, handle: H]
-        => Own(ErrorWithoutDescriptor): UnlessBit8 [payload: u64, optional: Option<H>];
+        => Own(ErrorWithoutDescriptor): UnlessBit8OrError [payload: u64, optional: Option<H>];
     /// Asks whether the transfer went well.
     43 CHECK_DEVICE_STATE (Gate::protocol(ProtocolFeatures::DEVICE_STATE)) None CheckDeviceState => Status;
     /// Asks for the sizes of the device's shared memory regions.

@@ -1,8 +1,13 @@
 //! Bytes: the twelve bytes in front of every message.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::scalar::layout;
+use crate::error::DecodeError;
+
+use super::{
+    row::{Channel, MessageName},
+    scalar::layout,
+};
 
 layout! {
     /// The header of a message: which request, flags, and how many payload bytes follow.
@@ -41,6 +46,41 @@ impl Header {
         Self::new(request, VERSION | REPLY, size)
     }
 
+    /// The header of a request on its own channel.
+    pub(crate) fn opening(message: MessageName, need_reply: bool, size: u32) -> Self {
+        match message.channel {
+            Channel::Frontend | Channel::Backend => Self::request_of(message.id, need_reply, size),
+            Channel::Gpu => Self::new(message.id, 0, size),
+        }
+    }
+
+    /// The header of a reply on its own channel.
+    pub(crate) fn answering(message: MessageName, size: u32) -> Self {
+        match message.channel {
+            Channel::Frontend | Channel::Backend => Self::reply_to(message.id, size),
+            Channel::Gpu => Self::new(message.id, REPLY, size),
+        }
+    }
+
+    /// Checks the flags as far as the channel's protocol knows any.
+    ///
+    /// The GPU protocol has no version: its requests have no flag, but the version of the other
+    /// one is let pass (QEMU does too); its replies have the reply flag and no other.
+    pub(crate) fn check(&self, channel: Channel) -> Result<(), DecodeError> {
+        let message = MessageName { channel, id: self.request() };
+        let found = self.flags();
+        match channel {
+            Channel::Frontend | Channel::Backend if self.version() != VERSION => {
+                Err(DecodeError::Version { message, found: self.version() })
+            }
+            Channel::Gpu if self.is_reply() && found != REPLY => {
+                Err(DecodeError::Flags { message, expected: REPLY, found })
+            }
+            Channel::Gpu if self.version() > VERSION => Err(DecodeError::Flags { message, expected: 0, found }),
+            _ => Ok(()),
+        }
+    }
+
     /// The protocol version, 0 to 3; only [`VERSION`] exists.
     #[must_use]
     pub fn version(&self) -> u32 {
@@ -57,6 +97,12 @@ impl Header {
     #[must_use]
     pub fn needs_reply(&self) -> bool {
         self.flags() & NEED_REPLY != 0
+    }
+
+    /// The header at the front of a message, and the bytes after it; `None` if it is not whole.
+    #[must_use]
+    pub fn split_from(bytes: &[u8]) -> Option<(&Self, &[u8])> {
+        Self::ref_from_prefix(bytes).ok()
     }
 
     /// The header as it goes over the wire.

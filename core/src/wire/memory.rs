@@ -136,6 +136,12 @@ impl From<&XenRegionLayout> for MemoryRegion {
 }
 
 impl MemoryRegion {
+    /// A region of `size` bytes, without Xen fields.
+    #[must_use]
+    pub const fn new(guest_address: GuestAddress, size: u64, user_address: UserAddress, mmap_offset: u64) -> Self {
+        Self { guest_address, size, user_address, mmap_offset, xen: None }
+    }
+
     fn write(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
         let plain = RegionLayout::new(self.guest_address, self.size, self.user_address, self.mmap_offset);
         if !has_xen(form) {

@@ -4,10 +4,16 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::dialect::Dialect;
+
 use super::{
     config,
     crypto::CryptoSession,
     feature::{ProtocolFeatures, VirtioFeatures},
+    fs_cache,
+    gpu::{
+        Area, CursorPosition, DisplayInfo, DmabufScanout, DmabufScanout2, Edid, GpuFeatures, Scanout, ScanoutId, image,
+    },
     inflight,
     iotlb::Iotlb,
     log::Log,
@@ -58,6 +64,28 @@ pub enum PayloadKind {
     SharedMemoryConfig,
     /// A crypto session.
     CryptoSession,
+    /// Mappings in a virtio-fs DAX window, in the layout of the session's dialect.
+    CacheEntries,
+    /// A scanout's number.
+    ScanoutId,
+    /// Where a scanout's cursor is.
+    CursorPosition,
+    /// A cursor's shape: where it is, and its image.
+    CursorImage,
+    /// A scanout's size.
+    Scanout,
+    /// A part of a scanout.
+    Area,
+    /// A part of a scanout, and its image.
+    AreaImage,
+    /// A scanout whose content is a DMABUF.
+    DmabufScanout,
+    /// The same with the DMABUF's modifier.
+    DmabufScanout2,
+    /// The display's scanouts.
+    DisplayInfo,
+    /// What a display says of itself.
+    Edid,
 }
 
 impl PayloadKind {
@@ -82,6 +110,27 @@ impl PayloadKind {
             Self::SharedMemoryMap => SizeRule::Exactly(SharedMemoryMap::SIZE),
             Self::SharedMemoryConfig => shared::CONFIG_SIZE,
             Self::CryptoSession => SizeRule::Exactly(CryptoSession::SIZE),
+            Self::CacheEntries => fs_cache::SIZE,
+            Self::ScanoutId => SizeRule::Exactly(ScanoutId::SIZE),
+            Self::CursorPosition => SizeRule::Exactly(CursorPosition::SIZE),
+            Self::CursorImage => SizeRule::Exactly(image::CURSOR_MESSAGE),
+            Self::Scanout => SizeRule::Exactly(Scanout::SIZE),
+            Self::Area => SizeRule::Exactly(Area::SIZE),
+            Self::AreaImage => SizeRule::Between(image::FRONT, usize::MAX),
+            Self::DmabufScanout => SizeRule::Exactly(DmabufScanout::SIZE),
+            Self::DmabufScanout2 => SizeRule::Exactly(DmabufScanout2::SIZE),
+            Self::DisplayInfo => SizeRule::Exactly(DisplayInfo::SIZE),
+            Self::Edid => SizeRule::Exactly(Edid::SIZE),
+        }
+    }
+
+    /// How many bytes stand in front of an image that is not collected with the message but read
+    /// piece by piece; `None` for a payload that holds no image.
+    #[must_use]
+    pub const fn before_image(self) -> Option<usize> {
+        match self {
+            Self::CursorImage | Self::AreaImage => Some(image::FRONT),
+            _ => None,
         }
     }
 }
@@ -98,6 +147,13 @@ pub enum SizeRule {
 }
 
 impl SizeRule {
+    /// The size that is sent when any would do.
+    pub(crate) const fn usual(self) -> usize {
+        match self {
+            Self::Exactly(size) | Self::Either(size, _) | Self::Between(size, _) => size,
+        }
+    }
+
     /// Whether `size` bytes are allowed.
     #[must_use]
     pub const fn allows(self, size: usize) -> bool {
@@ -114,6 +170,7 @@ impl fmt::Display for SizeRule {
         match self {
             Self::Exactly(only) => write!(f, "{only}"),
             Self::Either(one, other) => write!(f, "{one} or {other}"),
+            Self::Between(least, usize::MAX) => write!(f, "{least} or more"),
             Self::Between(least, most) => write!(f, "{least} to {most}"),
         }
     }
@@ -139,6 +196,15 @@ pub enum PayloadFault {
         /// What it held.
         found: u64,
     },
+    /// The image has not as many bytes as its width and height say.
+    Image {
+        /// Width in pixels of four bytes.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Bytes announced.
+        found: u32,
+    },
 }
 
 impl fmt::Display for PayloadFault {
@@ -146,6 +212,9 @@ impl fmt::Display for PayloadFault {
         match self {
             Self::Size { expected, found } => write!(f, "expected {expected} payload bytes, found {found}"),
             Self::Field { name, expected, found } => write!(f, "field {name}: expected {expected}, found {found:#x}"),
+            Self::Image { width, height, found } => {
+                write!(f, "expected an image of {width} x {height} pixels of 4 bytes, found {found} bytes of it")
+            }
         }
     }
 }
@@ -161,6 +230,30 @@ pub enum TrailingBytes {
     Ignore,
 }
 
+/// Which protocol feature bit means `SHMEM` on the wire. It moved twice before the specification
+/// had it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ShmemBit {
+    /// As the specification has it.
+    #[default]
+    Bit22,
+    /// As rust-vmm's vhost crate had it before 0.17; there is no `GPA_ADDRESSES` then.
+    Bit21,
+    /// As older crosvm had it; there is no `GET_VRING_BASE_INFLIGHT` then.
+    Bit20,
+}
+
+impl ShmemBit {
+    /// The bit on the wire; `None` where it is the specification's.
+    const fn moved_to(self) -> Option<ProtocolFeatures> {
+        match self {
+            Self::Bit22 => None,
+            Self::Bit21 => Some(ProtocolFeatures::GPA_ADDRESSES),
+            Self::Bit20 => Some(ProtocolFeatures::GET_VRING_BASE_INFLIGHT),
+        }
+    }
+}
+
 /// Whether a payload belongs to a request or to a reply; some are read more kindly in replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
@@ -173,6 +266,8 @@ pub(crate) enum Role {
 pub struct Form {
     pub(crate) protocol: ProtocolFeatures,
     pub(crate) trailing: TrailingBytes,
+    pub(crate) shmem_bit: ShmemBit,
+    pub(crate) dialect: Dialect,
     pub(crate) role: Role,
 }
 
@@ -180,13 +275,18 @@ impl Form {
     /// Requests in a session with these protocol features.
     #[must_use]
     pub const fn request(protocol: ProtocolFeatures) -> Self {
-        Self { protocol, trailing: TrailingBytes::Refuse, role: Role::Request }
+        Self::new(protocol, Role::Request)
     }
 
     /// Replies in a session with these protocol features.
     #[must_use]
     pub const fn reply(protocol: ProtocolFeatures) -> Self {
-        Self { protocol, trailing: TrailingBytes::Refuse, role: Role::Reply }
+        Self::new(protocol, Role::Reply)
+    }
+
+    const fn new(protocol: ProtocolFeatures, role: Role) -> Self {
+        let (trailing, shmem_bit, dialect) = (TrailingBytes::Refuse, ShmemBit::Bit22, Dialect::Standard);
+        Self { protocol, trailing, shmem_bit, dialect, role }
     }
 
     /// The same, with another rule for surplus bytes.
@@ -205,11 +305,13 @@ pub(crate) struct BufferTooSmall;
 pub(crate) struct Writer<'o> {
     rest: &'o mut [u8],
     written: u32,
+    /// Bytes that belong to the message, but that the caller sends from where they are.
+    following: u32,
 }
 
 impl<'o> Writer<'o> {
     pub(crate) fn new(out: &'o mut [u8]) -> Self {
-        Self { rest: out, written: 0 }
+        Self { rest: out, written: 0, following: 0 }
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), BufferTooSmall> {
@@ -224,8 +326,26 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 
+    /// Writes zeros until so many bytes are written.
+    pub(crate) fn fill(&mut self, size: usize) -> Result<(), BufferTooSmall> {
+        while usize::try_from(self.written).is_ok_and(|written| written < size) {
+            self.put(&[0])?;
+        }
+        Ok(())
+    }
+
+    /// Announces bytes that follow the written ones.
+    pub(crate) fn follow(&mut self, bytes: u32) {
+        self.following = bytes;
+    }
+
     pub(crate) fn written(&self) -> u32 {
         self.written
+    }
+
+    /// The size for the header.
+    pub(crate) fn announced(&self) -> Result<u32, BufferTooSmall> {
+        self.written.checked_add(self.following).ok_or(BufferTooSmall)
     }
 }
 
@@ -274,7 +394,8 @@ macro_rules! fixed_payloads {
     )*};
 }
 
-fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap, Uuid);
+fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap);
+fixed_payloads!(ScanoutId, CursorPosition, Scanout, Area, DmabufScanout, DmabufScanout2);
 
 macro_rules! number_payloads {
     ($($name:ty),*) => {$(
@@ -282,7 +403,7 @@ macro_rules! number_payloads {
             const KIND: PayloadKind = PayloadKind::U64;
 
             fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-                fixed::<<u64 as Scalar>::Wire>(bytes, form).map(|wire| Self::from_wire(*wire))
+                fixed::<<Self as Scalar>::Wire>(bytes, form).map(|wire| Self::from_wire(*wire))
             }
 
             fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
@@ -292,4 +413,27 @@ macro_rules! number_payloads {
     )*};
 }
 
-number_payloads!(u64, VirtioFeatures, ProtocolFeatures);
+number_payloads!(u64, i64, VirtioFeatures, GpuFeatures);
+
+impl<'b> Payload<'b> for ProtocolFeatures {
+    const KIND: PayloadKind = PayloadKind::U64;
+
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+        let mut features = u64::decode(bytes, form).map(Self::from_bits_retain)?;
+        if let Some(moved) = form.shmem_bit.moved_to() {
+            let has_shmem = features.contains(moved);
+            features.remove(moved);
+            features.set(Self::SHMEM, has_shmem);
+        }
+        Ok(features)
+    }
+
+    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+        let mut features = *self;
+        if let Some(moved) = form.shmem_bit.moved_to() {
+            features.set(moved, self.contains(Self::SHMEM));
+            features.remove(Self::SHMEM);
+        }
+        features.bits().encode(out, form)
+    }
+}

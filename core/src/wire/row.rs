@@ -4,7 +4,9 @@ use core::fmt;
 
 use super::{
     feature::{ProtocolFeatures, VirtioFeatures},
-    memory::TableHeader,
+    gpu::{DmabufScanout, GpuFeatures},
+    memory::{MAX_TABLE_REGIONS, TableHeader},
+    migration::Transfer,
     payload::{Form, PayloadKind},
     vring::VringDescriptor,
 };
@@ -40,6 +42,9 @@ pub enum Channel {
     Frontend,
     /// Requests of the back-end and their replies (the channel of `SET_BACKEND_REQ_FD`).
     Backend,
+    /// The display's requests and their replies (the channel of `GPU_SET_SOCKET`): a protocol of
+    /// its own without versions.
+    Gpu,
 }
 
 /// A message by channel and id; shows itself by name.
@@ -58,6 +63,7 @@ impl MessageName {
         match self.channel {
             Channel::Frontend => super::frontend_request::FrontendCode(self.id).row(),
             Channel::Backend => super::backend_request::BackendCode(self.id).row(),
+            Channel::Gpu => super::gpu::GpuCode(self.id).row(),
         }
     }
 }
@@ -68,6 +74,7 @@ impl fmt::Display for MessageName {
             (Some(row), _) => write!(f, "{} ({})", row.name, self.id),
             (None, Channel::Frontend) => write!(f, "front-end request {}", self.id),
             (None, Channel::Backend) => write!(f, "back-end request {}", self.id),
+            (None, Channel::Gpu) => write!(f, "GPU request {}", self.id),
         }
     }
 }
@@ -88,8 +95,12 @@ pub enum HandleRule {
     PerRegion,
     /// One, unless bit 8 of the payload is set.
     UnlessBit8,
+    /// The same, but an error in bits 0 to 7 may come without either.
+    UnlessBit8OrError,
     /// One with `LOG_SHMFD`, else none.
     WithLogFile,
+    /// One, unless width or height is zero: then the scanout is turned off.
+    IfShown,
 }
 
 /// How many descriptors a message takes.
@@ -108,23 +119,37 @@ impl fmt::Display for HandleCount {
 }
 
 impl HandleRule {
-    /// How many descriptors a message with this payload takes.
+    /// How many descriptors a message with this payload takes. If the payload cannot tell, any
+    /// number: then decoding the payload tells what is wrong with it.
     pub(crate) fn count(self, payload: &[u8], form: Form) -> HandleCount {
         let exactly = |count| HandleCount { least: count, most: count };
+        let any = HandleCount { least: 0, most: usize::MAX };
         match self {
             Self::None => exactly(0),
             Self::One => exactly(1),
             Self::Optional | Self::Tolerated => HandleCount { least: 0, most: 1 },
-            Self::PerRegion => {
-                let count = TableHeader::ref_from_prefix(payload).map_or(0, |(header, _)| header.count());
-                exactly(usize::try_from(count).unwrap_or(usize::MAX))
-            }
+            Self::PerRegion => match TableHeader::ref_from_prefix(payload) {
+                Ok((header, _)) => match usize::try_from(header.count()) {
+                    Ok(count) if count <= MAX_TABLE_REGIONS => exactly(count),
+                    _ => any,
+                },
+                Err(_) => any,
+            },
+            Self::UnlessBit8OrError => match VringDescriptor::ref_from_prefix(payload) {
+                Ok((reply, _)) if reply.bits() & Transfer::ERROR_MASK != 0 => HandleCount { least: 0, most: 1 },
+                _ => Self::UnlessBit8.count(payload, form),
+            },
             Self::UnlessBit8 => match VringDescriptor::ref_from_prefix(payload) {
                 Ok((target, _)) if target.has_descriptor() => exactly(1),
-                _ => exactly(0),
+                Ok(_) => exactly(0),
+                Err(_) => any,
             },
             Self::WithLogFile if form.protocol.contains(ProtocolFeatures::LOG_SHMFD) => exactly(1),
             Self::WithLogFile => exactly(0),
+            Self::IfShown => match DmabufScanout::ref_from_prefix(payload) {
+                Ok((scanout, _)) if scanout.is_shown() => exactly(1),
+                _ => exactly(0),
+            },
         }
     }
 }
@@ -146,6 +171,13 @@ pub enum ReplyRule {
     /// While postcopy listens, the memory with the addresses it got; else as
     /// [`ReplyRule::Acknowledged`].
     Postcopy,
+    /// Nothing, ever.
+    Never,
+    /// A reply without payload, always: it tells when, not whether.
+    Empty,
+    /// A reply of its own if the sender asked, even without `REPLY_ACK`; and what is sent instead
+    /// when the request is refused.
+    OwnWhenFlagged(Refusal),
 }
 
 /// What answers a request that has a reply of its own and is refused.
@@ -164,6 +196,10 @@ pub enum Refusal {
     ErrorWithoutDescriptor,
     /// The payload of the request with a session id that tells the failure.
     NoSession,
+    /// A virtio-gpu response of the reply's size that tells the error, and zeros.
+    GpuError,
+    /// The error number below zero.
+    NegativeNumber,
 }
 
 /// What must be negotiated before a request may be sent.
@@ -174,6 +210,8 @@ pub struct Gate {
     pub protocol: ProtocolFeatures,
     /// Virtio features acknowledged.
     pub virtio: VirtioFeatures,
+    /// Features of the GPU channel acknowledged there.
+    pub gpu: GpuFeatures,
     /// How far the negotiation of protocol features must be.
     pub negotiation: Negotiation,
     /// Whether the back-end too refuses the request when the gate is closed.
@@ -206,6 +244,7 @@ impl Gate {
     pub const ALWAYS: Self = Self {
         protocol: ProtocolFeatures::empty(),
         virtio: VirtioFeatures::empty(),
+        gpu: GpuFeatures::empty(),
         negotiation: Negotiation::Any,
         enforcement: Enforcement::BothSides,
     };
@@ -224,6 +263,12 @@ impl Gate {
     #[must_use]
     pub const fn virtio(virtio: VirtioFeatures) -> Self {
         Self { virtio, ..Self::ALWAYS }
+    }
+
+    /// Needs these features of the GPU channel.
+    #[must_use]
+    pub const fn gpu(gpu: GpuFeatures) -> Self {
+        Self { gpu, ..Self::ALWAYS }
     }
 
     /// Needs these virtio features too.
@@ -259,6 +304,10 @@ impl fmt::Display for Gate {
         }
         for (name, _) in self.virtio.iter_names() {
             write!(f, "{separator}virtio {name}")?;
+            separator = ", ";
+        }
+        for (name, _) in self.gpu.iter_names() {
+            write!(f, "{separator}GPU {name}")?;
             separator = ", ";
         }
         Ok(())

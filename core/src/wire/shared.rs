@@ -5,7 +5,7 @@ use core::fmt;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, Writer},
+    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
     scalar::{Scalar, layout},
 };
 
@@ -26,6 +26,20 @@ impl fmt::Display for Uuid {
             write!(f, "{byte:02x}")?;
         }
         Ok(())
+    }
+}
+
+impl<'b> Payload<'b> for Uuid {
+    const KIND: PayloadKind = PayloadKind::Uuid;
+
+    /// Never with bytes after it: older virtio-fs back-ends send 256 bytes under the ids of shared
+    /// objects and mean mappings.
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+        fixed::<Self>(bytes, form.with_trailing_bytes(TrailingBytes::Refuse)).copied()
+    }
+
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
+        out.put(self.as_bytes())
     }
 }
 
@@ -136,13 +150,16 @@ impl<'b> Payload<'b> for SharedMemoryConfig<'b> {
             return Err(wrong_size);
         }
         let (_, rest) = SharedMemoryHeader::ref_from_prefix(bytes).map_err(|_| wrong_size)?;
-        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| wrong_size)?;
+        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| PayloadFault::Field {
+            name: "sizes",
+            expected: "whole numbers of 8 bytes",
+            found: u64::try_from(rest.len()).unwrap_or(u64::MAX),
+        })?;
         Ok(Self(Sizes::Received(sizes)))
     }
 
     fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
-        let regions = self.sizes().filter(|size| *size != 0).count();
-        let regions = u32::try_from(regions).map_err(|_| BufferTooSmall)?;
+        let regions = self.sizes().filter(|size| *size != 0).fold(0_u32, |count, _| count.saturating_add(1));
         out.put(SharedMemoryHeader::new(regions).as_bytes())?;
         self.sizes().try_for_each(|size| size.encode(out, form))
     }

@@ -6,6 +6,7 @@
 //! `optional` (one or none) and `handles` (all) from the descriptors.
 
 use super::{
+    gpu::image::check_size,
     payload::{Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
     row::{HandleRule, MessageName},
 };
@@ -17,6 +18,8 @@ use crate::{
 /// A message's parts while they are turned into a typed value.
 pub(crate) struct Source<'b, H> {
     pub(crate) message: MessageName,
+    /// Payload bytes that the header announces beyond those that are here: an image.
+    following: u32,
     pub(crate) payload: &'b [u8],
     pub(crate) handles: Handles<H>,
     pub(crate) form: Form,
@@ -30,21 +33,26 @@ impl<'b, H> Source<'b, H> {
         rule: HandleRule,
         form: Form,
     ) -> Result<Self, DecodeError> {
-        let Frame { payload, handles, .. } = frame;
+        let Frame { header, payload, handles } = frame;
         let expected = rule.count(payload, form);
         let found = handles.len();
         if found < expected.least || found > expected.most {
             return Err(DecodeError::HandleCount { message, expected, found });
         }
-        Ok(Self { message, payload, handles, form })
+        let following = header.size().saturating_sub(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        Ok(Self { message, following, payload, handles, form })
     }
 
     pub(crate) fn fault(&self, fault: PayloadFault) -> DecodeError {
         DecodeError::Payload { message: self.message, fault }
     }
 
-    /// Refuses bytes after a message that has no payload.
+    /// Refuses bytes after a message that has no payload, and an image of another size than the
+    /// message says.
     pub(crate) fn end(&self, kind: PayloadKind) -> Result<(), DecodeError> {
+        if kind.before_image().is_some() {
+            return check_size(kind, self.payload, self.following).map_err(|fault| self.fault(fault));
+        }
         let surplus = kind == PayloadKind::Empty
             && !self.payload.is_empty()
             && self.form.trailing == TrailingBytes::Refuse
@@ -55,6 +63,14 @@ impl<'b, H> Source<'b, H> {
             return Err(self.fault(fault));
         }
         Ok(())
+    }
+
+    /// Refuses any byte.
+    pub(crate) fn nothing(&self) -> Result<(), DecodeError> {
+        match self.payload.len() {
+            0 => Ok(()),
+            found => Err(self.fault(PayloadFault::Size { expected: SizeRule::Exactly(0), found })),
+        }
     }
 
     pub(crate) fn one(&mut self) -> Result<H, DecodeError> {
@@ -123,7 +139,7 @@ macro_rules! requests {
         channel $channel:ident;
         $(#[$code_meta:meta])* code $code:ident;
         $(#[$request_meta:meta])* request $request:ident <$($lifetime:lifetime,)? H>;
-        $(#[$reply_meta:meta])* reply $reply:ident <$($reply_lifetime:lifetime,)? H>;
+        $(#[$reply_meta:meta])* reply $reply:ident <$($reply_lifetime:lifetime,)? H> $($without:ident)?;
         $(
             $(#[$meta:meta])*
             $id:literal $name:ident ($gate:expr) $handles:ident $variant:ident $([$($field:ident : $type:ty),+])?
@@ -208,8 +224,9 @@ macro_rules! requests {
             /// # Errors
             /// The id is unknown, or payload or descriptors are not those of its row.
             pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
-                let code = $code(frame.header.request());
-                let message = code.message();
+                let wire = $code(frame.header.request()).message();
+                let message = form.known(wire)?;
+                let code = $code(message.id);
                 let row = code.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let mut source = Source::new(message, frame, row.handles, form)?;
                 source.end(row.payload)?;
@@ -230,10 +247,11 @@ macro_rules! requests {
                 out: &mut [u8],
             ) -> Result<Transmit<'_, H>, ApiMisuse> {
                 let code = self.code();
+                let wire = form.on_wire(code.message())?;
                 let transmit = write(
                     code.message(),
                     out,
-                    |size| Header::request_of(code.0, need_reply, size),
+                    |size| Header::opening(wire, need_reply, size),
                     |writer, handles| self.put(writer, handles, form),
                 )?;
                 match code.row() {
@@ -259,7 +277,7 @@ macro_rules! requests {
         }
 
         replies! {
-            $code $(#[$reply_meta])* $reply <$($reply_lifetime)?>;
+            $code $(#[$reply_meta])* $reply <$($reply_lifetime)?> [$($without)?];
             $($name [$($reply_handles)?] $variant [$($($reply_field: $reply_type),+)?])*
         }
     };
@@ -276,7 +294,7 @@ macro_rules! replies {
         $name:ident [$handles:ident] $variant:ident [$($fields:tt)+] $($rest:tt)*) => {
         replies!(@sort [$($head)*] [$($own)* ($name $variant [$($fields)+])] [$($none)*]; $($rest)*);
     };
-    (@sort [$code:ident $(#[$meta:meta])* $reply:ident <$($lifetime:lifetime)?>]
+    (@sort [$code:ident $(#[$meta:meta])* $reply:ident <$($lifetime:lifetime)?> [$($without:ident)?]]
         [$(($name:ident $variant:ident [$($field:ident : $type:ty),+]))*] [$($none:ident)*];) => {
         $(#[$meta])*
         #[derive(Debug, PartialEq, Eq)]
@@ -290,6 +308,12 @@ macro_rules! replies {
                 #[doc = concat!("Answers `", stringify!($name), "`.")]
                 $variant($($type),+),
             )*
+            $(
+                // No reply of this channel carries a descriptor; the parameter names the type of
+                // those that a transmission could carry.
+                #[doc(hidden)]
+                $without(core::convert::Infallible, core::marker::PhantomData<H>),
+            )?
         }
 
         #[allow(unused_mut, unused_variables, reason = "some replies carry nothing but a descriptor")]
@@ -304,6 +328,7 @@ macro_rules! replies {
                 match self {
                     Self::Done | Self::Refused(_) => None,
                     $(Self::$variant { .. } => Some($code::$name),)*
+                    $(Self::$without(never, _) => match *never {},)?
                 }
             }
 
@@ -313,10 +338,12 @@ macro_rules! replies {
             /// The request has no reply of its own, or payload or descriptors are not those of
             /// its row.
             pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
-                let code = $code(frame.header.request());
+                let wire = $code(frame.header.request()).message();
+                let code = $code(form.known(wire)?.id);
                 let row = code.row().ok_or(DecodeError::UnknownRequest { message: code.message() })?;
                 let mut source = Source::new(code.message(), frame, row.reply_handles, form)?;
                 match code {
+                    _ if row.reply == ReplyRule::Empty => source.nothing().map(|()| Self::Done),
                     $($code::$name => Ok(Self::$variant($(take!(source, 'b, $field, $type)),+)),)*
                     _ => Err(DecodeError::UnknownRequest { message: code.message() }),
                 }
@@ -329,13 +356,14 @@ macro_rules! replies {
             /// The buffer is too small, or the descriptors are not those of the request's row.
             pub fn encode(self, code: $code, form: Form, out: &mut [u8]) -> Result<Transmit<'_, H>, ApiMisuse> {
                 let message = code.message();
+                let wire = form.on_wire(message)?;
                 if let Some(number) = $crate::channel::Reply::<H>::number(&self) {
-                    return write_acknowledgement(message, number, out);
+                    return write_number(wire, code.row(), number, out);
                 }
                 let transmit = write(
                     message,
                     out,
-                    |size| Header::reply_to(code.0, size),
+                    |size| Header::answering(wire, size),
                     |writer, handles| $crate::channel::Reply::put(self, writer, handles, form),
                 )?;
                 match code.row() {
@@ -370,13 +398,14 @@ macro_rules! replies {
                     $(Self::$variant($($field),+) => {
                         $(put!(out, handles, form, $field, $field);)+
                     })*
+                    $(Self::$without(never, _) => match never {},)?
                 }
                 Ok(())
             }
         }
     };
-    ($code:ident $(#[$meta:meta])* $reply:ident <$($lifetime:lifetime)?>; $($lines:tt)*) => {
-        replies!(@sort [$code $(#[$meta])* $reply <$($lifetime)?>] [] []; $($lines)*);
+    ($code:ident $(#[$meta:meta])* $reply:ident <$($lifetime:lifetime)?> [$($without:ident)?]; $($lines:tt)*) => {
+        replies!(@sort [$code $(#[$meta])* $reply <$($lifetime)?> [$($without)?]] [] []; $($lines)*);
     };
 }
 

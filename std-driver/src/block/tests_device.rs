@@ -76,7 +76,9 @@ fn the_cache_is_used_only_by_drivers_that_can_flush() {
 
     device.reset();
     assert!(device.is_write_through());
-    assert_eq!(config(&device, WRITEBACK, 1), [1]);
+    device.features_acknowledged(feature::FLUSH | feature::CONFIG_WCE);
+    assert!(device.is_write_through(), "a reset does not take the choice back");
+    assert_eq!(config(&device, WRITEBACK, 1), [0]);
 }
 
 #[test]

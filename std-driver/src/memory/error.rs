@@ -139,6 +139,8 @@ impl From<SystemError> for MemoryError {
 
 #[cfg(test)]
 mod tests {
+    use vhost_core::{GuestAddress, UserAddress};
+
     use super::*;
 
     #[test]
@@ -146,7 +148,7 @@ mod tests {
         let short = MemoryError::FileTooShort { needed: 8192, actual: 4095 };
         let text = short.to_string();
         assert!(text.contains("8192") && text.contains("4095"), "{text}");
-        let region = |guest_address| MemoryRegion { guest_address, size: 0x2000, user_address: 0x7000, mmap_offset: 0 };
+        let region = |guest_address| MemoryRegion::new(GuestAddress(guest_address), 0x2000, UserAddress(0x7000), 0);
         let overlap =
             MemoryError::Overlap { space: AddressSpace::Guest, first: region(0x1000), second: region(0x2000) };
         let text = overlap.to_string();

@@ -20,7 +20,7 @@ use crate::system_error::SystemError;
 ///
 /// # fn main() -> Result<(), Box<dyn core::error::Error>> {
 /// let memory = MemoryFile::create("guest", 0x10_0000, 0x4000)?;
-/// assert_eq!(memory.region().guest_address, 0x10_0000);
+/// assert_eq!(memory.region().guest_address.0, 0x10_0000);
 /// let _to_send = (memory.region(), memory.as_fd());
 /// # Ok(())
 /// # }
@@ -88,6 +88,8 @@ mod tests {
     use rustix::fs::{fcntl_get_seals, fstat};
     use vm_memory::{Bytes, MemoryRegionAddress};
 
+    use vhost_core::{GuestAddress, UserAddress};
+
     use super::*;
     use crate::memory::AddressSpace;
 
@@ -110,12 +112,8 @@ mod tests {
     #[test]
     fn the_region_is_where_it_is_in_this_process() {
         let memory = MemoryFile::create("this-process", 0x1000, 0x3000).unwrap();
-        let expected = MemoryRegion {
-            guest_address: 0x1000,
-            size: 0x3000,
-            user_address: memory.mapped().host_address().addr() as u64,
-            mmap_offset: 0,
-        };
+        let user_address = UserAddress(memory.mapped().host_address().addr() as u64);
+        let expected = MemoryRegion::new(GuestAddress(0x1000), 0x3000, user_address, 0);
         assert_eq!(*memory.region(), expected);
         assert_eq!(fstat(&memory).unwrap().st_size, 0x3000);
     }

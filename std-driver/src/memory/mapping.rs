@@ -58,6 +58,12 @@ impl Mapping {
         if needed > actual {
             return Err(MemoryError::FileTooShort { needed, actual });
         }
+        Self::of_kernel(file, offset, size)
+    }
+
+    /// The same, without a look at the kind and the size of the file.
+    pub(super) fn of_kernel(file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Self, MemoryError> {
+        let too_large = MemoryError::TooLarge { size };
         let granularity = granularity(file)?;
         let lead = offset % granularity;
         // Huge pages are unmapped only as a whole, so the length is rounded up here already.

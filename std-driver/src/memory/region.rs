@@ -49,6 +49,17 @@ impl MappedRegion {
         Ok(Self { region, mapping })
     }
 
+    /// As [`new`](Self::new), for a descriptor that the kernel made and that has no size, as VDUSE passes them: the kernel
+    /// vouches for all of `region`. What it has not filled with pages yet must not be touched; that is a `SIGBUS`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), without those about files.
+    pub fn of_kernel(region: MemoryRegion, descriptor: OwnedFd) -> Result<Self, MemoryError> {
+        check(&region)?;
+        let mapping = Mapping::of_kernel(descriptor.as_fd(), region.mmap_offset, region.size)?;
+        Ok(Self { region, mapping })
+    }
+
     /// Maps the first `size` bytes of `file`; the user address is the one they get here.
     pub(super) fn of_this_process(guest_address: u64, size: u64, file: BorrowedFd<'_>) -> Result<Self, MemoryError> {
         let mut region = MemoryRegion {

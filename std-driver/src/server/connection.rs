@@ -3,22 +3,27 @@
 use core::{fmt, num::NonZeroU64};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost_core::{
-    Answered, ApiMisuse, Backend, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection, Session, Verdict,
+    Answered, ApiMisuse, Backend, BackendRequest, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection,
+    Session, Verdict,
 };
 
-use super::{BackendServer, MAX_RINGS, dispatch::Dispatch, guest::Guest};
+use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch};
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
-    memory::MAX_REGIONS,
+    memory::{AddressSpace, MAX_REGIONS},
+    rings::{Control, Guest},
     socket::{Socket, SocketError},
     system_error::SystemError,
 };
 
 /// Requests of the back-end that may be outstanding.
 const DEPTH: usize = 16;
+
+/// Messages served at once: a front-end that never pauses must keep nobody from anything else.
+const MESSAGES_AT_ONCE: usize = 64;
 
 pub(super) type Machine = Backend<MAX_RINGS, MAX_REGIONS, DEPTH>;
 
@@ -29,8 +34,10 @@ pub struct Connection<'s> {
     endpoint: Endpoint,
     machine: Box<Machine>,
     guest: Guest,
-    channel: Option<Socket>,
+    channel: Option<BackendChannel>,
     out: Box<[u8; MAX_MESSAGE]>,
+    /// Until when the front-end must take a reply that it did not take whole.
+    reply_deadline: Deadline,
     refusals: u64,
     last_refusal: Option<String>,
 }
@@ -41,6 +48,9 @@ pub struct Connection<'s> {
 pub enum Progress {
     /// Everything that was there is done.
     Idle,
+    /// Many messages were served and there may be more: the socket is still readable. The rings, and
+    /// whatever else the caller has to do, come first.
+    Busy,
     /// The front-end has closed the connection.
     Closed,
 }
@@ -102,6 +112,7 @@ impl BackendServer {
             guest,
             channel: None,
             out: Box::new([0; MAX_MESSAGE]),
+            reply_deadline: Deadline::NEVER,
             refusals: 0,
             last_refusal: None,
             server: self,
@@ -110,14 +121,45 @@ impl BackendServer {
 }
 
 impl Connection<'_> {
-    /// Does everything that can be done without waiting: messages, and rings if the caller processes
-    /// them. Call it when one of [`descriptors`](Self::descriptors) is readable.
+    /// Does what can be done without waiting: messages, and rings if the caller processes them. Call
+    /// it when one of [`descriptors`](Self::descriptors) is readable.
     ///
     /// # Errors
     /// The connection is of no use after one.
     pub fn process(&mut self) -> Result<Progress, ServeError> {
         self.server.rings.turn()?;
-        loop {
+        self.receive_answers();
+        if !self.flush()? {
+            return Ok(Progress::Idle);
+        }
+        let progress = self.receive_requests()?;
+        self.notify()?;
+        Ok(progress)
+    }
+
+    /// Whether a reply waits for the front-end to take it: then wait for the first of
+    /// [`descriptors`](Self::descriptors) to be writable instead of readable.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.endpoint.has_unsent()
+    }
+
+    /// Goes on with a reply that the front-end did not take whole. `false` while it still does not:
+    /// nothing else is done for it meanwhile.
+    fn flush(&mut self) -> Result<bool, ServeError> {
+        self.endpoint.flush().map_err(ServeError::Send)?;
+        if !self.endpoint.has_unsent() {
+            self.reply_deadline = Deadline::NEVER;
+            return Ok(true);
+        }
+        if self.reply_deadline.is_never() {
+            self.reply_deadline = Deadline::after(self.server.options.reply_timeout);
+        }
+        if self.reply_deadline.has_passed() { Err(ServeError::Send(SocketError::TimedOut)) } else { Ok(false) }
+    }
+
+    fn receive_requests(&mut self) -> Result<Progress, ServeError> {
+        for _ in 0..MESSAGES_AT_ONCE {
             match self.endpoint.try_receive().map_err(ServeError::Receive)? {
                 Message::NotYet => return Ok(Progress::Idle),
                 Message::Closed => return Ok(Progress::Closed),
@@ -136,18 +178,47 @@ impl Connection<'_> {
                     };
                     let answered = turn.answer(frame)?;
                     if let Answered::Send(transmit) = answered {
-                        let deadline = Deadline::after(self.server.options.reply_timeout);
-                        self.endpoint.send(&transmit, deadline).map_err(ServeError::Send)?;
+                        self.endpoint.offer(&transmit).map_err(ServeError::Send)?;
+                        if !self.flush()? {
+                            return Ok(Progress::Idle);
+                        }
                     }
                 }
             }
         }
+        Ok(Progress::Busy)
     }
 
-    /// What to wait for before [`process`](Self::process): the socket, and the rings if the caller
-    /// processes them.
+    fn receive_answers(&mut self) {
+        if self.channel.as_mut().is_some_and(|channel| !channel.receive(&mut self.machine)) {
+            self.channel = None;
+        }
+    }
+
+    /// Tells the front-end what changed; what cannot be told yet is told when a channel opens.
+    fn notify(&mut self) -> Result<(), ServeError> {
+        if !self.server.notifier.take_config_change()? {
+            return Ok(());
+        }
+        let told = match &mut self.channel {
+            Some(channel) => channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg),
+            None => Ok(false),
+        };
+        if told.is_err() {
+            self.channel = None;
+        }
+        if told != Ok(true) {
+            self.server.notifier.keep_config_change();
+        }
+        Ok(())
+    }
+
+    /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
+    /// if the caller processes them.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        core::iter::once(self.endpoint.as_fd()).chain(self.server.rings.caller_fd())
+        let channel = self.channel.as_ref().map(AsFd::as_fd);
+        let always = [self.endpoint.as_fd(), self.server.notifier.event()];
+        always.into_iter().chain(channel).chain(self.server.rings.caller_fd())
     }
 
     /// Serves the front-end until it closes the connection or `stop` becomes readable.
@@ -159,12 +230,16 @@ impl Connection<'_> {
             if self.process()? == Progress::Closed {
                 return Ok(End::PeerClosed);
             }
+            // While a reply is not taken, nothing more is heard from this front-end.
+            let first = if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN };
+            let flags = core::iter::once(first).chain(core::iter::repeat(PollFlags::IN));
             let mut waiting: Vec<PollFd<'_>> = self
                 .descriptors()
                 .chain([stop.as_fd()])
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+                .zip(flags)
+                .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags))
                 .collect();
-            rustix::io::retry_on_intr(|| poll(&mut waiting, None)).map_err(SystemError::of("poll"))?;
+            wait(&mut waiting, self.reply_deadline)?;
             if waiting.last().is_some_and(|stop| !stop.revents().is_empty()) {
                 return Ok(End::Stopped);
             }
@@ -186,10 +261,8 @@ impl Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        for mut ring in self.server.rings.each() {
-            ring.forget();
-        }
-        self.server.device.reset();
+        let (device, rings) = (&*self.server.device, &self.server.rings);
+        Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }
 }
 
@@ -201,6 +274,12 @@ impl fmt::Debug for Connection<'_> {
             .field("refusals", &self.refusals)
             .finish_non_exhaustive()
     }
+}
+
+/// Waits for any of these, and no longer than the deadline.
+fn wait(waiting: &mut [PollFd<'_>], deadline: Deadline) -> Result<(), SystemError> {
+    let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
+    rustix::io::retry_on_intr(|| poll(waiting, limit.as_ref())).map(drop).map_err(SystemError::of("poll"))
 }
 
 /// One message's way through the machine and the device.

@@ -69,6 +69,22 @@ impl Guest {
         self.put_u16(at + 14, next);
     }
 
+    /// Writes a descriptor of an indirect table: in a packed ring it has the form of those in the ring, without links, as
+    /// Linux writes it and the specification says (section "Indirect Flag: Scatter-Gather Support").
+    pub(crate) fn indirect_entry(
+        &self,
+        features: VirtioFeatures,
+        table: u64,
+        index: u16,
+        buffer: (u64, u32),
+        (flags, next): (u16, u16),
+    ) {
+        match RingLayout::of(features) {
+            RingLayout::Split => self.table_entry(table, index, buffer, flags, next),
+            RingLayout::Packed => self.table_entry(table, index, buffer, 0, flags),
+        }
+    }
+
     /// Writes a descriptor of a packed ring: address, length, id, flags.
     pub(crate) fn ring_entry(&self, index: u16, buffer: (u64, u32), id: u16, flags: u16) {
         self.table_entry(ADDRESSES.descriptor.0, index, buffer, id, flags);

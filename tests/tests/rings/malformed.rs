@@ -137,7 +137,7 @@ fn more_bytes_than_32_bits_count_are_refused() {
         let entries = 1024_u16;
         for index in 0..entries {
             let next = if index + 1 < entries { NEXT } else { 0 };
-            guest.table_entry(TABLE, index, (FREE + 0x1000_0000, 0x10_0000), next, index + 1);
+            guest.indirect_entry(features, TABLE, index, (FREE + 0x1000_0000, 0x10_0000), (next, index + 1));
         }
         match RingLayout::of(features) {
             RingLayout::Split => guest.table_entry(ADDRESSES.descriptor.0, 0, (TABLE, 16 * 1024), INDIRECT, 0),
@@ -182,12 +182,12 @@ fn indirect_tables_are_refused_by_name() {
 
         let inside = RingPart::IndirectTable;
         let guest = ring_with(features, &[(TABLE, 32, INDIRECT)]);
-        guest.table_entry(TABLE, 0, (FREE, 1), NEXT, 1);
-        guest.table_entry(TABLE, 1, (TABLE, 16), INDIRECT, 0);
+        guest.indirect_entry(features, TABLE, 0, (FREE, 1), (NEXT, 1));
+        guest.indirect_entry(features, TABLE, 1, (TABLE, 16), (INDIRECT, 0));
         refused(&guest, features, 1, inside, 1, Kind::NestedIndirect);
         let guest = ring_with(features, &[(TABLE, 32, INDIRECT)]);
-        guest.table_entry(TABLE, 0, (FREE, 1), NEXT, 1);
-        guest.table_entry(TABLE, 1, (END, 16), 0, 0);
+        guest.indirect_entry(features, TABLE, 0, (FREE, 1), (NEXT, 1));
+        guest.indirect_entry(features, TABLE, 1, (END, 16), (0, 0));
         refused(&guest, features, 1, inside, 1, Kind::Unmapped { address: END, length: 16 });
     }
 }

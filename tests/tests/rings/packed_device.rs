@@ -151,9 +151,9 @@ fn in_order_chains_go_back_in_order_and_several_take_one_descriptor() {
 fn an_indirect_table_is_taken_in_order_alone_or_behind_direct_descriptors() {
     let guest = Guest::new();
     let table = FREE + 0x1000;
-    // `next` means nothing in it, neither as a flag nor as a number.
-    guest.table_entry(table, 0, (FREE, 4), 0, 9);
-    guest.table_entry(table, 1, (FREE + 8, 4), NEXT | WRITE, 0);
+    // Neither the id nor the flag `NEXT` means anything in it.
+    guest.table_entry(table, 0, (FREE, 4), 9, 0);
+    guest.table_entry(table, 1, (FREE + 8, 4), 0, NEXT | WRITE);
     guest.ring_entry(0, (table, 32), 5, INDIRECT | WRITE | AVAIL);
     guest.ring_entry(1, (FREE + 0x40, 2), 6, NEXT | AVAIL);
     guest.ring_entry(2, (table, 16), 7, INDIRECT | AVAIL);

@@ -27,7 +27,7 @@ fn uses(name: &str) -> (usize, usize) {
 }
 
 fn region(size: u64, mmap_offset: u64) -> MemoryRegion {
-    MemoryRegion { guest_address: 0x1000, size, user_address: 0x7000_0000, mmap_offset }
+    MemoryRegion::new(vhost_core::GuestAddress(0x1000), size, UserAddress(0x7000_0000), mmap_offset)
 }
 
 fn refused(region: MemoryRegion) -> MemoryError {
@@ -82,13 +82,14 @@ fn regions_without_bytes_or_with_a_wrapping_end_are_refused() {
     // One byte below the end of 64 bits is the first that does not fit.
     let last = u64::MAX - 0xfff;
     for (space, region) in [
-        (AddressSpace::Guest, MemoryRegion { guest_address: last, ..base }),
-        (AddressSpace::User, MemoryRegion { user_address: last, ..base }),
+        (AddressSpace::Guest, MemoryRegion { guest_address: vhost_core::GuestAddress(last), ..base }),
+        (AddressSpace::User, MemoryRegion { user_address: UserAddress(last), ..base }),
         (AddressSpace::File, MemoryRegion { mmap_offset: last, ..base }),
     ] {
         assert_eq!(refused(region), MemoryError::RegionWraps { space, region });
     }
-    let highest = MemoryRegion { guest_address: last - 1, user_address: last - 1, ..base };
+    let highest =
+        MemoryRegion { guest_address: vhost_core::GuestAddress(last - 1), user_address: UserAddress(last - 1), ..base };
     MappedRegion::new(highest, file("highest", 0x1000)).unwrap();
 }
 

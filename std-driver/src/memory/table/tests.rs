@@ -13,7 +13,7 @@ fn file(name: &str, size: u64) -> OwnedFd {
 }
 
 fn region(guest_address: u64, user_address: u64, size: u64) -> MemoryRegion {
-    MemoryRegion { guest_address, size, user_address, mmap_offset: 0 }
+    MemoryRegion::new(vhost_core::GuestAddress(guest_address), size, vhost_core::UserAddress(user_address), 0)
 }
 
 fn map(region: MemoryRegion) -> Arc<MappedRegion> {
@@ -27,7 +27,7 @@ fn table(regions: &[MemoryRegion]) -> Result<MemoryTable, MemoryError> {
 
 fn starts(table: &MemoryTable) -> Vec<u64> {
     let regions = table.regions().iter();
-    regions.map(|mapped| mapped.region().guest_address).collect()
+    regions.map(|mapped| mapped.region().guest_address.0).collect()
 }
 
 const NOT_MAPPED: fn(AddressSpace, u64) -> MemoryError = |space, address| MemoryError::NotMapped { space, address };
@@ -45,7 +45,7 @@ fn overlaps_are_refused_with_both_regions() {
         assert_eq!(table(&[first, second]).unwrap_err(), overlap);
         let one = table(&[first]).unwrap();
         assert_eq!(one.insert(map(second)).unwrap_err(), overlap);
-        assert_eq!(starts(&one), [first.guest_address]);
+        assert_eq!(starts(&one), [first.guest_address.0]);
     }
 }
 

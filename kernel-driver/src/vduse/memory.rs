@@ -1,0 +1,81 @@
+//! The driver's memory as a served device sees it: regions are mapped as they appear.
+
+use std::sync::Arc;
+
+use vhost_core::Iova;
+use vhost_core::uapi::vduse_layout::IovaInfo;
+use vhost_std::memory::{MappedRegion, MemoryTable};
+
+use super::VduseDevice;
+use crate::error::KernelError;
+
+/// The regions that are mapped, at guest addresses that are the I/O virtual ones.
+#[derive(Debug, Default)]
+pub(super) struct DriverMemory {
+    table: MemoryTable,
+    /// Whether a change will be told. A driver of `vhost_vdpa` changes its memory with an `UPDATE_IOTLB`; one of
+    /// `virtio_vdpa` never does, and its bounce buffer appears with the first request.
+    settled: bool,
+}
+
+impl DriverMemory {
+    pub(super) fn table(&self) -> &MemoryTable {
+        &self.table
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// The driver has changed its memory somewhere in `first..=last`: what is there now is mapped anew.
+    pub(super) fn change(&mut self, vduse: &VduseDevice, first: Iova, last: Iova) -> Result<(), KernelError> {
+        let kept = self.table.regions().iter().filter(|mapped| {
+            let (begin, end) = ends(mapped);
+            end < first.0 || begin > last.0
+        });
+        self.table = MemoryTable::new(kept.map(Arc::clone))?;
+        self.settled = true;
+        self.complete(vduse)?;
+        Ok(())
+    }
+
+    /// Maps what has appeared; whether anything has.
+    pub(super) fn complete(&mut self, vduse: &VduseDevice) -> Result<bool, KernelError> {
+        let mut changed = false;
+        let mut next = Some(0);
+        while let Some(from) = next {
+            // Where the next region that is mapped begins, and what comes behind it.
+            let known = self.table.regions().iter().map(|mapped| ends(mapped)).find(|(_, end)| *end >= from);
+            let limit = match known {
+                Some((begin, end)) if begin <= from => {
+                    next = end.checked_add(1);
+                    continue;
+                }
+                // Not zero, as it is more than `from`.
+                Some((begin, _)) => begin - 1,
+                None => u64::MAX,
+            };
+            let Some(region) = vduse.region(0, Iova(from), Iova(limit))? else {
+                next = limit.checked_add(1);
+                continue;
+            };
+            next = region.last.0.checked_add(1);
+            self.settled |= is_bounce_buffer(vduse, region.first, region.last);
+            self.table = self.table.insert(region.map()?)?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+}
+
+/// The first and the last address.
+fn ends(mapped: &MappedRegion) -> (u64, u64) {
+    let region = mapped.region();
+    (region.guest_address.0, region.guest_address.0.saturating_add(region.size - 1))
+}
+
+fn is_bounce_buffer(vduse: &VduseDevice, first: Iova, last: Iova) -> bool {
+    // A kernel that cannot tell (before Linux 6.0) is asked again and again for what has appeared.
+    let info = vduse.region_info(0, first, last);
+    matches!(info, Ok(Some(info)) if info.capability() & IovaInfo::USER_MEMORY != 0)
+}

@@ -1,0 +1,174 @@
+//! The rings of a served device.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use vhost_core::uapi::vduse_layout::RingForm;
+use vhost_core::wire::vring::VringBase;
+use vhost_core::{GuestAddress, VirtioFeatures};
+use vhost_std::eventfd::{EventFd, EventFdError};
+use vhost_std::memory::MemoryTable;
+use vhost_std::system_error::SystemError;
+use vhost_std::vring::{RingAddresses, SharedVring, Vring};
+use vhost_std::worker::RingLoop;
+use vm_memory::Bytes;
+
+use crate::error::KernelError;
+use crate::vduse::{VduseDevice, VringState};
+
+/// Where a ring begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// Where the driver has set it.
+    WhereTheDriverSays,
+    /// Behind what is used: another process has served the ring before.
+    AfterUsed,
+}
+
+/// The rings of a served device.
+#[derive(Debug)]
+pub(super) struct Rings(Vec<ServedRing>);
+
+#[derive(Debug)]
+struct ServedRing {
+    ring: Arc<SharedVring>,
+    /// What the ring signals for its driver.
+    call: EventFd,
+    /// Where the driver has set it up.
+    addresses: Option<RingAddresses>,
+    /// It was started since, which does not say that it still runs: a ring that is broken stops for good.
+    started: bool,
+    /// The driver is to be called, and could not be yet.
+    call_due: bool,
+}
+
+impl Rings {
+    pub(super) fn new(count: u16, ring_loop: &RingLoop) -> Result<Self, KernelError> {
+        let rings = (0..count).map(|index| -> Result<ServedRing, KernelError> {
+            let mut ring = Vring::new(index);
+            let call = EventFd::new()?;
+            ring.set_call(Some(call.try_clone()?.into())).map_err(own_eventfd)?;
+            let ring = Arc::new(SharedVring::new(ring));
+            ring_loop.add(Arc::clone(&ring))?;
+            Ok(ServedRing { ring, call, addresses: None, started: false, call_due: false })
+        });
+        rings.collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn set_features(&self, features: VirtioFeatures) -> Result<(), KernelError> {
+        self.0.iter().try_for_each(|served| Ok(served.ring.lock().set_features(features)?))
+    }
+
+    /// Takes over what the driver has set up. The rings are not started.
+    pub(super) fn set_up(&mut self, vduse: &VduseDevice, table: &MemoryTable, begin: Begin) -> Result<(), KernelError> {
+        for (index, served) in (0..).zip(&mut self.0) {
+            let state = vduse.vring(index, RingForm::Split)?;
+            (served.addresses, served.started) = (None, false);
+            if !state.ready {
+                continue;
+            }
+            let kick = EventFd::new()?;
+            vduse.set_vring_kick(index, Some(kick.as_fd()))?;
+            // What VDUSE calls I/O virtual addresses are what the device calls guest addresses.
+            let addresses = RingAddresses {
+                descriptor: GuestAddress(state.descriptor.0),
+                driver: GuestAddress(state.available.0),
+                device: GuestAddress(state.used.0),
+            };
+            let mut ring = served.ring.lock();
+            ring.stop();
+            ring.set_size(state.size)?;
+            ring.set_base(VringBase::Split { available: first_index(&state, table, begin) })?;
+            ring.set_memory(table.clone(), Some(addresses))?;
+            ring.set_kick(Some(kick.into()))?;
+            served.addresses = Some(addresses);
+        }
+        Ok(())
+    }
+
+    /// Starts the rings that the driver has set up; those that were started go on.
+    pub(super) fn start(&mut self) {
+        for served in self.0.iter_mut().filter(|served| served.addresses.is_some() && !served.started) {
+            served.started = true;
+            let mut ring = served.ring.lock();
+            // A fault stays in the ring's faults.
+            if ring.start().is_ok() {
+                ring.enable();
+            }
+        }
+    }
+
+    pub(super) fn are_started(&self) -> bool {
+        self.0.iter().any(|served| served.started)
+    }
+
+    /// The driver has reset the device: nothing of before counts any more.
+    pub(super) fn stop(&mut self) {
+        for served in &mut self.0 {
+            let mut ring = served.ring.lock();
+            ring.stop();
+            ring.disable();
+            // Taking the descriptor away cannot fail.
+            let _ = ring.set_kick(None);
+            (served.addresses, served.started, served.call_due) = (None, false, false);
+        }
+    }
+
+    /// Has the rings go on in other memory. One that is not there any more stops.
+    pub(super) fn move_to(&self, table: &MemoryTable) {
+        for served in self.0.iter().filter(|served| served.addresses.is_some()) {
+            // A fault stays in the ring's faults.
+            let _ = served.ring.lock().set_memory(table.clone(), served.addresses);
+        }
+    }
+
+    pub(super) fn base(&self, index: u32) -> Option<VringBase> {
+        let served = self.0.get(usize::try_from(index).ok()?)?;
+        Some(served.ring.lock().base())
+    }
+
+    /// Calls the drivers of rings that have signalled; false if the kernel takes no calls yet.
+    pub(super) fn call_driver(&mut self, vduse: &VduseDevice) -> Result<bool, KernelError> {
+        let mut all = true;
+        for (index, served) in (0..).zip(&mut self.0) {
+            served.call_due |= served.call.drain()? > 0;
+            if !served.call_due {
+                continue;
+            }
+            served.call_due = match vduse.inject_vring_interrupt(index) {
+                Ok(()) => false,
+                // The driver becomes ready only after it was told so.
+                Err(SystemError { errno: Errno::INVAL, .. }) => true,
+                Err(error) => return Err(error.into()),
+            };
+            all &= !served.call_due;
+        }
+        Ok(all)
+    }
+}
+
+/// The eventfd is one that was just made, so that nothing can be wrong with its kind.
+fn own_eventfd(error: EventFdError) -> SystemError {
+    match error {
+        EventFdError::System(error) => error,
+        _ => SystemError { call: "eventfd", errno: Errno::INVAL },
+    }
+}
+
+/// The index of the first chain to serve.
+fn first_index(state: &VringState, table: &MemoryTable, begin: Begin) -> u16 {
+    /// Offset of the index in the used ring.
+    const INDEX: u64 = 2;
+    let driver = match state.base {
+        VringBase::Split { available } | VringBase::Packed { available, .. } => available,
+    };
+    match begin {
+        Begin::WhereTheDriverSays => driver,
+        // A device that serves a ring in order has left nothing open before the used index.
+        Begin::AfterUsed => {
+            let at = vm_memory::GuestAddress(state.used.0.saturating_add(INDEX));
+            table.guest_memory().read_obj::<u16>(at).map_or(driver, u16::from_le)
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The back-end's own requests: the channel of `SET_BACKEND_REQ_FD`, and who may speak on it.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use vhost_core::{BackendRequest, Channel, Delivery, MAX_MESSAGE};
+
+use super::connection::Machine;
+use crate::{
+    endpoint::{Endpoint, EndpointError, Message},
+    eventfd::EventFd,
+    socket::Socket,
+    system_error::SystemError,
+};
+
+/// The back-end's channel of one connection.
+#[derive(Debug)]
+pub(super) struct BackendChannel {
+    endpoint: Endpoint,
+}
+
+impl BackendChannel {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self { endpoint: Endpoint::new(socket, Channel::Backend) }
+    }
+
+    /// Makes a request if the session allows it and nothing waits to be sent; `false` if not.
+    ///
+    /// An answer is never waited for here: the front-end may ask us something on the other channel
+    /// before it answers (QEMU reads the configuration first).
+    pub(super) fn request(
+        &mut self,
+        machine: &mut Machine,
+        request: BackendRequest<'_, BorrowedFd<'_>>,
+    ) -> Result<bool, EndpointError> {
+        self.endpoint.flush()?;
+        if self.endpoint.has_unsent() {
+            return Ok(false);
+        }
+        let mut out = [0; MAX_MESSAGE];
+        match machine.request(request, Delivery::Unacknowledged, &mut out) {
+            Ok(transmit) => self.endpoint.offer(&transmit).map(|()| true).map_err(EndpointError::Socket),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Takes the answers that are there. `false` when the front-end has closed the channel or it is
+    /// of no further use; the session itself goes on.
+    pub(super) fn receive(&mut self, machine: &mut Machine) -> bool {
+        if self.endpoint.flush().is_err() {
+            return false;
+        }
+        loop {
+            match self.endpoint.try_receive() {
+                Ok(Message::NotYet) => return true,
+                Ok(Message::Frame(frame)) => match machine.handle_reply(frame) {
+                    // Nothing waits for an answer: what was told was told.
+                    Ok(_) => {}
+                    Err(_) => return false,
+                },
+                Ok(Message::Closed) | Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl AsFd for BackendChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.endpoint.as_fd()
+    }
+}
+
+/// Tells the front-end, through whatever connection there is, that something about the device
+/// changed. Cheap to clone; from any thread.
+#[derive(Clone, Debug)]
+pub struct DeviceNotifier {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config_changed: AtomicBool,
+    event: EventFd,
+}
+
+impl DeviceNotifier {
+    pub(super) fn new() -> Result<Self, SystemError> {
+        Ok(Self { shared: Arc::new(Shared { config_changed: AtomicBool::new(false), event: EventFd::new()? }) })
+    }
+
+    /// The configuration space reads differently now. Without a channel to tell it on, the next
+    /// one that opens is told.
+    ///
+    /// # Errors
+    /// The errno of `write`.
+    pub fn config_changed(&self) -> Result<(), SystemError> {
+        self.shared.config_changed.store(true, Ordering::Release);
+        self.shared.event.signal()
+    }
+
+    /// Becomes readable when there is something to tell.
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
+    }
+
+    /// Whether a change is to be told; the caller tells it, or [keeps](Self::keep_config_change) it.
+    ///
+    /// It is forgotten before it is told, so that a change that comes meanwhile is told too.
+    pub(super) fn take_config_change(&self) -> Result<bool, SystemError> {
+        self.shared.event.drain()?;
+        Ok(self.shared.config_changed.swap(false, Ordering::AcqRel))
+    }
+
+    /// The change could not be told. Nobody wakes for it: it is looked for after the next message.
+    pub(super) fn keep_config_change(&self) {
+        self.shared.config_changed.store(true, Ordering::Release);
+    }
+}

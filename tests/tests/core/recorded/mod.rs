@@ -1,0 +1,5 @@
+//! The recorded sessions of real programs.
+
+mod bytes;
+mod difference;
+mod replay;

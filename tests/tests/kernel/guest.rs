@@ -1,0 +1,53 @@
+//! Boots the guest and runs the tests of [`inside`](crate::inside) there.
+
+use core::time::Duration;
+use std::env;
+
+use vhost_tests::guest::Guest;
+use vhost_tests::program::{built, require};
+
+use crate::results;
+
+/// For the whole guest, under software emulation on a machine that is busy with other things too. Only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(280);
+
+/// Names a part of the guest's tests, to run only those.
+const ONLY: &str = "VHOST_KERNEL_TESTS";
+
+/// What the kernel loads, in this order: a new device on the vdpa bus goes to the driver that came first.
+const MODULES: [&str; 8] =
+    ["vhost_net", "vhost_vsock", "vhost_scsi", "vduse", "vhost_vdpa", "virtio_vdpa", "virtio_blk", "loop"];
+
+/// What runs beside the tests.
+const PROGRAMS: [&str; 2] = ["qemu-storage-daemon", "mkfs.ext4"];
+
+#[test]
+fn vhost_kernel_works_on_a_real_kernel() {
+    let Some(guest) = Guest::find() else { return };
+    let [Some(daemon), Some(make)] = PROGRAMS.map(require) else { return };
+    let program = env::current_exe().unwrap();
+    let mut guest = guest.memory(768).processors(2).program(&program).program(&daemon).program(&make);
+    guest = guest.program(&built("vhost-kernel", "vhost-vduse"));
+    for module in MODULES {
+        guest = guest.module(module);
+    }
+    let name = program.file_name().unwrap().to_str().unwrap();
+    let only = env::var(ONLY).ok();
+    let script = SCRIPT.replace("PROGRAM", name).replace("ONLY", only.as_deref().unwrap_or("inside::"));
+    let report = guest.boot(&script).finish(LIMIT);
+    assert_eq!(report.status, 0, "a test has failed in the guest");
+    let passed = report.lines.iter().filter(|line| line.starts_with("test inside::") && line.ends_with(" ok")).count();
+    assert!(passed > 0, "no test ran in the guest");
+    if only.is_none() {
+        results::check(&report.lines);
+    }
+}
+
+const SCRIPT: &str = r#"
+mkdir -p /config
+mount -t configfs none /config
+status=0
+PROGRAM --ignored --test-threads=1 ONLY || status=$?
+cat /table || true
+exit $status
+"#;

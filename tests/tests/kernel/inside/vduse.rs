@@ -1,0 +1,136 @@
+//! Our own disk as a VDUSE device: of the kernel's driver, and of our own.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+use vhost_core::Iova;
+use vhost_core::uapi::vduse_message::VduseVersion;
+use vhost_kernel::vdpa::Vdpa;
+use vhost_kernel::vduse::{self, Control};
+
+use super::vdpa::node;
+use super::vdpa_disk::{IOVA, SECTOR, VdpaDisk, memory};
+
+const SECTORS: u64 = 65536;
+
+fn image(name: &str) -> PathBuf {
+    let path = Path::new("/tmp").join(name);
+    File::create(&path).unwrap().set_len(SECTORS * SECTOR as u64).unwrap();
+    path
+}
+
+/// A process that serves a disk of ours.
+struct Server {
+    process: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Server {
+    fn start(name: &str, image: &Path, arguments: &[&str], says: &str) -> Self {
+        let mut process = Command::new("vhost-vduse")
+            .args(["blk", "--name", name, "--blk-file"])
+            .arg(image)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), format!("{name} {says}"));
+        Self { process, output }
+    }
+
+    fn end(mut self) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+        assert!(self.process.wait().unwrap().success());
+        let mut rest = String::new();
+        self.output.read_line(&mut rest).unwrap();
+        assert_eq!(rest, "");
+    }
+}
+
+fn bind(name: &str, from: &str, to: &str) {
+    let drivers = Path::new("/sys/bus/vdpa/drivers");
+    fs::write(drivers.join(from).join("unbind"), name).unwrap();
+    fs::write(drivers.join(to).join("bind"), name).unwrap();
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_kernel_keeps_a_file_system_on_our_disk() {
+    const NAME: &str = "ours";
+    let image = image("ours.img");
+    let server = Server::start(NAME, &image, &[], "is on the vdpa bus");
+    assert_eq!(vduse::add_to_bus(NAME).unwrap_err().errno, Errno::EXIST);
+    let control = Control::open(VduseVersion::V0).unwrap();
+    assert_eq!(control.destroy(NAME).unwrap_err().errno, Errno::BUSY);
+    bind(NAME, "vhost_vdpa", "virtio_vdpa");
+    super::wait_until("the kernel has a disk", || Path::new("/dev/vda").exists());
+
+    run("mkfs.ext4", &["-q", "/dev/vda"]);
+    fs::create_dir_all("/disk").unwrap();
+    run("mount", &["-t", "ext4", "/dev/vda", "/disk"]);
+    let bytes: Vec<u8> = (0..8_u64 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    for file in 0..3 {
+        fs::write(format!("/disk/file{file}"), &bytes[file << 16..]).unwrap();
+    }
+    run("umount", &["/disk"]);
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    run("mount", &["-t", "ext4", "/dev/vda", "/disk"]);
+    for file in 0..3 {
+        assert!(fs::read(format!("/disk/file{file}")).unwrap() == bytes[file << 16..], "file {file} has changed");
+    }
+    run("umount", &["/disk"]);
+
+    server.end();
+    assert!(!Path::new("/dev/vda").exists());
+    assert!(!Path::new("/dev/vduse").join(NAME).exists());
+    // It is all in the image: the kernel's own loop device finds the same file system there.
+    run("mount", &["-t", "ext4", "-o", "loop,ro", image.to_str().unwrap(), "/disk"]);
+    assert!(fs::read("/disk/file0").unwrap() == bytes, "the file in the image has changed");
+    run("umount", &["/disk"]);
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn our_driver_drives_our_disk_while_its_server_changes() {
+    const NAME: &str = "both-ours";
+    let image = image("both-ours.img");
+    let server = Server::start(NAME, &image, &["--leave"], "is on the vdpa bus");
+    let memory = memory();
+    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), memory.region());
+    client.bring_up(&memory);
+    client.write(7, 1);
+    client.flush();
+    let mut sector = [0; SECTOR];
+    File::open(&image).unwrap().read_exact_at(&mut sector, 7 * SECTOR as u64).unwrap();
+    assert_eq!(sector, VdpaDisk::pattern(1)[..]);
+
+    // Nobody serves the disk; a request waits for the next one who does.
+    server.end();
+    client.begin_write(7, 2);
+    let server = Server::start(NAME, &image, &["--take-over"], "is taken over");
+    client.finish();
+    assert_eq!(client.read(7), VdpaDisk::pattern(2));
+
+    // A restart of the driver, with the same memory elsewhere for the device.
+    client.vdpa.reset().unwrap();
+    client.vdpa.unmap(0, Iova(IOVA), memory.region().size).unwrap();
+    client.bring_up(&memory);
+    assert_eq!(client.read(7), VdpaDisk::pattern(2));
+
+    drop(client);
+    server.end();
+}

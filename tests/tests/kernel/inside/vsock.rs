@@ -1,0 +1,176 @@
+//! vhost-vsock against sockets of the same kernel: connections from the guest and to it, data both ways.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept, bind, connect, listen, socket_with};
+use vhost_core::VirtioFeatures;
+use vhost_core::wire::vring::VringBase;
+use vhost_kernel::vsock::{RECEIVE_RING, TRANSMIT_RING, Vsock};
+use vhost_kernel::{MemoryDevice, VhostDevice};
+use vhost_std::memory::MemoryFile;
+
+use super::ring::{Ring, memory, table};
+
+/// The address of the machine that a guest runs on.
+const HOST: u32 = 2;
+const GUEST: u32 = 77;
+
+/// Bytes of a packet's head.
+const HEAD: usize = 44;
+
+/// What a packet is (virtio specification, 5.10.6).
+const REQUEST: u16 = 1;
+const RESPONSE: u16 = 2;
+const READ_WRITE: u16 = 5;
+
+/// Where a socket of this machine is: `struct sockaddr_vm`.
+#[repr(C)]
+struct Address {
+    family: u16,
+    reserved: u16,
+    port: u32,
+    cid: u32,
+    unused: u32,
+}
+
+fn address(cid: u32, port: u32) -> Address {
+    Address { family: AddressFamily::VSOCK.as_raw(), reserved: 0, port, cid, unused: 0 }
+}
+
+// SAFETY: the pointer is that of the value itself, which lives during the call, and the length is the value's size.
+unsafe impl SocketAddrArg for Address {
+    unsafe fn with_sockaddr<R>(&self, call: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
+        call(core::ptr::from_ref(self).cast(), size_of::<Self>() as SocketAddrLen)
+    }
+}
+
+fn host_socket() -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None).unwrap()
+}
+
+fn wait(fd: impl AsFd, events: PollFlags) {
+    let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&fd, events)], Some(&limit)), Ok(1), "nothing comes");
+}
+
+/// The guest's end of one connection.
+struct Guest {
+    vsock: Vsock,
+    receiving: Ring,
+    sending: Ring,
+    guest_port: u32,
+    host_port: u32,
+}
+
+impl Guest {
+    fn start(memory: &MemoryFile, guest_port: u32, host_port: u32) -> Self {
+        let [receiving, sending] = [RECEIVE_RING, TRANSMIT_RING].map(|index| Ring::new(memory, index));
+        let vsock = Vsock::open().unwrap();
+        vsock.set_owner().unwrap();
+        vsock.set_guest_cid(GUEST).unwrap();
+        vsock.set_features(vsock.features().unwrap() & VirtioFeatures::VERSION_1).unwrap();
+        vsock.set_memory(&table(memory)).unwrap();
+        for ring in [&receiving, &sending] {
+            ring.set_up(&vsock);
+        }
+        vsock.start().unwrap();
+        Self { vsock, receiving, sending, guest_port, host_port }
+    }
+
+    fn send(&mut self, operation: u16, data: &[u8]) {
+        let mut packet = Vec::new();
+        packet.extend(u64::from(GUEST).to_le_bytes());
+        packet.extend(u64::from(HOST).to_le_bytes());
+        packet.extend(self.guest_port.to_le_bytes());
+        packet.extend(self.host_port.to_le_bytes());
+        packet.extend((data.len() as u32).to_le_bytes());
+        packet.extend(1_u16.to_le_bytes());
+        packet.extend(operation.to_le_bytes());
+        packet.extend(0_u32.to_le_bytes());
+        // There is much room, and nothing was taken from it.
+        packet.extend(0x1_0000_u32.to_le_bytes());
+        packet.extend(0_u32.to_le_bytes());
+        packet.extend(data);
+        self.sending.buffers.write(0, &packet).unwrap();
+        let buffer = self.sending.buffer(0, packet.len() as u32);
+        self.sending.give(&[buffer], &[]);
+        self.sending.take();
+    }
+
+    /// The data of the next packet of this kind; credit updates come between.
+    fn receive(&mut self, operation: u16) -> Vec<u8> {
+        loop {
+            let buffer = self.receiving.buffer(0, 4096);
+            self.receiving.give(&[], &[buffer]);
+            let written = self.receiving.take();
+            let packet = self.receiving.read(0, written);
+            let word = |at: usize| u32::from_le_bytes(*packet[at..].first_chunk().unwrap());
+            assert_eq!((word(0), word(8)), (HOST, GUEST));
+            if packet[30..32] == operation.to_le_bytes() {
+                (self.host_port, self.guest_port) = (word(16), word(20));
+                assert_eq!(word(24) as usize, packet.len() - HEAD);
+                return packet[HEAD..].to_vec();
+            }
+        }
+    }
+
+    /// Data in both directions.
+    fn talk_with(&mut self, host: &OwnedFd) {
+        self.send(READ_WRITE, b"from the guest");
+        wait(host, PollFlags::IN);
+        let mut bytes = [0; 64];
+        let length = rustix::io::read(host, &mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"from the guest");
+        rustix::io::write(host, b"from the host").unwrap();
+        assert_eq!(self.receive(READ_WRITE), b"from the host");
+    }
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_guest_connects_and_goes_on_after_a_stop() {
+    let listener = host_socket();
+    bind(&listener, &address(u32::MAX, 1234)).unwrap();
+    listen(&listener, 1).unwrap();
+    let memory = memory(2);
+    let mut guest = Guest::start(&memory, 5000, 1234);
+    guest.send(REQUEST, &[]);
+    guest.receive(RESPONSE);
+    wait(&listener, PollFlags::IN);
+    let host = accept(&listener).unwrap();
+    guest.talk_with(&host);
+
+    guest.vsock.stop().unwrap();
+    let bases = [guest.receiving.base(&guest.vsock), guest.sending.base(&guest.vsock)];
+    assert_eq!(bases[1], VringBase::Split { available: 2 });
+    for (ring, base) in [&guest.receiving, &guest.sending].into_iter().zip(bases) {
+        ring.set_up_at(&guest.vsock, &ring.driver.user_addresses(), base);
+    }
+    guest.vsock.start().unwrap();
+    guest.talk_with(&host);
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_host_connects_and_is_reset_when_the_device_goes() {
+    let memory = memory(2);
+    let mut guest = Guest::start(&memory, 0, 0);
+    let other = Vsock::open().unwrap();
+    assert_eq!(other.set_guest_cid(GUEST).unwrap_err().errno, Errno::ADDRINUSE);
+
+    let host = host_socket();
+    assert_eq!(connect(&host, &address(GUEST, 6000)), Err(Errno::INPROGRESS));
+    guest.receive(REQUEST);
+    assert_eq!(guest.guest_port, 6000);
+    guest.send(RESPONSE, &[]);
+    wait(&host, PollFlags::OUT);
+    guest.talk_with(&host);
+
+    drop(guest);
+    wait(&host, PollFlags::IN);
+    assert_eq!(rustix::io::read(&host, &mut [0_u8; 1]), Err(Errno::CONNRESET));
+}

@@ -1,0 +1,130 @@
+//! What the README says in tables is what the code says.
+//!
+//! `VHOST_UPDATE_README=1 cargo test -p vhost-tests --test readme -- --test-threads=1` writes the tables anew.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use core::fmt::Write;
+use std::{fs, path::PathBuf};
+
+use vhost_core::{
+    BackendCode, FrontendCode, GpuCode, ProtocolFeatures,
+    wire::row::{HandleRule, Refusal, ReplyRule, Row},
+};
+
+fn readme() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md")
+}
+
+/// Compares the text between two markers with `expected`, or replaces it.
+fn section(name: &str, expected: &str) {
+    let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
+    let text = fs::read_to_string(readme()).unwrap();
+    let Some((before, rest)) = text.split_once(&begin) else { panic!("the README has no {begin}") };
+    let Some((found, after)) = rest.split_once(&end) else { panic!("the README has no {end}") };
+    if std::env::var_os("VHOST_UPDATE_README").is_some() {
+        fs::write(readme(), format!("{before}{begin}{expected}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(found, expected, "the README's {name} differ; see the first lines of this test");
+    }
+}
+
+fn descriptors(rule: HandleRule) -> &'static str {
+    match rule {
+        HandleRule::None => "0",
+        HandleRule::One => "1",
+        HandleRule::Optional => "0 or 1",
+        HandleRule::Tolerated => "0 (1 is closed)",
+        HandleRule::PerRegion => "1 a region",
+        HandleRule::UnlessBit8 => "1 unless bit 8",
+        HandleRule::IfShown => "1 if shown",
+        HandleRule::WithLogFile => "1 with LOG_SHMFD",
+        other => panic!("no words for {other:?}"),
+    }
+}
+
+fn refused(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Close => "closed",
+        Refusal::Empty => "empty",
+        Refusal::Zeros => "zeros",
+        Refusal::ErrorNumber | Refusal::ErrorWithoutDescriptor => "a number",
+        Refusal::NegativeNumber => "a negative number",
+        Refusal::NoSession => "no session",
+        Refusal::GpuError => "an error header",
+        other => panic!("no words for {other:?}"),
+    }
+}
+
+fn reply(row: &Row) -> String {
+    match row.reply {
+        ReplyRule::Acknowledged => "acknowledged".to_owned(),
+        ReplyRule::AcknowledgedWhenFlagged => "acknowledged, always when flagged".to_owned(),
+        ReplyRule::Status => "status".to_owned(),
+        ReplyRule::Own(refusal) => format!("{:?}; refused: {}", row.reply_payload, refused(refusal)),
+        ReplyRule::OwnWhenFlagged(refusal) => {
+            format!("when flagged: {:?}; refused: {}", row.reply_payload, refused(refusal))
+        }
+        ReplyRule::Never => "-".to_owned(),
+        ReplyRule::Empty => "empty".to_owned(),
+        ReplyRule::LogFile => "with LOG_SHMFD: LogBase".to_owned(),
+        ReplyRule::Postcopy => format!("acknowledged; in postcopy {:?}", row.reply_payload),
+        other => panic!("no words for {other:?}"),
+    }
+}
+
+fn table<'r>(rows: impl Iterator<Item = &'r Row>) -> String {
+    let mut text =
+        String::from("| id | request | payload (bytes) | descriptors | needs | reply |\n|---|---|---|---|---|---|\n");
+    for row in rows {
+        let gate = row.gate.to_string();
+        writeln!(
+            text,
+            "| {} | {} | {:?} ({}) | {} | {} | {} |",
+            row.id,
+            row.name,
+            row.payload,
+            row.payload.size(),
+            descriptors(row.handles),
+            if gate.is_empty() { "-" } else { &gate },
+            reply(row),
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_table_of_front_end_requests_is_the_one_in_the_code() {
+    section("front-end requests", &table(FrontendCode::ALL.iter().map(|code| code.row().unwrap())));
+}
+
+#[test]
+fn the_table_of_back_end_requests_is_the_one_in_the_code() {
+    section("back-end requests", &table(BackendCode::ALL.iter().map(|code| code.row().unwrap())));
+}
+
+#[test]
+fn the_table_of_gpu_requests_is_the_one_in_the_code() {
+    section("gpu requests", &table(GpuCode::ALL.iter().map(|code| code.row().unwrap())));
+}
+
+#[test]
+fn the_table_of_protocol_features_is_the_one_in_the_code() {
+    let mut text = String::from("| bit | feature | needs |\n|---|---|---|\n");
+    for (name, feature) in ProtocolFeatures::KNOWN.iter_names() {
+        let needs = ProtocolFeatures::DEPENDENCIES.iter().find(|(one, _)| *one == feature).map(|(_, needs)| *needs);
+        let needs: Vec<_> = needs.iter().flat_map(ProtocolFeatures::iter_names).map(|(name, _)| name).collect();
+        let needs = if needs.is_empty() { "-".to_owned() } else { needs.join(", ") };
+        writeln!(text, "| {} | {name} | {needs} |", feature.bits().trailing_zeros()).unwrap();
+    }
+    section("protocol features", &text);
+}
+
+/// The number stands in one place only; the README must not say another.
+#[test]
+fn the_readme_names_the_oldest_supported_compiler() {
+    let manifest = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml")).unwrap();
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    section("compiler", &format!("Rust {version} or later.\n"));
+}

@@ -1,0 +1,9 @@
+//! What these tests share: a front-end's words, a back-end that takes one step at a time, devices.
+
+mod bench;
+mod dialog;
+mod disk;
+
+pub(crate) use bench::Bench;
+pub(crate) use dialog::{Dialog, OFFER, id, message, number, state};
+pub(crate) use disk::{ALL_THREADS, Image, server, tolerant};
