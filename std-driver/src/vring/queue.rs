@@ -22,7 +22,7 @@ const SIGNAL_AFTER: u16 = 16;
 /// other queues.
 pub struct Queue<'m> {
     index: u16,
-    memory: &'m MemoryTable,
+    memory: Borrowed<'m>,
     ring: &'m mut Ring,
     call: Option<&'m EventFd>,
     faults: &'m mut RingFaults,
@@ -94,6 +94,7 @@ pub(super) struct Parts<'m> {
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
         let Parts { index, memory, ring, call, faults, taken } = parts;
+        let memory = Borrowed::new(memory);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
         Self { index, memory, ring, call, faults, taken, slices, budget, unsignalled, end }
@@ -121,7 +122,7 @@ impl<'m> Queue<'m> {
                 return None;
             }
             let mut slices = self.slices.take();
-            match self.ring.pop(&Borrowed(self.memory), &mut Gathered(&mut slices)) {
+            match self.ring.pop(&self.memory, &mut Gathered(&mut slices)) {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
@@ -176,10 +177,13 @@ impl<'m> Queue<'m> {
     /// After the device's pass: returns what it kept, signals the driver, and tells why the pass ended and how many chains
     /// of the turn are left.
     pub(super) fn finish(mut self, spares: &mut Spares) -> (End, Budget) {
-        for chain in core::mem::take(self.taken) {
+        let mut taken = core::mem::take(self.taken);
+        for chain in taken.drain(..) {
             self.faults.abandoned = self.faults.abandoned.saturating_add(1);
             self.push_used(chain, 0);
         }
+        // Its room is for the next turn.
+        *self.taken = taken;
         self.signal();
         spares.keep(self.slices);
         (self.end, self.budget)
