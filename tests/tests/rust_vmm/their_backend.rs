@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Error as IoError;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -255,7 +254,7 @@ impl VhostUserBackendReqHandlerMut for TheirBackend {
         file: File,
     ) -> Result<Option<File>> {
         self.note(format!("state {direction:?} {phase:?} over {:#x}", size(&file)))?;
-        Ok(matches!(direction, VhostTransferStateDirection::LOAD).then(|| OwnedFd::from(event()).into()))
+        Ok(matches!(direction, VhostTransferStateDirection::LOAD).then(|| event().into()))
     }
 
     fn check_device_state(&mut self) -> Result<()> {

@@ -13,6 +13,7 @@ mod framing;
 mod handles;
 mod hostile;
 mod kicks;
+mod leaks;
 mod memory;
 mod negotiation;
 mod reconnect;
