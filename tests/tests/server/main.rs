@@ -7,6 +7,7 @@
 mod channel;
 mod cuts;
 mod device;
+mod dirty_log;
 mod exhaustion;
 mod faults;
 mod framing;
