@@ -13,6 +13,7 @@ mod table;
 
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
+pub(crate) use self::file::sealed;
 pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};

@@ -16,6 +16,7 @@
 mod fault;
 mod kick;
 mod queue;
+mod recovery;
 mod shared;
 mod spare;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use self::shared::SharedVring;
 
 use self::kick::Kick;
 use self::queue::{Budget, End, Parts};
+use self::recovery::Recovery;
 use self::spare::Spares;
 use crate::device::Device;
 use crate::eventfd::{EventFd, EventFdError};
@@ -87,6 +89,7 @@ pub struct Vring {
     faults: RingFaults,
     taken: Vec<vhost_core::Chain>,
     spares: Spares,
+    recovery: Recovery,
 }
 
 impl Vring {
@@ -110,6 +113,7 @@ impl Vring {
             faults: RingFaults::default(),
             taken: Vec::new(),
             spares: Spares::default(),
+            recovery: Recovery::default(),
         }
     }
 
@@ -243,6 +247,8 @@ impl Vring {
 
     /// Back to a new ring, and lets everything of a front-end go: memory, descriptors, faults.
     pub fn forget(&mut self) {
+        // First, as the record is for whoever comes next.
+        self.recovery = Recovery::default();
         self.reset();
         (self.call, self.error) = (None, None);
         self.memory = None;
@@ -265,6 +271,7 @@ impl Vring {
     /// signal: front-ends do not send those again after a reset.
     pub fn reset(&mut self) {
         self.stop();
+        self.clear_record();
         self.disable();
         (self.size, self.base, self.features) = (0, None, VirtioFeatures::empty());
         self.addresses = None;
@@ -381,6 +388,7 @@ impl Vring {
                 call: self.call.as_ref(),
                 faults: &mut self.faults,
                 taken: &mut self.taken,
+                recovered: &mut self.recovery.pending,
             };
             let mut queue = Queue::new(parts, &mut self.spares, budget);
             device.process(&mut queue);
@@ -389,7 +397,7 @@ impl Vring {
                 End::Fault(fault) => return Err(fault),
                 End::BudgetSpent => return Ok(Turn::More),
                 End::DeviceStopped | End::Empty => {
-                    let more = ring.enable_kicks()?;
+                    let more = ring.enable_kicks()? || !self.recovery.pending.is_empty();
                     // A device that neither took a chain nor asked to the end leaves them on purpose.
                     let willing = end == End::Empty || left != budget;
                     if !(more && willing) {
@@ -404,11 +412,13 @@ impl Vring {
         }
     }
 
-    fn open(&self) -> Result<Ring, RingFault> {
+    fn open(&mut self) -> Result<Ring, RingFault> {
         match (&self.memory, self.addresses, self.size) {
             (Some(memory), Some(addresses), size @ 1..) => {
                 let parts = self.parts(memory, addresses, size)?;
-                Ok(Ring::new(parts, size.into(), self.features, self.base())?)
+                let mut ring = Ring::new(parts, size.into(), self.features, self.base())?;
+                self.recover(&mut ring)?;
+                Ok(ring)
             }
             _ => Err(RingFault::NotConfigured),
         }
@@ -454,6 +464,7 @@ impl Vring {
         if let Some(ring) = self.running.take() {
             self.base = Some(ring.base());
         }
+        self.recovery.pending.clear();
         self.broken = false;
         self.scan_due = false;
     }

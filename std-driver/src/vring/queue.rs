@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vhost_core::{ChainBuffer, NoRoom, PopError, PushError};
+use vhost_core::{ChainBuffer, NoRoom, PopError, PushError, Resubmission};
 use vm_memory::VolatileSlice;
 
 use super::Ring;
@@ -28,6 +28,8 @@ pub struct Queue<'m> {
     faults: &'m mut RingFaults,
     /// Chains that the device has and did not complete yet.
     taken: &'m mut Vec<vhost_core::Chain>,
+    /// What another device had, the oldest last; it comes before all others.
+    recovered: &'m mut Vec<Resubmission>,
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
@@ -89,15 +91,16 @@ pub(super) struct Parts<'m> {
     pub(super) call: Option<&'m EventFd>,
     pub(super) faults: &'m mut RingFaults,
     pub(super) taken: &'m mut Vec<vhost_core::Chain>,
+    pub(super) recovered: &'m mut Vec<Resubmission>,
 }
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory, ring, call, faults, taken } = parts;
+        let Parts { index, memory, ring, call, faults, taken, recovered } = parts;
         let memory = Borrowed::new(memory);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, memory, ring, call, faults, taken, slices, budget, unsignalled, end }
+        Self { index, memory, ring, call, faults, taken, recovered, slices, budget, unsignalled, end }
     }
 
     /// The next request of the driver; `None` when there is none for now.
@@ -122,7 +125,7 @@ impl<'m> Queue<'m> {
                 return None;
             }
             let mut slices = self.slices.take();
-            match self.ring.pop(&self.memory, &mut Gathered(&mut slices)) {
+            match self.pop(&mut slices) {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
@@ -145,6 +148,19 @@ impl<'m> Queue<'m> {
             }
         }
         None
+    }
+
+    #[inline]
+    fn pop(&mut self, slices: &mut Vec<VolatileSlice<'m>>) -> Result<Option<vhost_core::Chain>, PopError> {
+        let mut gathered = Gathered(slices);
+        let Some(oldest) = self.recovered.last() else {
+            return self.ring.pop(&self.memory, &mut gathered);
+        };
+        let popped = self.ring.pop_recovered(oldest, &self.memory, &mut gathered);
+        if matches!(popped, Ok(_) | Err(PopError::Malformed { .. })) {
+            self.recovered.pop();
+        }
+        popped.map(Some)
     }
 
     /// Gives `chain` back to the driver, with the number of bytes written to its writable part from the start on; a number

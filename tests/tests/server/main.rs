@@ -12,6 +12,7 @@ mod faults;
 mod framing;
 mod handles;
 mod hostile;
+mod inflight;
 mod kicks;
 mod memory;
 mod negotiation;
