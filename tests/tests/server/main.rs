@@ -13,6 +13,7 @@ mod faults;
 mod framing;
 mod handles;
 mod hostile;
+mod inflight;
 mod kicks;
 mod leaks;
 mod memory;
