@@ -3,6 +3,7 @@
 use crate::{
     assembler::{Frame, Transmit},
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     frontend::Delivery,
     memory_map::TableExtents,
@@ -38,13 +39,16 @@ pub struct BackendConfig {
     pub memory_slots: u16,
     /// What is let pass.
     pub tolerance: Tolerance,
+    /// What the back-end's channel speaks. Default: the standard dialect.
+    pub dialect: Dialect,
 }
 
 impl BackendConfig {
     /// For a device of so many rings; as many memory slots as libvhost-user has.
     #[must_use]
     pub const fn new(features: VirtioFeatures, protocol: ProtocolFeatures, rings: u16) -> Self {
-        Self { features, protocol, rings, queue_num: rings, memory_slots: 509, tolerance: Tolerance::new() }
+        let (tolerance, dialect) = (Tolerance::new(), Dialect::Standard);
+        Self { features, protocol, rings, queue_num: rings, memory_slots: 509, tolerance, dialect }
     }
 }
 
@@ -130,8 +134,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let negotiated =
             Negotiated { offered: config.features, protocol_offered: config.protocol, ..Negotiated::default() };
         Self {
+            session: Session::new(negotiated, config.dialect),
             config,
-            session: Session::new(negotiated),
             answering: None,
             table: TableExtents::new(),
             asking: Asking::new(),
@@ -198,7 +202,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
             _ => {
                 self.table = table;
-                self.answering = Some(Question { message: code.message(), due, effect });
+                let message = code.message();
+                self.answering = Some(Question { message, wire: message, due, effect });
             }
         }
         result
@@ -302,7 +307,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
     pub fn request<'o, H>(
         &mut self,
-        request: BackendRequest<H>,
+        request: BackendRequest<'_, H>,
         delivery: Delivery,
         out: &'o mut [u8],
     ) -> Result<Transmit<'o, H>, ApiMisuse> {
@@ -311,6 +316,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
         let message = request.code().message();
         let violates = |violation| ApiMisuse::Violation { message, violation };
+        let request = request.said_in(self.session.dialect).map_err(|violation| violates(violation.into()))?;
+        let message = request.code().message();
+        let form = self.form(Role::Request);
+        let wire = form.on_wire(message)?;
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
         let negotiated = self.session.negotiated;
         negotiated.check(row.gate).map_err(violates)?;
@@ -320,21 +329,25 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         self.rules().check_backend_request(&request).map_err(violates)?;
         // A look-up is flagged too: some front-ends answer only then.
         let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
-        let flagged = if wanted && negotiated.has_acknowledgements() { Flagged::Yes } else { Flagged::No };
+        let flagged = match row.reply {
+            // The older dialects answer whenever they are asked, and are always asked.
+            ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => Flagged::Yes,
+            _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
+            _ => Flagged::No,
+        };
         let due = Due::of(row, flagged, &negotiated, Postcopy::Off);
         if due != Due::Nothing {
             self.asking.check_room()?;
         }
-        let form = self.form(Role::Request);
         let transmit = write(
             message,
             out,
-            |size| Header::opening(message, flagged == Flagged::Yes, size),
+            |size| Header::opening(wire, flagged == Flagged::Yes, size),
             |writer, handles| request.put(writer, handles, form),
         )?;
         check_handles(message, row.handles, &transmit, form)?;
         if due != Due::Nothing {
-            self.asking.ask(Question { message, due, effect: Some(()) });
+            self.asking.ask(Question { message, wire, due, effect: Some(()) });
         }
         Ok(transmit)
     }
@@ -364,6 +377,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         match reply {
             BackendReply::SharedObjectLookup(number, _) => {
                 Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
+            }
+            BackendReply::CacheIo(count) if count < 0 => {
+                let number = core::num::NonZeroU64::new(count.unsigned_abs());
+                Ok(number.map_or(reply, BackendReply::Refused))
             }
             reply => Ok(reply),
         }
@@ -396,7 +413,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let request = FrontendRequest::decode(frame, form).map_err(Rejection::refuse)?;
         let effect = self.rules().effect(&request, table).map_err(|violation| match violation {
             // The specification closes the connection here (section "In-band notifications").
-            Violation::ProtocolFeatureNeeds { .. } => Rejection::close(violates(violation)),
+            Violation::ProtocolFeatureNeeds { feature, .. } if feature == ProtocolFeatures::INBAND_NOTIFICATIONS => {
+                Rejection::close(violates(violation))
+            }
             _ => Rejection::refuse(violates(violation)),
         })?;
         Ok((request, effect))
@@ -451,7 +470,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     fn form(&self, role: Role) -> Form {
-        self.config.tolerance.form(role, self.session.negotiated.protocol)
+        self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
 }
 

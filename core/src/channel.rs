@@ -54,7 +54,8 @@ impl Due {
             ReplyRule::LogFile => acknowledged,
             ReplyRule::Postcopy if matches!(postcopy, Postcopy::Listening | Postcopy::Answered) => Self::Reply,
             ReplyRule::Postcopy => acknowledged,
-            ReplyRule::Never => Self::Nothing,
+            ReplyRule::OwnWhenFlagged(_) if flagged == Flagged::Yes => Self::Reply,
+            ReplyRule::OwnWhenFlagged(_) | ReplyRule::Never => Self::Nothing,
             ReplyRule::Empty => Self::Empty,
         }
     }
@@ -77,6 +78,8 @@ impl Flagged {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Question<E> {
     pub(crate) message: MessageName,
+    /// The same as it is called on the wire, which the answer repeats.
+    pub(crate) wire: MessageName,
     pub(crate) due: Due,
     /// What it does once it is granted; `None` if the machine itself refused it already.
     pub(crate) effect: Option<E>,
@@ -128,7 +131,7 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
         let Some(oldest) = self.outstanding.first() else {
             return Err(PeerMisbehaved::UnsolicitedReply { message: found }.into());
         };
-        if oldest.message != found {
+        if oldest.wire != found {
             return Err(PeerMisbehaved::WrongReply { expected: oldest.message, found }.into());
         }
         Ok(self.outstanding.remove(0))
@@ -172,24 +175,20 @@ pub(crate) fn write<'o, H>(
 }
 
 /// Writes an acknowledgement.
-pub(crate) fn write_acknowledgement<H>(
-    message: MessageName,
-    number: u64,
-    out: &mut [u8],
-) -> Result<Transmit<'_, H>, ApiMisuse> {
-    write(message, out, |size| Header::answering(message, size), |writer, _| writer.put(number.to_wire().as_bytes()))
+fn write_acknowledgement<H>(wire: MessageName, number: u64, out: &mut [u8]) -> Result<Transmit<'_, H>, ApiMisuse> {
+    write(wire, out, |size| Header::answering(wire, size), |writer, _| writer.put(number.to_wire().as_bytes()))
 }
 
 /// Writes what answers a request of this row when nothing but success or failure is to be told.
 pub(crate) fn write_number<'o, H>(
-    message: MessageName,
+    wire: MessageName,
     row: Option<&Row>,
     number: u64,
     out: &'o mut [u8],
 ) -> Result<Transmit<'o, H>, ApiMisuse> {
     match row.map(|row| row.reply) {
-        Some(ReplyRule::Empty) => write(message, out, |size| Header::answering(message, size), |_, _| Ok(())),
-        _ => write_acknowledgement(message, number, out),
+        Some(ReplyRule::Empty) => write(wire, out, |size| Header::answering(wire, size), |_, _| Ok(())),
+        _ => write_acknowledgement(wire, number, out),
     }
 }
 
@@ -222,7 +221,7 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     form: Form,
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
-    let message = question.message;
+    let Question { message, wire, .. } = *question;
     let found = reply.message();
     let misfit = ApiMisuse::AnswerDoesNotFit { expected: message, found };
     let number = reply.number();
@@ -231,15 +230,17 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     }
     match (question.due, number) {
         (Due::Nothing, Some(_)) => Ok(Answered::Silent),
-        (Due::Acknowledgement, Some(number)) => write_acknowledgement(message, number, out).map(Answered::Send),
-        (Due::Empty, Some(number)) => write_number(message, message.row(), number, out).map(Answered::Send),
-        (Due::Reply, Some(number @ 1..)) => refuse(message, number, form, out),
+        // A reply that the sender did not ask for.
+        (Due::Nothing, None) if found == Some(message) => Ok(Answered::Silent),
+        (Due::Acknowledgement, Some(number)) => write_acknowledgement(wire, number, out).map(Answered::Send),
+        (Due::Empty, Some(number)) => write_number(wire, message.row(), number, out).map(Answered::Send),
+        (Due::Reply, Some(number @ 1..)) => refuse(question, number, form, out),
         (Due::Reply, None) if found == Some(message) => {
             let row = message.row().ok_or(misfit)?;
             let transmit = write(
                 message,
                 out,
-                |size| Header::answering(message, size),
+                |size| Header::answering(wire, size),
                 |writer, handles| reply.put(writer, handles, form),
             )?;
             check_handles(message, row.reply_handles, &transmit, form)?;
@@ -250,10 +251,18 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
 }
 
 /// Refuses a request that has a reply of its own, in the way that reply can tell it.
-fn refuse<H>(message: MessageName, number: u64, form: Form, out: &mut [u8]) -> Result<Answered<'_, H>, ApiMisuse> {
-    let header = |size| Header::answering(message, size);
+fn refuse<'o, H, E>(
+    question: &Question<E>,
+    number: u64,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
+    let message = question.message;
+    let header = |size| Header::answering(question.wire, size);
     let (refusal, size) = match message.row() {
-        Some(Row { reply: ReplyRule::Own(refusal), reply_payload, .. }) => (*refusal, reply_payload.size().usual()),
+        Some(Row { reply: ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal), reply_payload, .. }) => {
+            (*refusal, reply_payload.size().usual())
+        }
         _ => (Refusal::Close, 0),
     };
     let transmit = match refusal {
@@ -267,6 +276,10 @@ fn refuse<H>(message: MessageName, number: u64, form: Form, out: &mut [u8]) -> R
         }),
         Refusal::NoSession => write(message, out, header, |writer, _| {
             (&CryptoSession::new(0, [0; 1056], CryptoSession::FAILED)).encode(writer, form)
+        }),
+        Refusal::NegativeNumber => write(message, out, header, |writer, _| {
+            let error = i64::try_from(number).unwrap_or(i64::MAX);
+            error.saturating_neg().encode(writer, form)
         }),
         Refusal::GpuError => write(message, out, header, |writer, _| {
             writer.put(Response::refusing(number).as_bytes())?;

@@ -5,6 +5,7 @@ use core::num::NonZeroU64;
 use crate::{
     assembler::{Frame, Transmit},
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     memory_map::TableExtents,
     projection::Projection,
@@ -20,7 +21,7 @@ use crate::{
         header::Header,
         migration::Transfer,
         payload::{Form, Payload, PayloadKind, Role},
-        row::{Channel, Refusal, ReplyRule, Row},
+        row::{Channel, MessageName, Refusal, ReplyRule, Row},
     },
 };
 
@@ -41,6 +42,8 @@ pub struct FrontendConfig {
     pub rings: u16,
     /// What is let pass.
     pub tolerance: Tolerance,
+    /// What the back-end's channel speaks. Default: the standard dialect.
+    pub dialect: Dialect,
 }
 
 impl FrontendConfig {
@@ -53,7 +56,7 @@ impl FrontendConfig {
             always_accepted: VirtioFeatures::empty(),
             ..Tolerance::new()
         };
-        Self { rings, tolerance }
+        Self { rings, tolerance, dialect: Dialect::Standard }
     }
 }
 
@@ -91,8 +94,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     pub fn new(config: FrontendConfig) -> Self {
         let () = Self::ROOM_FOR_A_REQUEST;
         Self {
+            session: Session::new(Negotiated::default(), config.dialect),
             config,
-            session: Session::new(Negotiated::default()),
             asking: Asking::new(),
             table: TableExtents::new(),
             answering: None,
@@ -168,7 +171,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if effect == Effect::ReplaceMemory {
             self.table = table;
         }
-        self.asking.ask(Question { message, due, effect: Some(effect) });
+        self.asking.ask(Question { message, wire: message, due, effect: Some(effect) });
         self.settle();
         Ok(transmit)
     }
@@ -218,7 +221,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ///
     /// # Errors
     /// See [`Rejection`].
-    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<H>, Rejection> {
+    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
         if self.failed || self.backend_channel_failed {
             return Err(Rejection::misuse(ApiMisuse::SessionFailed));
         }
@@ -226,18 +229,23 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
         }
         let flagged = Flagged::from_header(&frame.header);
-        let code = BackendCode(frame.header.request());
-        let message = code.message();
-        let result = self.backend_request(frame, code);
+        let wire = BackendCode(frame.header.request()).message();
+        let dialect = self.session.dialect.chosen_by(&frame);
+        let known = dialect.code(wire.id);
+        let result = self.backend_request(frame, wire, dialect);
         let negotiated = &self.session.negotiated;
-        let due = code.row().map_or_else(
+        let due = known.and_then(BackendCode::row).map_or_else(
             || Due::of_unknown(flagged, negotiated),
             |row| Due::of(row, flagged, negotiated, self.session.postcopy),
         );
         let effect = result.is_ok().then_some(());
+        if result.is_ok() {
+            self.session.dialect = dialect;
+        }
+        let message = known.map_or(wire, BackendCode::message);
         match &result {
             Err(rejection) if rejection.verdict() == Verdict::Close => self.backend_channel_failed = true,
-            _ => self.answering = Some(Question { message, due, effect }),
+            _ => self.answering = Some(Question { message, wire, due, effect }),
         }
         result
     }
@@ -293,7 +301,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     }
 
     fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        self.config.tolerance.form(role, protocol)
+        self.config.tolerance.form(role, protocol, self.session.dialect)
     }
 
     fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
@@ -350,17 +358,22 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         Ok(refusal(&reply).map_or(reply, FrontendReply::Refused))
     }
 
-    fn backend_request<'b, H>(&self, frame: Frame<'b, H>, code: BackendCode) -> Result<BackendRequest<H>, Rejection> {
-        let message = code.message();
+    fn backend_request<'b, H>(
+        &self,
+        frame: Frame<'b, H>,
+        wire: MessageName,
+        dialect: Dialect,
+    ) -> Result<BackendRequest<'b, H>, Rejection> {
         frame.header.check(Channel::Backend).map_err(Rejection::close)?;
         if frame.header.is_reply() {
-            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
+            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message: wire }));
         }
-        let row = code.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
         let negotiated = self.session.negotiated;
+        let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
+        let message = form.known(wire).map_err(Rejection::refuse)?;
+        let row = message.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
         let violates = |violation| Rejection::refuse(PeerMisbehaved::Violation { message, violation });
         negotiated.check(row.gate).map_err(violates)?;
-        let form = self.form(Role::Request, negotiated.protocol);
         let request = BackendRequest::decode(frame, form).map_err(Rejection::refuse)?;
         self.rules().check_backend_request(&request).map_err(violates)?;
         Ok(request)

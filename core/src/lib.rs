@@ -67,9 +67,14 @@ mod address;
 mod assembler;
 mod backend;
 mod channel;
+mod dialect;
+mod dirty_log;
 mod error;
 mod frontend;
 mod gpu;
+mod guest_memory;
+mod inflight;
+mod iotlb;
 mod memory_map;
 mod projection;
 mod rejection;
@@ -79,6 +84,7 @@ mod tolerance;
 mod transport;
 pub mod uapi;
 mod vhost_backend;
+mod virtqueue;
 mod vring;
 pub mod wire;
 
@@ -86,9 +92,18 @@ pub use address::{GuestAddress, Iova, RingAddress, UserAddress};
 pub use assembler::{Assembler, Frame, Handles, MAX_HANDLES, MAX_MESSAGE, MAX_PAYLOAD, Transmit};
 pub use backend::{Backend, BackendConfig, Incoming};
 pub use channel::Answered;
+pub use dialect::{Dialect, DialectViolation, MapChange};
+pub use dirty_log::{DirtyLog, LOG_PAGE, LogFault};
 pub use error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved};
 pub use frontend::{Delivery, Frontend, FrontendConfig};
 pub use gpu::{GpuBackend, GpuBackendConfig, GpuFrontend, GpuFrontendConfig, GpuViolation};
+pub use guest_memory::{
+    Access, AddressSpace, CellMemory, CellRange, GuestMemory, GuestRange, Load, Miss, Store, Unmapped,
+};
+#[cfg(target_has_atomic = "16")]
+pub use guest_memory::{WordMemory, WordRange};
+pub use inflight::{InflightFault, PackedInflight, Resubmission, SplitInflight};
+pub use iotlb::{Iotlb, IotlbEntry, IotlbMemory, IotlbMisuse};
 pub use memory_map::{MemoryFault, MemoryMap, RegionExtent};
 pub use rejection::{Rejection, Verdict};
 pub use rules::Violation;
@@ -97,12 +112,19 @@ pub use tolerance::{
     BrokenDependency, ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest, UnofferedFeatures,
 };
 pub use transport::{ReceiveError, Transport, receive};
-pub use vhost_backend::{LogArea, VhostBackend, VringAddresses, VringSetting, VringSetup};
+pub use vhost_backend::{LogArea, Logging, VhostBackend, VringAddresses, VringSetting, VringSetup};
+pub use virtqueue::{
+    AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DeviceQueueState, DriverFault,
+    DriverQueue, DriverQueueState, MAX_RING_SIZE, NoRoom, PackedDevice, PackedDeviceState, PackedDriver,
+    PackedDriverState, PopError, PushError, RingAddresses, RingFault, RingLayout, RingPart, RingParts, RingUser,
+    SplitDevice, SplitDeviceState, SplitDriver, SplitDriverState, Used, UsedLog,
+};
 pub use vring::Vring;
 pub use wire::{
     backend_request::{BackendCode, BackendReply, BackendRequest},
     feature::{ProtocolFeatures, VirtioFeatures},
     frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
+    fs_cache::{CacheAccess, CacheEntries, CacheEntry},
     gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest},
     memory::{MemoryRegion, MemoryTable, Xen},
     payload::{Form, ShmemBit, TrailingBytes},

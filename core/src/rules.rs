@@ -6,6 +6,7 @@
 use core::fmt;
 
 use crate::{
+    dialect::DialectViolation,
     gpu::GpuViolation,
     memory_map::{MemoryFault, TableExtents, check_add, check_remove, check_table},
     projection::Projection,
@@ -129,6 +130,8 @@ pub enum Violation {
     },
     /// A request on the GPU channel makes no sense.
     Gpu(GpuViolation),
+    /// The session's dialect cannot say it.
+    Dialect(DialectViolation),
 }
 
 impl fmt::Display for Violation {
@@ -164,6 +167,7 @@ impl fmt::Display for Violation {
             }
             Self::NoBackendChannel => f.write_str("there is no channel for requests of the back-end yet"),
             Self::Gpu(violation) => violation.fmt(f),
+            Self::Dialect(violation) => violation.fmt(f),
             Self::PostcopyOrder { state } => write!(f, "postcopy migration is at {state:?}"),
         }
     }
@@ -203,6 +207,10 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         match request {
             Request::SetFeatures(features) => self.features(*features),
             Request::ResetOwner => Ok(Effect::DisableAll),
+            // On the wire this is the acknowledgement of the addresses, byte for byte.
+            Request::SetMemTable(regions, _) if regions.is_empty() && self.state.postcopy() == Postcopy::Answered => {
+                Err(Violation::PostcopyOrder { state: Postcopy::Answered })
+            }
             Request::SetMemTable(regions, _) => {
                 *table = check_table(REGIONS, regions.iter())?;
                 Ok(Effect::ReplaceMemory)
@@ -276,7 +284,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 self.ring(u64::from(state.index())).map(drop)
             }
             BackendRequest::VringHostNotifierMsg(area, _) => self.described_ring(&area.target()).map(drop),
-            _ => Ok(()),
+            _ => request.check_mappings(),
         }
     }
 
@@ -395,7 +403,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     }
 }
 
-fn extent(size: u64, offset: u64) -> Result<(), Violation> {
+pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     match offset.checked_add(size) {
         Some(_) => Ok(()),
         None => Err(Violation::ExtentWraps { size, offset }),

@@ -1,6 +1,7 @@
 //! What both sides agreed on: features, rings, memory, and how far migration is.
 
 use crate::{
+    dialect::Dialect,
     memory_map::{MemoryMap, RegionExtent, TableExtents},
     rules::Violation,
     vring::{Power, Vring},
@@ -108,10 +109,11 @@ pub struct Session<const VRINGS: usize, const REGIONS: usize> {
     pub(crate) backend_channel: bool,
     pub(crate) log: Option<Log>,
     pub(crate) status: u8,
+    pub(crate) dialect: Dialect,
 }
 
 impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
-    pub(crate) const fn new(negotiated: Negotiated) -> Self {
+    pub(crate) const fn new(negotiated: Negotiated, dialect: Dialect) -> Self {
         Self {
             negotiated,
             rings: [Vring::NEW; VRINGS],
@@ -120,6 +122,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
             backend_channel: false,
             log: None,
             status: 0,
+            dialect,
         }
     }
 
@@ -169,6 +172,12 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
     #[must_use]
     pub fn status(&self) -> u8 {
         self.status
+    }
+
+    /// What the back-end's channel speaks; [`Dialect::Auto`] until it is known.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether all rings are stopped: the device is suspended and must not touch guest memory.

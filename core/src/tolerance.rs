@@ -1,8 +1,11 @@
 //! Where peers differ: what is let pass and what is refused.
 
-use crate::wire::{
-    feature::{ProtocolFeatures, VirtioFeatures},
-    payload::{Form, Role, ShmemBit, TrailingBytes},
+use crate::{
+    dialect::Dialect,
+    wire::{
+        feature::{ProtocolFeatures, VirtioFeatures},
+        payload::{Form, Role, ShmemBit, TrailingBytes},
+    },
 };
 
 /// How a machine treats what real peers do although the specification does not foresee it.
@@ -52,8 +55,8 @@ impl Tolerance {
     }
 
     /// How messages are read and written.
-    pub(crate) const fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        Form { protocol, trailing: self.trailing_bytes, shmem_bit: self.shmem_bit, role }
+    pub(crate) const fn form(&self, role: Role, protocol: ProtocolFeatures, dialect: Dialect) -> Form {
+        Form { protocol, trailing: self.trailing_bytes, shmem_bit: self.shmem_bit, dialect, role }
     }
 }
 

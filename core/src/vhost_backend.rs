@@ -4,7 +4,7 @@ mod vring;
 
 use crate::wire::{feature::VirtioFeatures, memory::MemoryRegion, vring::VringBase};
 
-pub use self::vring::{LogArea, VringAddresses, VringSetting, VringSetup};
+pub use self::vring::{LogArea, Logging, VringAddresses, VringSetting, VringSetup};
 
 /// Whatever processes the rings of one device: another process, the kernel, hardware, or threads of this process.
 ///
@@ -22,7 +22,7 @@ pub use self::vring::{LogArea, VringAddresses, VringSetting, VringSetup};
 ///
 /// ```
 /// use vhost_core::{
-///     GuestAddress, LogArea, MemoryRegion, RingAddress, UserAddress, VhostBackend, VirtioFeatures, VringAddresses,
+///     GuestAddress, LogArea, Logging, MemoryRegion, RingAddress, UserAddress, VhostBackend, VirtioFeatures, VringAddresses,
 ///     VringSetting, VringSetup, wire::vring::VringBase,
 /// };
 ///
@@ -75,7 +75,7 @@ pub use self::vring::{LogArea, VringAddresses, VringSetting, VringSetup};
 /// #     guest_address: address, size: 0x4000, user_address: UserAddress(0x7000_0000), mmap_offset: 0, xen: None,
 /// # };
 /// # let [descriptor, available, used] = [0x7000_0000, 0x7000_1000, 0x7000_2000].map(RingAddress);
-/// # let addresses = VringAddresses { descriptor, available, used, log: None };
+/// # let addresses = VringAddresses { descriptor, available, used, log: GuestAddress(0), logging: Logging::Off };
 /// let mut task = Task::default();
 /// let base = VringBase::Split { available: 0 };
 /// let ring = VringSetup { size: 128, base, addresses, kick: Some(&7), call: Some(&8), error: None };

@@ -35,6 +35,8 @@ pub enum KernelError {
     RingFault(RingFault),
     /// A ring of a served device cannot be waited for.
     Watch(WatchError),
+    /// A device with packed rings cannot be taken over: they do not tell where to go on.
+    PackedRings,
     /// A ring has no size yet, which is needed to know what memory it takes.
     NoRingSize {
         /// The ring.
@@ -102,6 +104,7 @@ impl fmt::Display for KernelError {
             Self::RingMisuse(misuse) => misuse.fmt(f),
             Self::RingFault(fault) => fault.fmt(f),
             Self::Watch(error) => error.fmt(f),
+            Self::PackedRings => f.write_str("packed rings do not tell another process where to go on"),
             Self::NoRingSize { ring } => write!(f, "ring {ring} needs a size before it gets addresses"),
             Self::RingGrows { ring, addressed, wanted } => {
                 write!(f, "ring {ring} got its addresses with {addressed} descriptors and cannot grow to {wanted}")

@@ -13,54 +13,45 @@ use vm_memory::VolatileSlice;
 /// Every slice lies inside guest memory and is not empty; all readable ones come before all writable ones.
 #[must_use = "a chain belongs back into its ring: Queue::complete"]
 pub struct Chain<'m> {
-    head: u16,
+    token: vhost_core::Chain,
     slices: Vec<VolatileSlice<'m>>,
-    extent: Extent,
-}
-
-/// Where the readable part of a chain ends, and how many bytes each part has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) readable_slices: usize,
-    pub(crate) readable_len: u64,
-    pub(crate) writable_len: u64,
 }
 
 impl<'m> Chain<'m> {
-    /// `slices` holds the readable ones first, and `extent` describes them.
-    pub(crate) fn new(head: u16, slices: Vec<VolatileSlice<'m>>, extent: Extent) -> Self {
-        Self { head, slices, extent }
+    /// `slices` holds the readable ones first, as `token` says.
+    pub(crate) fn new(token: vhost_core::Chain, slices: Vec<VolatileSlice<'m>>) -> Self {
+        Self { token, slices }
     }
 
-    /// The vector of slices, for the next chain to fill.
-    pub(crate) fn into_slices(self) -> Vec<VolatileSlice<'m>> {
-        self.slices
+    /// What goes back into the ring, and the vector of slices, for the next chain to fill.
+    pub(crate) fn into_parts(self) -> (vhost_core::Chain, Vec<VolatileSlice<'m>>) {
+        (self.token, self.slices)
     }
 
-    /// Index of the chain's first descriptor, by which the driver knows it.
+    /// By what the driver knows the chain: in a split ring its first descriptor, in a packed one its buffer id.
     #[must_use]
-    pub fn head(&self) -> u16 {
-        self.head
+    pub fn id(&self) -> u16 {
+        self.token.id()
     }
 
     /// The bytes the driver wrote for the device.
     #[must_use]
     pub fn readable(&self) -> Readable<'_> {
-        let (readable, _) = self.slices.split_at(self.extent.readable_slices);
-        Segments::new(readable, self.extent.readable_len)
+        let (readable, _) = self.token.split(&self.slices);
+        Segments::new(readable, self.token.readable_len().into())
     }
 
     /// The bytes the device may write for the driver.
     #[must_use]
     pub fn writable(&self) -> Writable<'_> {
-        let (_, writable) = self.slices.split_at(self.extent.readable_slices);
-        Segments::new(writable, self.extent.writable_len)
+        let (_, writable) = self.token.split(&self.slices);
+        Segments::new(writable, self.token.writable_len().into())
     }
 }
 
 impl fmt::Debug for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chain").field("head", &self.head).field("extent", &self.extent).finish_non_exhaustive()
+        f.debug_struct("Chain").field("token", &self.token).finish_non_exhaustive()
     }
 }
 
@@ -89,7 +80,7 @@ pub struct Segments<'a, Direction> {
 }
 
 impl<'a, Direction> Segments<'a, Direction> {
-    fn new(slices: &'a [VolatileSlice<'a>], len: u64) -> Self {
+    pub(crate) fn new(slices: &'a [VolatileSlice<'a>], len: u64) -> Self {
         Self { slices, skip: 0, len, direction: PhantomData }
     }
 
@@ -244,16 +235,26 @@ impl core::error::Error for TooShort {}
 mod tests {
     use super::*;
 
-    /// Readable bytes 0..10 in slices of 3, 4, 3 bytes, then `writable` zeroes in slices of 2 and the rest.
-    fn with_chain(test: impl FnOnce(&Chain<'_>)) -> Vec<u8> {
+    /// Readable bytes 0..10 in slices of 3, 4, 3 bytes, and 6 writable ones in slices of 2 and 4.
+    struct Parts<'a>([VolatileSlice<'a>; 5]);
+
+    impl Parts<'_> {
+        fn readable(&self) -> Readable<'_> {
+            Segments::new(&self.0[..3], 10)
+        }
+
+        fn writable(&self) -> Writable<'_> {
+            Segments::new(&self.0[3..], 6)
+        }
+    }
+
+    fn with_chain(test: impl FnOnce(&Parts<'_>)) -> Vec<u8> {
         let mut bytes: Vec<u8> = (0..10).chain([0xff; 6]).collect();
         let (a, rest) = bytes.split_at_mut(3);
         let (b, rest) = rest.split_at_mut(4);
         let (c, rest) = rest.split_at_mut(3);
         let (d, e) = rest.split_at_mut(2);
-        let slices = [a, b, c, d, e].into_iter().map(VolatileSlice::from).collect();
-        let extent = Extent { readable_slices: 3, readable_len: 10, writable_len: 6 };
-        test(&Chain::new(7, slices, extent));
+        test(&Parts([a, b, c, d, e].map(VolatileSlice::from)));
         bytes
     }
 
@@ -273,7 +274,6 @@ mod tests {
             readable.read(&mut header).unwrap();
             assert_eq!((header, readable.len()), ([0, 1, 2, 3, 4], 5));
             assert_eq!(contents(readable), [5, 6, 7, 8, 9]);
-            assert_eq!(chain.head(), 7);
         });
     }
 
@@ -290,8 +290,9 @@ mod tests {
                 for again in 0..=10 - at {
                     let mut middle = chain.readable();
                     middle.skip(at.into()).unwrap();
-                    let (middle, _) = middle.split_front(again.into()).unwrap();
+                    let (middle, last) = middle.split_front(again.into()).unwrap();
                     assert_eq!(contents(middle), (at..at + again).collect::<Vec<_>>());
+                    assert_eq!(contents(last), (at + again..10).collect::<Vec<_>>());
                     assert_eq!(middle.slices().map(|slice| slice.len() as u64).sum::<u64>(), middle.len());
                     assert!(middle.slices().all(|slice| !slice.is_empty()));
                 }
@@ -337,9 +338,7 @@ mod tests {
         assert_eq!(bytes[10..], [0, 0, 0, 0, 0, 0xff]);
 
         let mut large = vec![1; 10_000];
-        let slices = vec![VolatileSlice::from(large.as_mut_slice())];
-        let extent = Extent { readable_slices: 0, readable_len: 0, writable_len: 10_000 };
-        Chain::new(0, slices, extent).writable().fill_zero();
+        Writable::new(&[VolatileSlice::from(large.as_mut_slice())], 10_000).fill_zero();
         assert!(large.iter().all(|byte| *byte == 0));
     }
 }

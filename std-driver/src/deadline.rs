@@ -55,6 +55,12 @@ impl Deadline {
         self.moment.map(|moment| moment.saturating_duration_since(Instant::now()))
     }
 
+    /// Whether the moment is over.
+    #[must_use]
+    pub fn has_passed(self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
+
     /// Waits until one of `events`, an error or a hang-up is there, or until the deadline.
     ///
     /// Looks at the descriptor at least once, also when the deadline has passed.
@@ -107,6 +113,8 @@ mod tests {
         assert!(first <= hour && first > Duration::ZERO);
         let passed = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         assert_eq!(Deadline::at(passed).remaining(), Some(Duration::ZERO));
+        assert!(Deadline::at(passed).has_passed());
+        assert!(!Deadline::after(hour).has_passed() && !Deadline::NEVER.has_passed());
     }
 
     #[test]

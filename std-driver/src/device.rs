@@ -37,7 +37,9 @@
 //! ```
 
 use core::fmt;
+use std::os::fd::BorrowedFd;
 
+pub use crate::poller::Readiness;
 pub use crate::vring::Queue;
 
 /// A virtio device: its identity, its configuration space and the work it does on a queue.
@@ -54,7 +56,7 @@ pub trait Device: Send + Sync + 'static {
     ///
     /// Called after a kick, and whenever the queue may have work. A chain that was taken and not completed goes back to the
     /// driver with length 0 when this returns. A device that cannot use chains now (a network device without packets) takes
-    /// none, and [wakes](crate::worker::RingWaker) its queue when it can: the driver need not kick again for them.
+    /// none, and has its queue woken when it can, see [`wake_on`](Self::wake_on): the driver need not kick again for them.
     fn process(&self, queue: &mut Queue<'_>);
 
     /// Feature bits of this device type (0 to 23 and 50 up); the bits of rings and transports are not the device's.
@@ -65,6 +67,23 @@ pub trait Device: Send + Sync + 'static {
     /// The largest queue size, a power of two, for transports that ask for a limit.
     fn queue_size_max(&self) -> u16 {
         1024
+    }
+
+    /// How many queues the device has for a front-end that asks: a network device counts pairs.
+    fn queue_num(&self) -> u16 {
+        self.queues()
+    }
+
+    /// A descriptor that tells, beside kicks, that a queue may have work: a socket with packets, a terminal with input.
+    ///
+    /// Each time that it becomes ready the queue is processed; it is watched edge-triggered and nobody else reads it, so a
+    /// device that leaves something in it hears of it again with the next kick or the next arrival. It is the same one for
+    /// as long as the device lives, and each queue has one of its own (a duplicate will do). What is always ready, such as a
+    /// regular file, is not watched. A device that knows without a descriptor uses a
+    /// [`RingWaker`](crate::worker::RingWaker).
+    fn wake_on(&self, queue: u16) -> Option<WakeOn<'_>> {
+        let _ = queue;
+        None
     }
 
     /// Bytes of configuration space.
@@ -93,6 +112,15 @@ pub trait Device: Send + Sync + 'static {
 
     /// Back to the state before a driver came. No queue is running then.
     fn reset(&self) {}
+}
+
+/// What wakes a queue beside kicks.
+#[derive(Clone, Copy, Debug)]
+pub struct WakeOn<'d> {
+    /// What to watch.
+    pub descriptor: BorrowedFd<'d>,
+    /// What to watch it for.
+    pub when: Readiness,
 }
 
 /// Serves a read of configuration space from its `config` bytes: zeroes past the end.

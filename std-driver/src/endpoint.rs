@@ -11,6 +11,7 @@ use vhost_core::{Assembler, Channel, DecodeError, Frame, MAX_HANDLES, Transmit, 
 use crate::{
     deadline::Deadline,
     socket::{Received, Socket, SocketError},
+    system_error::SystemError,
 };
 
 /// One end of a channel: a socket, and the message that is coming in on it.
@@ -18,6 +19,15 @@ pub struct Endpoint {
     socket: Socket,
     assembler: Box<Assembler<OwnedFd>>,
     observer: Option<Arc<dyn Observer>>,
+    unsent: Unsent,
+}
+
+/// The rest of a message that the peer did not take yet, for those who do not wait.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// Go with the first byte; empty once it is sent.
+    handles: Vec<OwnedFd>,
 }
 
 /// Which way a message went.
@@ -87,7 +97,7 @@ impl Endpoint {
     /// A channel over a socket on which nothing was received yet.
     #[must_use]
     pub fn new(socket: Socket, channel: Channel) -> Self {
-        Self { socket, assembler: Box::new(Assembler::new(channel)), observer: None }
+        Self { socket, assembler: Box::new(Assembler::new(channel)), observer: None, unsent: Unsent::default() }
     }
 
     /// Has every message from now on seen by `observer`; `None` for nobody.
@@ -119,12 +129,58 @@ impl Endpoint {
     pub fn send<H: AsFd>(&self, transmit: &Transmit<'_, H>, deadline: Deadline) -> Result<(), SocketError> {
         let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
         self.socket.send(transmit.bytes, &handles, deadline)?;
-        if let Some(observer) = &self.observer
-            && let Some((header, payload)) = Header::split_from(transmit.bytes)
-        {
-            observer.message(Direction::Sent, header, payload, handles.len());
+        self.saw_sent(transmit.bytes, handles.len());
+        Ok(())
+    }
+
+    /// Sends as much of a message as the peer takes at once, and keeps the rest for [`flush`](Self::flush). Nothing else
+    /// may be sent before all of it is gone.
+    ///
+    /// # Errors
+    /// See [`Socket::try_send`]; and the errno of `fcntl` if descriptors that wait cannot be duplicated.
+    pub fn offer<H: AsFd>(&mut self, transmit: &Transmit<'_, H>) -> Result<(), SocketError> {
+        let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
+        let sent = self.socket.try_send(transmit.bytes, &handles)?;
+        if sent.is_none() {
+            let owned = handles.iter().map(|handle| rustix::io::fcntl_dupfd_cloexec(handle, 0));
+            self.unsent.handles = owned.collect::<Result<_, _>>().map_err(SystemError::of("fcntl"))?;
+        }
+        let rest = transmit.bytes.get(sent.unwrap_or(0)..).unwrap_or_default();
+        self.unsent.bytes.extend_from_slice(rest);
+        self.saw_sent(transmit.bytes, handles.len());
+        Ok(())
+    }
+
+    /// Sends what was kept, as far as the peer takes it.
+    ///
+    /// # Errors
+    /// See [`Socket::try_send`].
+    pub fn flush(&mut self) -> Result<(), SocketError> {
+        if self.has_unsent() {
+            let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> =
+                self.unsent.handles.iter().map(AsFd::as_fd).collect();
+            let sent = self.socket.try_send(&self.unsent.bytes, &handles)?;
+            drop(handles);
+            if let Some(sent) = sent {
+                self.unsent.bytes.drain(..sent);
+                self.unsent.handles.clear();
+            }
         }
         Ok(())
+    }
+
+    /// Whether something was kept that the peer did not take: wait until the socket is writable.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.bytes.is_empty()
+    }
+
+    fn saw_sent(&self, bytes: &[u8], handles: usize) {
+        if let Some(observer) = &self.observer
+            && let Some((header, payload)) = Header::split_from(bytes)
+        {
+            observer.message(Direction::Sent, header, payload, handles);
+        }
     }
 
     /// The socket.

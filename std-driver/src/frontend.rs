@@ -12,6 +12,7 @@ mod limit;
 mod memory;
 mod migration;
 mod negotiation;
+mod pacing;
 mod shared;
 mod vhost_backend;
 mod vring;
@@ -26,7 +27,7 @@ use std::{
 
 use vhost_core::{Channel, FrontendConfig, MAX_MESSAGE, MessageName, Negotiated, Postcopy, VirtioFeatures, Vring};
 
-use self::{attached::Attached, limit::Limit, memory::SharedFile, shared::Shared};
+use self::{attached::Attached, limit::Limit, memory::SharedFile, pacing::Batch, shared::Shared};
 pub use self::{
     bring_up::{DeviceSetup, RingSetup, StoppedRing},
     channel::{BackendChannel, ChannelError, ChannelState, ChannelStopper},
@@ -36,9 +37,10 @@ pub use self::{
     limit::WithDeadline,
     memory::MappedRegions,
     migration::TransferDirection,
+    pacing::Pacing,
     vring::{Enabled, Endian},
 };
-pub use vhost_core::VringAddresses;
+pub use vhost_core::{Logging, VringAddresses};
 
 use crate::{
     deadline::Deadline,
@@ -104,6 +106,9 @@ pub struct Frontend {
     slots: Option<u64>,
     /// The files of the regions that are shared.
     files: Vec<SharedFile>,
+    pacing: Pacing,
+    /// What was made together and is not confirmed yet.
+    batch: Option<Batch>,
 }
 
 impl Frontend {
@@ -134,6 +139,8 @@ impl Frontend {
             agreed: VirtioFeatures::empty(),
             slots: None,
             files: Vec::new(),
+            pacing: Pacing::default(),
+            batch: None,
         }
     }
 

@@ -97,18 +97,24 @@ mod tests {
     use vm_memory::VolatileSlice;
 
     use super::*;
-    use crate::chain::{Chain, Extent};
+    use crate::chain::{Readable, Writable};
 
-    /// A chain over `bytes` in pieces of `piece` bytes, all of one direction.
-    fn pieces(bytes: &mut [u8], piece: usize, writable: bool) -> Chain<'_> {
-        let len = bytes.len() as u64;
-        let slices: Vec<_> = bytes.chunks_mut(piece).map(VolatileSlice::from).collect();
-        let extent = if writable {
-            Extent { readable_slices: 0, readable_len: 0, writable_len: len }
-        } else {
-            Extent { readable_slices: slices.len(), readable_len: len, writable_len: 0 }
-        };
-        Chain::new(0, slices, extent)
+    /// Bytes in pieces of so many bytes.
+    struct Pieces<'a>(Vec<VolatileSlice<'a>>, u64);
+
+    impl Pieces<'_> {
+        fn readable(&self) -> Readable<'_> {
+            Readable::new(&self.0, self.1)
+        }
+
+        fn writable(&self) -> Writable<'_> {
+            Writable::new(&self.0, self.1)
+        }
+    }
+
+    fn pieces(bytes: &mut [u8], piece: usize) -> Pieces<'_> {
+        let length = bytes.len() as u64;
+        Pieces(bytes.chunks_mut(piece).map(VolatileSlice::from).collect(), length)
     }
 
     fn pattern(length: usize) -> Vec<u8> {
@@ -119,14 +125,14 @@ mod tests {
     fn more_slices_than_the_kernel_takes_at_once_go_through() {
         let mut source = pattern(3000);
         let mut file = tempfile::tempfile().unwrap();
-        assert_eq!(write_at(file.as_fd(), 5, pieces(&mut source, 1, false).readable()), Ok(3000));
+        assert_eq!(write_at(file.as_fd(), 5, pieces(&mut source, 1).readable()), Ok(3000));
         let mut stored = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut stored).unwrap();
         assert_eq!(stored[5..], source[..]);
 
         let mut target = vec![0; 3000];
-        assert_eq!(read_at(file.as_fd(), 5, pieces(&mut target, 1, true).writable()), Ok(3000));
+        assert_eq!(read_at(file.as_fd(), 5, pieces(&mut target, 1).writable()), Ok(3000));
         assert_eq!(target, source);
     }
 
@@ -135,7 +141,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&pattern(100)).unwrap();
         let mut target = vec![0xee; 64];
-        assert_eq!(read_at(file.as_fd(), 80, pieces(&mut target, 7, true).writable()), Ok(20));
+        assert_eq!(read_at(file.as_fd(), 80, pieces(&mut target, 7).writable()), Ok(20));
         assert_eq!(target[..20], pattern(100)[80..]);
         assert_eq!(target[20..], [0xee; 44]);
     }
@@ -144,15 +150,15 @@ mod tests {
     fn errors_keep_their_errno() {
         let file = File::open("/dev/null").unwrap();
         let mut bytes = [0; 8];
-        assert_eq!(write_at(file.as_fd(), 0, pieces(&mut bytes, 8, false).readable()), Err(Errno::BADF));
+        assert_eq!(write_at(file.as_fd(), 0, pieces(&mut bytes, 8).readable()), Err(Errno::BADF));
         let beyond = u64::MAX - 3;
-        assert_eq!(read_at(file.as_fd(), beyond, pieces(&mut bytes, 8, true).writable()), Err(Errno::OVERFLOW));
+        assert_eq!(read_at(file.as_fd(), beyond, pieces(&mut bytes, 8).writable()), Err(Errno::OVERFLOW));
     }
 
     #[test]
     fn nothing_to_transfer_makes_no_call() {
         let (closed_for_reading, _) = rustix::pipe::pipe().unwrap();
-        assert_eq!(read_at(closed_for_reading.as_fd(), 0, pieces(&mut [], 1, true).writable()), Ok(0));
+        assert_eq!(read_at(closed_for_reading.as_fd(), 0, pieces(&mut [], 1).writable()), Ok(0));
     }
 
     /// A file of one page behind a mapping of two: the kernel reports the missing page instead of killing the process.
@@ -168,8 +174,6 @@ mod tests {
         file.write_all(&pattern(8192)).unwrap();
 
         let slice = memory.get_slice(GuestAddress(4096), 4096).unwrap();
-        let extent = Extent { readable_slices: 0, readable_len: 0, writable_len: 4096 };
-        let chain = Chain::new(0, vec![slice], extent);
-        assert_eq!(read_at(file.as_fd(), 0, chain.writable()), Err(Errno::FAULT));
+        assert_eq!(read_at(file.as_fd(), 0, Writable::new(&[slice], 4096)), Err(Errno::FAULT));
     }
 }

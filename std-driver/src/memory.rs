@@ -6,12 +6,14 @@
 
 mod error;
 mod file;
+mod guest_memory;
 mod mapping;
 mod region;
 mod table;
 
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
+pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};
 

@@ -22,6 +22,15 @@ const BATCH: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
+/// What is waited for on a descriptor. A hang-up or an error counts as either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// There is something to read.
+    Readable,
+    /// There is room to write.
+    Writable,
+}
+
 /// Marks the poller's own eventfd.
 const WAKE: Token = Token(u64::MAX);
 
@@ -42,7 +51,7 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(SystemError::of("epoll_create1"))?;
         let wake = EventFd::new()?;
         let poller = Self { epoll, wake, due: Mutex::new(Vec::new()) };
-        add(&poller.epoll, poller.wake.as_fd(), WAKE).map_err(SystemError::of("epoll_ctl"))?;
+        add(&poller.epoll, poller.wake.as_fd(), Readiness::Readable, WAKE).map_err(SystemError::of("epoll_ctl"))?;
         Ok(poller)
     }
 
@@ -51,7 +60,15 @@ impl Poller {
     /// # Errors
     /// When the descriptor cannot be waited for (a regular file), is being watched already, or the system refuses.
     pub fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> Result<(), WatchError> {
-        add(&self.epoll, fd, token).map_err(|errno| match errno {
+        self.watch_for(fd, Readiness::Readable, token)
+    }
+
+    /// As [`watch`](Self::watch), for what `fd` becomes.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub fn watch_for(&self, fd: BorrowedFd<'_>, readiness: Readiness, token: Token) -> Result<(), WatchError> {
+        add(&self.epoll, fd, readiness, token).map_err(|errno| match errno {
             Errno::PERM => WatchError::NotPollable,
             Errno::EXIST => WatchError::AlreadyWatched,
             errno => WatchError::System(SystemError { call: "epoll_ctl", errno }),
@@ -66,8 +83,13 @@ impl Poller {
 
     /// Makes [`Poller::wait`] report `token` soon, from any thread.
     pub fn schedule(&self, token: Token) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).push(token);
-        self.wake();
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who is on the list already has a wake-up under way, and a list of every request would grow without bound.
+        if !due.contains(&token) {
+            due.push(token);
+            drop(due);
+            self.wake();
+        }
     }
 
     /// Makes [`Poller::wait`] return soon, from any thread.
@@ -105,8 +127,12 @@ impl Poller {
     }
 }
 
-fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: Token) -> Result<(), Errno> {
-    epoll::add(epoll, fd, epoll::EventData::new_u64(token.0), epoll::EventFlags::IN | epoll::EventFlags::ET)
+fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, readiness: Readiness, token: Token) -> Result<(), Errno> {
+    let awaited = match readiness {
+        Readiness::Readable => epoll::EventFlags::IN,
+        Readiness::Writable => epoll::EventFlags::OUT,
+    };
+    epoll::add(epoll, fd, epoll::EventData::new_u64(token.0), awaited | epoll::EventFlags::ET)
 }
 
 /// A descriptor cannot be watched.
@@ -221,6 +247,17 @@ mod tests {
         poller.wake();
         poller.wait(None, &mut tokens).unwrap();
         assert_eq!(tokens, [Token(9)], "a bare wake-up reports nothing");
+    }
+
+    #[test]
+    fn what_is_scheduled_many_times_is_reported_once() {
+        let poller = Poller::new().unwrap();
+        for token in [4, 5, 4, 4, 5] {
+            poller.schedule(Token(token));
+        }
+        assert_eq!(reported(&poller), [Token(4), Token(5)]);
+        poller.schedule(Token(4));
+        assert_eq!(reported(&poller), [Token(4)]);
     }
 
     #[test]

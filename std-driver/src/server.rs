@@ -26,9 +26,7 @@
 mod channel;
 mod connection;
 mod dispatch;
-mod guest;
 mod listen;
-mod rings;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -38,13 +36,13 @@ use vhost_core::{BackendConfig, ProtocolFeatures, Tolerance, VirtioFeatures};
 pub use self::channel::DeviceNotifier;
 pub use self::connection::{Connection, End, Progress, ServeError};
 pub use self::listen::ServerThread;
-pub use self::rings::RingThreads;
+pub use crate::rings::{MAX_RINGS, RingThreads};
 
-use self::rings::RingSet;
-use crate::{device::Device, worker::WorkerError};
-
-/// Rings a device can have over vhost-user: their index has eight bits in `SET_VRING_KICK`.
-pub const MAX_RINGS: usize = 256;
+use crate::{
+    device::Device,
+    rings::{RING_FEATURES, RingSet},
+    worker::WorkerError,
+};
 
 /// How a device is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +86,7 @@ impl BackendServer {
         .union(ProtocolFeatures::STATUS);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
-    pub const RING_FEATURES: VirtioFeatures =
-        VirtioFeatures::VERSION_1.union(VirtioFeatures::RING_INDIRECT).union(VirtioFeatures::RING_EVENT_IDX);
+    pub const RING_FEATURES: VirtioFeatures = RING_FEATURES;
 
     /// Makes the rings of `device` and starts the threads that were asked for.
     ///
@@ -115,6 +112,7 @@ impl BackendServer {
 
     fn config(&self) -> BackendConfig {
         let mut config = BackendConfig::new(self.features(), Self::PROTOCOL_FEATURES, self.rings.count());
+        config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();
         config
     }

@@ -18,7 +18,6 @@ mod kick;
 mod queue;
 mod shared;
 mod spare;
-mod split;
 #[cfg(test)]
 pub(crate) mod test_ring;
 #[cfg(test)]
@@ -27,40 +26,37 @@ mod tests_chain;
 mod tests_ring;
 #[cfg(test)]
 mod tests_turn;
-mod walk;
 
 use core::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-pub use self::fault::{ChainFault, ChainFaultKind, RingFault, RingFaults, RingMisuse, RingPart};
+use vhost_core::wire::vring::VringBase;
+use vhost_core::{DeviceQueue, GuestAddress, RingLayout, RingParts, RingUser, VirtioFeatures};
+
+pub use self::fault::{ChainFault, RingFault, RingFaults, RingMisuse};
 pub use self::queue::Queue;
 pub use self::shared::SharedVring;
 
 use self::kick::Kick;
-use self::queue::{End, Parts};
+use self::queue::{Budget, End, Parts};
 use self::spare::Spares;
-use self::split::SplitRing;
 use crate::device::Device;
 use crate::eventfd::{EventFd, EventFdError};
-use crate::memory::MappedMemory;
+use crate::memory::{MemoryTable, OwnedRange};
 use crate::poller::{Poller, Token, WatchError};
 
-/// `VIRTIO_F_EVENT_IDX`: both sides say at which index they want to be notified.
-const EVENT_IDX: u64 = 1 << 29;
+/// The features that change how a ring works.
+const RING_FEATURES: VirtioFeatures = VirtioFeatures::RING_EVENT_IDX
+    .union(VirtioFeatures::RING_INDIRECT)
+    .union(VirtioFeatures::RING_PACKED)
+    .union(VirtioFeatures::IN_ORDER);
 
-const SIZE_MAX: u32 = 32768;
+/// Where the three parts of a ring are, as guest addresses.
+pub type RingAddresses = vhost_core::RingAddresses<GuestAddress>;
 
-/// Where the three parts of a split ring are, as guest addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingAddresses {
-    /// The descriptor table, 16 bytes each; aligned to 16.
-    pub descriptor: u64,
-    /// The available ring, written by the driver; aligned to 2.
-    pub available: u64,
-    /// The used ring, written by the device; aligned to 4.
-    pub used: u64,
-}
+/// A ring that runs.
+type Ring = DeviceQueue<OwnedRange>;
 
 /// What is left to do after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,20 +71,21 @@ pub enum Turn {
 /// One ring of a device: its parameters, its descriptors and its place in the driver's list of requests.
 pub struct Vring {
     index: u16,
-    memory: Option<Arc<MappedMemory>>,
+    memory: Option<MemoryTable>,
     size: u16,
     addresses: Option<RingAddresses>,
-    base: u16,
-    event_idx: bool,
+    /// `None`: at the start of an empty ring.
+    base: Option<VringBase>,
+    features: VirtioFeatures,
     enabled: bool,
-    running: Option<SplitRing>,
+    running: Option<Ring>,
     broken: bool,
     scan_due: bool,
     kick: Kick,
     call: Option<EventFd>,
     error: Option<EventFd>,
     faults: RingFaults,
-    taken: Vec<u16>,
+    taken: Vec<vhost_core::Chain>,
     spares: Spares,
 }
 
@@ -101,8 +98,8 @@ impl Vring {
             memory: None,
             size: 0,
             addresses: None,
-            base: 0,
-            event_idx: false,
+            base: None,
+            features: VirtioFeatures::empty(),
             enabled: false,
             running: None,
             broken: false,
@@ -116,36 +113,35 @@ impl Vring {
         }
     }
 
-    /// Sets the number of descriptors, a power of two from 1 to 32768.
+    /// Sets the number of descriptors: 1 to 32768, and a power of two in a split ring.
     ///
     /// # Errors
     /// When it is another number, or the ring is started with another size.
     pub fn set_size(&mut self, size: u32) -> Result<(), RingMisuse> {
-        let checked = u16::try_from(size).ok().filter(|_| size.is_power_of_two() && size <= SIZE_MAX);
-        let checked = checked.ok_or(RingMisuse::Size(size))?;
+        let checked = self.layout().check_size(size).map_err(|_| RingMisuse::Size(size))?;
         self.while_stopped(checked != self.size)?;
         self.size = checked;
         Ok(())
     }
 
-    /// Sets the free-running index of the next chain to take, which may be larger than the ring.
+    /// Sets where to go on in the ring.
     ///
     /// # Errors
     /// When the ring is started.
-    pub fn set_base(&mut self, next_available: u16) -> Result<(), RingMisuse> {
+    pub fn set_base(&mut self, base: VringBase) -> Result<(), RingMisuse> {
         self.while_stopped(true)?;
-        self.base = next_available;
+        self.base = Some(base);
         Ok(())
     }
 
-    /// Takes the ring's features from all that the driver acknowledged: `EVENT_IDX`, bit 29.
+    /// Takes the ring's features from all that the driver acknowledged.
     ///
     /// # Errors
     /// When the ring is started with other ones.
-    pub fn set_features(&mut self, acknowledged: u64) -> Result<(), RingMisuse> {
-        let event_idx = acknowledged & EVENT_IDX != 0;
-        self.while_stopped(event_idx != self.event_idx)?;
-        self.event_idx = event_idx;
+    pub fn set_features(&mut self, acknowledged: VirtioFeatures) -> Result<(), RingMisuse> {
+        let features = acknowledged & RING_FEATURES;
+        self.while_stopped(features != self.features)?;
+        self.features = features;
         Ok(())
     }
 
@@ -155,7 +151,7 @@ impl Vring {
     /// When a part would be misaligned or outside the memory.
     pub fn check_addresses(&self, addresses: RingAddresses) -> Result<(), RingFault> {
         match (&self.memory, self.size) {
-            (Some(memory), size @ 1..) => addresses.check(memory, size),
+            (Some(memory), size @ 1..) => self.parts(memory, addresses, size).map(drop),
             _ => Ok(()),
         }
     }
@@ -173,7 +169,7 @@ impl Vring {
     ///
     /// # Errors
     /// When a started ring cannot be there: it is stopped then.
-    pub fn set_memory(&mut self, memory: Arc<MappedMemory>, addresses: Option<RingAddresses>) -> Result<(), RingFault> {
+    pub fn set_memory(&mut self, memory: MemoryTable, addresses: Option<RingAddresses>) -> Result<(), RingFault> {
         self.memory = Some(memory);
         self.addresses = addresses;
         self.translate_again()
@@ -224,7 +220,7 @@ impl Vring {
     /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
     pub fn start(&mut self) -> Result<(), RingFault> {
         if self.running.is_none() {
-            let ring = self.open(self.base).inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            let ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
             self.running = Some(ring);
             self.broken = false;
         }
@@ -232,12 +228,12 @@ impl Vring {
         Ok(())
     }
 
-    /// Stops the ring, lets the kick descriptor go, and returns the index of the next chain to take. No chain is under way.
-    pub fn stop(&mut self) -> u16 {
+    /// Stops the ring, lets the kick descriptor go, and returns where to go on. No chain is under way.
+    pub fn stop(&mut self) -> VringBase {
         self.halt();
         // Only a refused descriptor can fail.
         let _ = self.kick.replace(None);
-        self.base
+        self.base()
     }
 
     /// Stops the ring, which keeps its kick descriptor and its place in the driver's list.
@@ -270,7 +266,7 @@ impl Vring {
     pub fn reset(&mut self) {
         self.stop();
         self.disable();
-        (self.size, self.base, self.event_idx) = (0, 0, false);
+        (self.size, self.base, self.features) = (0, None, VirtioFeatures::empty());
         self.addresses = None;
     }
 
@@ -289,7 +285,7 @@ impl Vring {
         self.kick.unwatch();
     }
 
-    /// Lets `device` serve what the driver made available: at most as many chains as the ring has descriptors.
+    /// Lets `device` serve what the driver made available: a turn of at most 256 chains, and of 16 MiB but for the last one.
     ///
     /// Does nothing unless the ring is started and enabled.
     ///
@@ -317,10 +313,21 @@ impl Vring {
         self.index
     }
 
-    /// Index of the next chain to take.
+    /// Where to go on in the ring.
     #[must_use]
-    pub fn base(&self) -> u16 {
-        self.running.as_ref().map_or(self.base, SplitRing::base)
+    pub fn base(&self) -> VringBase {
+        let at_start = || match self.layout() {
+            RingLayout::Split => VringBase::split(0),
+            // Both wrap counters begin at 1 (virtio, section "Driver and Device Ring Wrap Counters").
+            RingLayout::Packed => VringBase::packed(0x8000_8000),
+        };
+        self.running.as_ref().map(Ring::base).or(self.base).unwrap_or_else(at_start)
+    }
+
+    /// The form of the ring.
+    #[must_use]
+    pub fn layout(&self) -> RingLayout {
+        RingLayout::of(self.features)
     }
 
     /// True from [`Vring::start`] to [`Vring::stop`] or a fault.
@@ -364,9 +371,9 @@ impl Vring {
         let (Some(ring), Some(memory)) = (&mut self.running, &self.memory) else {
             return Ok(Turn::Idle);
         };
-        let mut budget = self.size;
+        let mut budget = Budget::of_turn(self.size);
         loop {
-            ring.disable_kicks(memory)?;
+            ring.disable_kicks()?;
             let parts = Parts {
                 index: self.index,
                 memory,
@@ -382,35 +389,53 @@ impl Vring {
                 End::Fault(fault) => return Err(fault),
                 End::BudgetSpent => return Ok(Turn::More),
                 End::DeviceStopped | End::Empty => {
-                    let more = ring.enable_kicks(memory)?;
+                    let more = ring.enable_kicks()?;
                     // A device that neither took a chain nor asked to the end leaves them on purpose.
-                    let willing = end == End::Empty || left < budget;
+                    let willing = end == End::Empty || left != budget;
                     if !(more && willing) {
                         return Ok(Turn::Idle);
                     }
-                    // More came after the device looked, and no kick will tell. A pass without any chain counts too: an
-                    // index that flickers must not hold the thread.
-                    budget = left.min(budget.saturating_sub(1));
+                    // More came after the device looked, and no kick will tell. A pass without any chain counts too, so
+                    // that there is an end to it.
+                    let chains = left.chains.min(budget.chains.saturating_sub(1));
+                    budget = Budget { chains, ..left };
                 }
             }
         }
     }
 
-    fn open(&self, base: u16) -> Result<SplitRing, RingFault> {
+    fn open(&self) -> Result<Ring, RingFault> {
         match (&self.memory, self.addresses, self.size) {
             (Some(memory), Some(addresses), size @ 1..) => {
-                SplitRing::new(memory, addresses, size, base, self.event_idx)
+                let parts = self.parts(memory, addresses, size)?;
+                Ok(Ring::new(parts, size.into(), self.features, self.base())?)
             }
             _ => Err(RingFault::NotConfigured),
         }
     }
 
+    fn parts(
+        &self,
+        memory: &MemoryTable,
+        addresses: RingAddresses,
+        size: u16,
+    ) -> Result<RingParts<OwnedRange>, RingFault> {
+        Ok(RingParts::translate(memory, addresses, self.layout(), size.into(), RingUser::Device)?)
+    }
+
     fn translate_again(&mut self) -> Result<(), RingFault> {
-        if self.running.is_some() {
-            let ring = self.open(self.base()).inspect_err(|fault| self.fail(*fault))?;
-            self.running = Some(ring);
-            self.scan();
+        if self.running.is_none() {
+            return Ok(());
         }
+        let parts = match (&self.memory, self.addresses) {
+            (Some(memory), Some(addresses)) => self.parts(memory, addresses, self.size),
+            _ => Err(RingFault::NotConfigured),
+        };
+        let parts = parts.inspect_err(|fault| self.fail(*fault))?;
+        if let Some(ring) = &mut self.running {
+            ring.relocate(parts);
+        }
+        self.scan();
         Ok(())
     }
 
@@ -426,8 +451,9 @@ impl Vring {
     }
 
     fn halt(&mut self) {
-        self.base = self.base();
-        self.running = None;
+        if let Some(ring) = self.running.take() {
+            self.base = Some(ring.base());
+        }
         self.broken = false;
         self.scan_due = false;
     }

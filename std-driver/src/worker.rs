@@ -3,6 +3,8 @@
 mod ring_loop;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_wake;
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};

@@ -62,6 +62,20 @@ fn find(program: &str) -> Option<PathBuf> {
 /// If it cannot be built.
 #[must_use]
 pub fn built(package: &str, binary: &str) -> PathBuf {
+    build(package, "--bin", binary).join(binary)
+}
+
+/// As [`built`], for an example.
+///
+/// # Panics
+/// If it cannot be built.
+#[must_use]
+pub fn built_example(package: &str, example: &str) -> PathBuf {
+    build(package, "--example", example).join("examples").join(example)
+}
+
+/// Builds one target of a package; the folder of the build.
+fn build(package: &str, kind: &str, name: &str) -> PathBuf {
     let test = env::current_exe().unwrap_or_else(|error| panic!("the path of this test: {error}"));
     // Cargo puts a test at TARGET/PROFILE/deps/NAME, and a program at TARGET/PROFILE/NAME.
     let Some(folder) = test.parent().and_then(Path::parent) else {
@@ -69,14 +83,14 @@ pub fn built(package: &str, binary: &str) -> PathBuf {
     };
     let (Some(target), Some(profile)) = (folder.parent(), folder.file_name()) else { panic!("{}", folder.display()) };
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--package", package, "--bin", binary, "--target-dir"]).arg(target);
+    command.args(["build", "--quiet", "--package", package, kind, name, "--target-dir"]).arg(target);
     if profile != "debug" {
         command.arg("--profile").arg(profile);
     }
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    folder.join(binary)
+    folder.to_path_buf()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use core::fmt::Write;
 use std::{fs, path::PathBuf};
 
 use vhost_core::{
-    BackendCode, FrontendCode, ProtocolFeatures,
+    BackendCode, FrontendCode, GpuCode, ProtocolFeatures,
     wire::row::{HandleRule, Refusal, ReplyRule, Row},
 };
 
@@ -37,7 +37,21 @@ fn descriptors(rule: HandleRule) -> &'static str {
         HandleRule::Tolerated => "0 (1 is closed)",
         HandleRule::PerRegion => "1 a region",
         HandleRule::UnlessBit8 => "1 unless bit 8",
+        HandleRule::IfShown => "1 if shown",
         HandleRule::WithLogFile => "1 with LOG_SHMFD",
+        other => panic!("no words for {other:?}"),
+    }
+}
+
+fn refused(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Close => "closed",
+        Refusal::Empty => "empty",
+        Refusal::Zeros => "zeros",
+        Refusal::ErrorNumber | Refusal::ErrorWithoutDescriptor => "a number",
+        Refusal::NegativeNumber => "a negative number",
+        Refusal::NoSession => "no session",
+        Refusal::GpuError => "an error header",
         other => panic!("no words for {other:?}"),
     }
 }
@@ -47,17 +61,12 @@ fn reply(row: &Row) -> String {
         ReplyRule::Acknowledged => "acknowledged".to_owned(),
         ReplyRule::AcknowledgedWhenFlagged => "acknowledged, always when flagged".to_owned(),
         ReplyRule::Status => "status".to_owned(),
-        ReplyRule::Own(refusal) => {
-            let refused = match refusal {
-                Refusal::Close => "closed",
-                Refusal::Empty => "empty",
-                Refusal::Zeros => "zeros",
-                Refusal::ErrorNumber | Refusal::ErrorWithoutDescriptor => "a number",
-                Refusal::NoSession => "no session",
-                other => panic!("no words for {other:?}"),
-            };
-            format!("{:?}; refused: {refused}", row.reply_payload)
+        ReplyRule::Own(refusal) => format!("{:?}; refused: {}", row.reply_payload, refused(refusal)),
+        ReplyRule::OwnWhenFlagged(refusal) => {
+            format!("when flagged: {:?}; refused: {}", row.reply_payload, refused(refusal))
         }
+        ReplyRule::Never => "-".to_owned(),
+        ReplyRule::Empty => "empty".to_owned(),
         ReplyRule::LogFile => "with LOG_SHMFD: LogBase".to_owned(),
         ReplyRule::Postcopy => format!("acknowledged; in postcopy {:?}", row.reply_payload),
         other => panic!("no words for {other:?}"),
@@ -93,6 +102,11 @@ fn the_table_of_front_end_requests_is_the_one_in_the_code() {
 #[test]
 fn the_table_of_back_end_requests_is_the_one_in_the_code() {
     section("back-end requests", &table(BackendCode::ALL.iter().map(|code| code.row().unwrap())));
+}
+
+#[test]
+fn the_table_of_gpu_requests_is_the_one_in_the_code() {
+    section("gpu requests", &table(GpuCode::ALL.iter().map(|code| code.row().unwrap())));
 }
 
 #[test]

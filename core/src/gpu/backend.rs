@@ -178,7 +178,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         self.acknowledged = acknowledged.unwrap_or(self.acknowledged);
         self.image = image;
         if due != Due::Nothing {
-            self.asking.ask(Question { message, due, effect: Some(asked) });
+            self.asking.ask(Question { message, wire: message, due, effect: Some(asked) });
         }
         Ok(transmit)
     }
@@ -234,7 +234,8 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         let GpuRequest::DmabufUpdate(area) = request else { return Ok(()) };
         let (scanout, limit) = (area.scanout(), self.config.updates);
         let same = |question: &&Question<Asked>| question.effect == Some(Asked::Update { scanout });
-        if self.asking.outstanding().iter().filter(same).count() >= usize::from(limit) {
+        let waiting = self.asking.outstanding().iter().filter(same).fold(0, |count: u8, _| count.saturating_add(1));
+        if waiting >= limit {
             return Err(GpuViolation::UpdateOutstanding { scanout, limit });
         }
         Ok(())

@@ -153,7 +153,10 @@ impl GpuFrontend {
         };
         match &result {
             Err(rejection) if rejection.verdict() == Verdict::Close => self.failed = true,
-            _ => self.answering = Some(Question { message: code.message(), due: due(code.row()), effect }),
+            _ => {
+                let message = code.message();
+                self.answering = Some(Question { message, wire: message, due: due(code.row()), effect });
+            }
         }
         result
     }

@@ -5,8 +5,8 @@
 
 use super::ioctl::{Command, Direction, IoctlNumber, IoctlRow};
 use super::layout::{
-    ConfigRange, FeaturesArray, IovaRange, LogBase, MemoryRegion, MemoryTable, ScsiTarget, VringAddr, VringFile, VringState,
-    VringWorker, WorkerState,
+    ConfigRange, FeaturesArray, IovaRange, LogBase, MemoryRegion, MemoryTable, ScsiTarget, VringAddr, VringFile,
+    VringState, VringWorker, WorkerState,
 };
 use super::table::ioctls;
 

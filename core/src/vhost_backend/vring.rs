@@ -14,8 +14,20 @@ pub struct VringAddresses {
     pub available: RingAddress,
     /// Used ring, or the device event suppression area. A multiple of 4.
     pub used: RingAddress,
-    /// The guest address under which writes to the used ring are logged, if they are.
-    pub log: Option<GuestAddress>,
+    /// The guest address under which writes to the used ring are logged.
+    pub log: GuestAddress,
+    /// Whether they are.
+    pub logging: Logging,
+}
+
+/// Whether writes to a used ring are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Logging {
+    /// They are not.
+    #[default]
+    Off,
+    /// They are, for migration.
+    On,
 }
 
 /// One thing about a ring that is to change.
@@ -118,7 +130,7 @@ mod tests {
     #[test]
     fn a_ring_is_started_by_its_kick_and_enabled_after_everything_else() {
         let [descriptor, available, used] = [0x1000, 0x2000, 0x3000].map(RingAddress);
-        let addresses = VringAddresses { descriptor, available, used, log: None };
+        let addresses = VringAddresses { descriptor, available, used, log: GuestAddress(0), logging: Logging::Off };
         let base = VringBase::Split { available: 9 };
         let setup = VringSetup { size: 4, base, addresses, kick: Some(&1), call: Some(&2), error: Some(&3) };
         let expected = [

@@ -12,6 +12,7 @@ use crate::{
 
 use super::{
     feature::{ProtocolFeatures, VirtioFeatures},
+    fs_cache::CacheEntries,
     header::Header,
     iotlb::Iotlb,
     payload::{BufferTooSmall, Form, PayloadKind, Writer},
@@ -32,7 +33,7 @@ requests! {
     code BackendCode;
     /// A request of the back-end, with what it carries. `H` is a descriptor, or whatever stands
     /// for one.
-    request BackendRequest<H>;
+    request BackendRequest<'b, H>;
     /// What answers a back-end request.
     reply BackendReply<H>;
 
@@ -66,4 +67,20 @@ requests! {
     /// Unmaps a part of a shared memory region.
     10 SHMEM_UNMAP (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::SHMEM))) None
         ShmemUnmap[payload: SharedMemoryMap] => Acknowledged;
+    /// Maps parts of a file into the virtio-fs cache window, in the older dialects. These four are
+    /// named after the ids of [`Dialect::Private1000`](crate::Dialect::Private1000); see there
+    /// which dialect calls them what.
+    1000 FS_MAP (Gate::protocol(WITH_DESCRIPTORS)) One
+        CacheMap[payload: CacheEntries<'b>, handle: H] => AcknowledgedWhenFlagged;
+    /// Unmaps parts of the cache window, or all of it.
+    1001 FS_UNMAP (Gate::protocol(WITH_DESCRIPTORS)) None
+        CacheUnmap[payload: CacheEntries<'b>] => AcknowledgedWhenFlagged;
+    /// Writes mapped parts of the cache window back to their files.
+    1002 FS_SYNC (Gate::protocol(WITH_DESCRIPTORS)) None
+        CacheSync[payload: CacheEntries<'b>] => AcknowledgedWhenFlagged;
+    /// Reads or writes a file for the back-end, which cannot reach the memory. The answer counts
+    /// bytes; below zero it is an error.
+    1003 FS_IO (Gate::protocol(WITH_DESCRIPTORS)) Optional
+        CacheIo[payload: CacheEntries<'b>, optional: Option<H>]
+        => OwnWhenFlagged(NegativeNumber): None [payload: i64];
 }

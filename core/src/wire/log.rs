@@ -4,7 +4,7 @@ use zerocopy::IntoBytes;
 
 use super::{
     feature::ProtocolFeatures,
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes, Writer, fixed},
+    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Role, TrailingBytes, Writer, fixed},
     scalar::layout,
 };
 
@@ -42,7 +42,7 @@ impl<'b> Payload<'b> for LogBase {
             (_, Role::Request) if !shared => u64::decode(bytes, form).map(Self::Number),
             _ => fixed::<Log>(bytes, form).map(|log| Self::Shared(*log)).map_err(|fault| match form.role {
                 Role::Reply if form.trailing == TrailingBytes::Refuse => {
-                    PayloadFault::Size { expected: SizeRule::Between(0, Log::SIZE), found: bytes.len() }
+                    PayloadFault::Size { expected: Self::KIND.size(), found: bytes.len() }
                 }
                 _ => fault,
             }),

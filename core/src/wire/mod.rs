@@ -9,6 +9,7 @@ pub mod config;
 pub mod crypto;
 pub mod feature;
 pub mod frontend_request;
+pub mod fs_cache;
 pub mod gpu;
 pub mod header;
 pub mod inflight;

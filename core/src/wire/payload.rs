@@ -4,10 +4,13 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::dialect::Dialect;
+
 use super::{
     config,
     crypto::CryptoSession,
     feature::{ProtocolFeatures, VirtioFeatures},
+    fs_cache,
     gpu::{
         Area, CursorPosition, DisplayInfo, DmabufScanout, DmabufScanout2, Edid, GpuFeatures, Scanout, ScanoutId, image,
     },
@@ -61,6 +64,8 @@ pub enum PayloadKind {
     SharedMemoryConfig,
     /// A crypto session.
     CryptoSession,
+    /// Mappings in a virtio-fs DAX window, in the layout of the session's dialect.
+    CacheEntries,
     /// A scanout's number.
     ScanoutId,
     /// Where a scanout's cursor is.
@@ -105,6 +110,7 @@ impl PayloadKind {
             Self::SharedMemoryMap => SizeRule::Exactly(SharedMemoryMap::SIZE),
             Self::SharedMemoryConfig => shared::CONFIG_SIZE,
             Self::CryptoSession => SizeRule::Exactly(CryptoSession::SIZE),
+            Self::CacheEntries => fs_cache::SIZE,
             Self::ScanoutId => SizeRule::Exactly(ScanoutId::SIZE),
             Self::CursorPosition => SizeRule::Exactly(CursorPosition::SIZE),
             Self::CursorImage => SizeRule::Exactly(image::CURSOR_MESSAGE),
@@ -164,6 +170,7 @@ impl fmt::Display for SizeRule {
         match self {
             Self::Exactly(only) => write!(f, "{only}"),
             Self::Either(one, other) => write!(f, "{one} or {other}"),
+            Self::Between(least, usize::MAX) => write!(f, "{least} or more"),
             Self::Between(least, most) => write!(f, "{least} to {most}"),
         }
     }
@@ -260,6 +267,7 @@ pub struct Form {
     pub(crate) protocol: ProtocolFeatures,
     pub(crate) trailing: TrailingBytes,
     pub(crate) shmem_bit: ShmemBit,
+    pub(crate) dialect: Dialect,
     pub(crate) role: Role,
 }
 
@@ -267,13 +275,18 @@ impl Form {
     /// Requests in a session with these protocol features.
     #[must_use]
     pub const fn request(protocol: ProtocolFeatures) -> Self {
-        Self { protocol, trailing: TrailingBytes::Refuse, shmem_bit: ShmemBit::Bit22, role: Role::Request }
+        Self::new(protocol, Role::Request)
     }
 
     /// Replies in a session with these protocol features.
     #[must_use]
     pub const fn reply(protocol: ProtocolFeatures) -> Self {
-        Self { protocol, trailing: TrailingBytes::Refuse, shmem_bit: ShmemBit::Bit22, role: Role::Reply }
+        Self::new(protocol, Role::Reply)
+    }
+
+    const fn new(protocol: ProtocolFeatures, role: Role) -> Self {
+        let (trailing, shmem_bit, dialect) = (TrailingBytes::Refuse, ShmemBit::Bit22, Dialect::Standard);
+        Self { protocol, trailing, shmem_bit, dialect, role }
     }
 
     /// The same, with another rule for surplus bytes.
@@ -390,7 +403,7 @@ macro_rules! number_payloads {
             const KIND: PayloadKind = PayloadKind::U64;
 
             fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-                fixed::<<u64 as Scalar>::Wire>(bytes, form).map(|wire| Self::from_wire(*wire))
+                fixed::<<Self as Scalar>::Wire>(bytes, form).map(|wire| Self::from_wire(*wire))
             }
 
             fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
@@ -400,7 +413,7 @@ macro_rules! number_payloads {
     )*};
 }
 
-number_payloads!(u64, VirtioFeatures, GpuFeatures);
+number_payloads!(u64, i64, VirtioFeatures, GpuFeatures);
 
 impl<'b> Payload<'b> for ProtocolFeatures {
     const KIND: PayloadKind = PayloadKind::U64;

@@ -5,7 +5,7 @@ use core::fmt;
 use super::{
     feature::{ProtocolFeatures, VirtioFeatures},
     gpu::{DmabufScanout, GpuFeatures},
-    memory::TableHeader,
+    memory::{MAX_TABLE_REGIONS, TableHeader},
     migration::Transfer,
     payload::{Form, PayloadKind},
     vring::VringDescriptor,
@@ -119,24 +119,30 @@ impl fmt::Display for HandleCount {
 }
 
 impl HandleRule {
-    /// How many descriptors a message with this payload takes.
+    /// How many descriptors a message with this payload takes. If the payload cannot tell, any
+    /// number: then decoding the payload tells what is wrong with it.
     pub(crate) fn count(self, payload: &[u8], form: Form) -> HandleCount {
         let exactly = |count| HandleCount { least: count, most: count };
+        let any = HandleCount { least: 0, most: usize::MAX };
         match self {
             Self::None => exactly(0),
             Self::One => exactly(1),
             Self::Optional | Self::Tolerated => HandleCount { least: 0, most: 1 },
-            Self::PerRegion => {
-                let count = TableHeader::ref_from_prefix(payload).map_or(0, |(header, _)| header.count());
-                exactly(usize::try_from(count).unwrap_or(usize::MAX))
-            }
+            Self::PerRegion => match TableHeader::ref_from_prefix(payload) {
+                Ok((header, _)) => match usize::try_from(header.count()) {
+                    Ok(count) if count <= MAX_TABLE_REGIONS => exactly(count),
+                    _ => any,
+                },
+                Err(_) => any,
+            },
             Self::UnlessBit8OrError => match VringDescriptor::ref_from_prefix(payload) {
                 Ok((reply, _)) if reply.bits() & Transfer::ERROR_MASK != 0 => HandleCount { least: 0, most: 1 },
                 _ => Self::UnlessBit8.count(payload, form),
             },
             Self::UnlessBit8 => match VringDescriptor::ref_from_prefix(payload) {
                 Ok((target, _)) if target.has_descriptor() => exactly(1),
-                _ => exactly(0),
+                Ok(_) => exactly(0),
+                Err(_) => any,
             },
             Self::WithLogFile if form.protocol.contains(ProtocolFeatures::LOG_SHMFD) => exactly(1),
             Self::WithLogFile => exactly(0),
@@ -169,6 +175,9 @@ pub enum ReplyRule {
     Never,
     /// A reply without payload, always: it tells when, not whether.
     Empty,
+    /// A reply of its own if the sender asked, even without `REPLY_ACK`; and what is sent instead
+    /// when the request is refused.
+    OwnWhenFlagged(Refusal),
 }
 
 /// What answers a request that has a reply of its own and is refused.
@@ -189,6 +198,8 @@ pub enum Refusal {
     NoSession,
     /// A virtio-gpu response of the reply's size that tells the error, and zeros.
     GpuError,
+    /// The error number below zero.
+    NegativeNumber,
 }
 
 /// What must be negotiated before a request may be sent.

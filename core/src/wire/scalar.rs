@@ -3,7 +3,7 @@
 //! Every payload is a `zerocopy` type of unaligned fields in the machine's byte order. Its fields
 //! are private and read through accessors, so the public API shows plain integers and newtypes.
 
-use zerocopy::native_endian::{I32, U16, U32, U64};
+use zerocopy::native_endian::{I32, I64, U16, U32, U64};
 
 /// A value that has a place in a payload.
 pub trait Scalar: Copy {
@@ -29,7 +29,7 @@ macro_rules! scalar_integers {
     )*};
 }
 
-scalar_integers! { u8 => u8, u16 => U16, u32 => U32, u64 => U64, i32 => I32 }
+scalar_integers! { u8 => u8, u16 => U16, u32 => U32, u64 => U64, i32 => I32, i64 => I64 }
 
 impl<const N: usize> Scalar for [u8; N] {
     type Wire = [u8; N];

@@ -150,7 +150,11 @@ impl<'b> Payload<'b> for SharedMemoryConfig<'b> {
             return Err(wrong_size);
         }
         let (_, rest) = SharedMemoryHeader::ref_from_prefix(bytes).map_err(|_| wrong_size)?;
-        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| wrong_size)?;
+        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| PayloadFault::Field {
+            name: "sizes",
+            expected: "whole numbers of 8 bytes",
+            found: u64::try_from(rest.len()).unwrap_or(u64::MAX),
+        })?;
         Ok(Self(Sizes::Received(sizes)))
     }
 

@@ -224,8 +224,9 @@ macro_rules! requests {
             /// # Errors
             /// The id is unknown, or payload or descriptors are not those of its row.
             pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
-                let code = $code(frame.header.request());
-                let message = code.message();
+                let wire = $code(frame.header.request()).message();
+                let message = form.known(wire)?;
+                let code = $code(message.id);
                 let row = code.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let mut source = Source::new(message, frame, row.handles, form)?;
                 source.end(row.payload)?;
@@ -246,10 +247,11 @@ macro_rules! requests {
                 out: &mut [u8],
             ) -> Result<Transmit<'_, H>, ApiMisuse> {
                 let code = self.code();
+                let wire = form.on_wire(code.message())?;
                 let transmit = write(
                     code.message(),
                     out,
-                    |size| Header::opening(code.message(), need_reply, size),
+                    |size| Header::opening(wire, need_reply, size),
                     |writer, handles| self.put(writer, handles, form),
                 )?;
                 match code.row() {
@@ -336,7 +338,8 @@ macro_rules! replies {
             /// The request has no reply of its own, or payload or descriptors are not those of
             /// its row.
             pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
-                let code = $code(frame.header.request());
+                let wire = $code(frame.header.request()).message();
+                let code = $code(form.known(wire)?.id);
                 let row = code.row().ok_or(DecodeError::UnknownRequest { message: code.message() })?;
                 let mut source = Source::new(code.message(), frame, row.reply_handles, form)?;
                 match code {
@@ -353,13 +356,14 @@ macro_rules! replies {
             /// The buffer is too small, or the descriptors are not those of the request's row.
             pub fn encode(self, code: $code, form: Form, out: &mut [u8]) -> Result<Transmit<'_, H>, ApiMisuse> {
                 let message = code.message();
+                let wire = form.on_wire(message)?;
                 if let Some(number) = $crate::channel::Reply::<H>::number(&self) {
-                    return write_number(message, code.row(), number, out);
+                    return write_number(wire, code.row(), number, out);
                 }
                 let transmit = write(
                     message,
                     out,
-                    |size| Header::answering(message, size),
+                    |size| Header::answering(wire, size),
                     |writer, handles| $crate::channel::Reply::put(self, writer, handles, form),
                 )?;
                 match code.row() {

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vhost_core::uapi::layout::VringAddr;
-use vhost_core::{GuestAddress, RingAddress, UserAddress, VirtioFeatures, VringAddresses};
+use vhost_core::{GuestAddress, Logging, RingAddress, RingLayout, UserAddress, VirtioFeatures, VringAddresses};
 use vhost_std::memory::{AddressSpace, MappedRegion, MemoryError, MemoryTable};
 use vhost_std::system_error::SystemError;
 
@@ -119,12 +119,12 @@ impl Held {
         if size == 0 {
             return Err(KernelError::NoRingSize { ring: index });
         }
-        // Flags, index and the other side's event index stand in both rings, whether they are used or not.
-        let descriptors = u64::from(size);
-        let (available, used) = (6 + 2 * descriptors, 6 + 8 * descriptors);
-        let logged_to = match addresses.log {
-            None => 0,
-            Some(log) => log.0.checked_add(used).ok_or(KernelError::LogTooSmall { needed: u64::MAX, found: 0 })?,
+        // A size that no ring can have is refused by the kernel.
+        let [descriptors, available, used] = RingLayout::Split.lengths(u16::try_from(size).unwrap_or(u16::MAX));
+        let (flags, logged_to) = match addresses.logging {
+            Logging::Off => (0, 0),
+            // No log reaches as far as a sum that does not fit.
+            Logging::On => (VringAddr::LOG, addresses.log.0.saturating_add(used)),
         };
         if logged_to > 0 {
             let log = self.log.as_ref().ok_or(KernelError::NoLog)?;
@@ -141,11 +141,11 @@ impl Held {
         };
         let argument = VringAddr::new(
             index,
-            if addresses.log.is_some() { VringAddr::LOG } else { 0 },
-            here(addresses.descriptor, 16 * descriptors)?,
+            flags,
+            here(addresses.descriptor, descriptors)?,
             here(addresses.used, used)?,
             here(addresses.available, available)?,
-            addresses.log.unwrap_or_default(),
+            addresses.log,
         );
         Ok((argument, Placed { size, regions, logged_to }))
     }

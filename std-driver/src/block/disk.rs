@@ -21,6 +21,9 @@ pub(super) struct Disk {
     pub(super) sectors: u64,
     pub(super) block_size: u32,
     pub(super) physical_block_size: u32,
+    /// A flush leaves no trace that could be seen from outside.
+    #[cfg(test)]
+    pub(super) flushes: core::sync::atomic::AtomicU32,
 }
 
 /// What becomes of the space of a range that is to read as zero.
@@ -67,7 +70,15 @@ impl Disk {
                 return Err(BlockError::NotADisk { found: name_of(found) });
             }
         };
-        Ok(Self { file, access, sectors: bytes / SECTOR, block_size, physical_block_size })
+        Ok(Self {
+            file,
+            access,
+            sectors: bytes / SECTOR,
+            block_size,
+            physical_block_size,
+            #[cfg(test)]
+            flushes: Default::default(),
+        })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -76,6 +87,8 @@ impl Disk {
 
     /// Makes everything written so far durable.
     pub(super) fn flush(&self) -> Result<(), Errno> {
+        #[cfg(test)]
+        self.flushes.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         retry(|| fdatasync(&self.file))
     }
 
@@ -173,6 +186,35 @@ mod tests {
             assert_eq!(bytes.len(), 90112, "{name}");
             assert!(bytes[4096..86016].iter().all(|byte| *byte == 0), "{name}");
             assert!(bytes[..4096].iter().chain(&bytes[86016..]).all(|byte| *byte == 0x55), "{name}");
+        }
+    }
+
+    /// Bytes that the file takes up on its file system.
+    fn space(file: &File) -> u64 {
+        file.sync_all().unwrap();
+        fstat(file).unwrap().st_blocks.unsigned_abs() * 512
+    }
+
+    /// Where the file system of temporary files can punch holes at all, which every common one can.
+    #[test]
+    fn space_is_freed_only_where_it_may_be() {
+        type Way = fn(&Disk) -> Result<(), Errno>;
+        const LENGTH: u64 = 1 << 20;
+        let ways: [(&str, Way, bool); 3] = [
+            ("discard", |disk| disk.discard(0, LENGTH), true),
+            ("zeroes that may free", |disk| disk.write_zeroes(0, LENGTH, Space::MayFree), true),
+            ("zeroes that keep", |disk| disk.write_zeroes(0, LENGTH, Space::Keep), false),
+        ];
+        for (name, way, frees) in ways {
+            let (file, disk) = disk(2 * LENGTH);
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if fallocate(&file, hole, 2 * LENGTH - 4096, 4096).is_err_and(cannot) {
+                return;
+            }
+            let before = space(&file);
+            way(&disk).unwrap();
+            let freed = before.saturating_sub(space(&file));
+            assert_eq!(freed >= LENGTH / 2, frees, "{name}: {before} bytes, {freed} freed");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Requests to a disk through a ring, written and read back byte by byte.
 
+use core::sync::atomic::Ordering;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -53,6 +54,10 @@ impl Bench {
         for sector in 0..SECTORS {
             file.write_all_at(&pattern(sector), sector * 512).unwrap();
         }
+        Self::over(file, access)
+    }
+
+    fn over(file: File, access: Access) -> Self {
         let options = BlockOptions { access, serial: "disk-7".to_owned(), ..BlockOptions::default() };
         let device = BlockDevice::from_fd(file.try_clone().unwrap().into(), &options).unwrap();
         device.features_acknowledged(feature::FLUSH);
@@ -64,7 +69,7 @@ impl Bench {
         self.ring.chain(0, readable, writable);
         self.ring.offer(0);
         let mut vring = self.ring.configured();
-        vring.set_base(self.count).unwrap();
+        vring.set_base(vhost_core::wire::vring::VringBase::Split { available: self.count }).unwrap();
         vring.start().unwrap();
         vring.enable();
         assert_eq!(vring.process(&self.device), Ok(Turn::Idle));
@@ -98,6 +103,11 @@ impl Bench {
             assert_eq!(self.contents(), before, "a failed request changes nothing");
         }
         status
+    }
+
+    /// Flushes of the disk since the last question.
+    fn flushes(&self) -> u32 {
+        self.device.disk.flushes.swap(0, Ordering::Relaxed)
     }
 
     fn contents(&self) -> Vec<u8> {
@@ -261,6 +271,41 @@ fn ranges_are_checked_before_any_is_touched() {
     let most = segment(0, 1, 0).repeat(32);
     assert_eq!(bench.status_of(&header(DISCARD, 0), &[most.clone(), segment(0, 1, 0)].concat(), 0), IO_ERROR);
     assert_eq!(bench.status_of(&header(DISCARD, 0), &most, 0), OK);
+}
+
+#[test]
+fn a_range_is_no_longer_than_the_configuration_allows() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4 << 30).unwrap();
+    let mut bench = Bench::over(file, Access::ReadWrite);
+    for (kind, most) in [(DISCARD, 1 << 21), (WRITE_ZEROES, 1 << 16)] {
+        let mut status = |sectors| bench.request(&header(kind, 0), &segment(0, sectors, 0), 0).0;
+        assert_eq!((status(most), status(most + 1)), (OK, IO_ERROR), "type {kind}");
+    }
+}
+
+#[test]
+fn a_flush_and_a_write_without_cache_make_things_durable() {
+    let mut bench = Bench::new(Access::ReadWrite);
+    let write = |bench: &mut Bench| {
+        assert_eq!(bench.request(&header(OUT, 0), &[1; 512], 0).0, OK);
+        assert_eq!(bench.request(&header(WRITE_ZEROES, 0), &segment(8, 1, 0), 0).0, OK);
+        bench.flushes()
+    };
+    assert_eq!(write(&mut bench), 0, "the driver flushes when it wants to");
+    assert_eq!(bench.request(&header(FLUSH, 0), &[], 0).0, OK);
+    assert_eq!(bench.flushes(), 1);
+
+    bench.device.features_acknowledged(feature::FLUSH | feature::CONFIG_WCE);
+    assert_eq!(write(&mut bench), 0);
+    bench.device.write_config(32, &[0]).unwrap();
+    assert_eq!(bench.flushes(), 1, "what is in the cache when it is switched off");
+    assert_eq!(write(&mut bench), 2);
+    assert_eq!(bench.request(&header(IN, 0), &[], 512).0, OK);
+    assert_eq!(bench.flushes(), 0);
+
+    bench.device.features_acknowledged(0);
+    assert_eq!(write(&mut bench), 2, "a driver that cannot flush");
 }
 
 #[test]

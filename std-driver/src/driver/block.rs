@@ -137,6 +137,17 @@ impl BlockClient {
         &self.agreed
     }
 
+    /// The connection, to be polled for its end.
+    pub fn frontend(&self) -> &Frontend {
+        &self.frontend
+    }
+
+    /// The queues, each to be polled for completions.
+    #[must_use]
+    pub fn queues(&self) -> &[BlockQueue] {
+        &self.queues
+    }
+
     /// The connection.
     pub fn frontend_mut(&mut self) -> &mut Frontend {
         &mut self.frontend

@@ -13,7 +13,7 @@ use super::{
     DeviceFault, DriverError, GuestArea, RingOptions,
     layout::{DESCRIPTOR, Layout, USED_ELEMENT},
 };
-use crate::frontend::VringAddresses;
+use crate::frontend::{Logging, VringAddresses};
 
 /// Descriptor flag: the chain goes on at `next`.
 const NEXT: u16 = 1;
@@ -354,7 +354,8 @@ impl SplitRing {
             descriptor: RingAddress(address(0)),
             available: RingAddress(address(self.layout.available)),
             used: RingAddress(address(self.layout.used)),
-            log: None,
+            log: self.area.guest_address(self.layout.used),
+            logging: Logging::Off,
         }
     }
 }

@@ -71,6 +71,11 @@ impl Frontend {
             self.set_features(self.agreed)?;
         }
         self.raise_status(FEATURES_OK)?;
+        self.together(|frontend| frontend.set_up(setup))?;
+        self.raise_status(DRIVER_OK)
+    }
+
+    fn set_up(&mut self, setup: &DeviceSetup<'_>) -> Result<(), FrontendError> {
         if let Some((record, file)) = &setup.inflight {
             self.set_inflight_fd(record, *file)?;
         }
@@ -93,7 +98,7 @@ impl Frontend {
                 self.set_vring_enable(ring.ring, Enabled::Yes)?;
             }
         }
-        self.raise_status(DRIVER_OK)
+        Ok(())
     }
 
     /// Stops all rings that are started, and tells where the back-end stood in each. Memory and features stay, but where
@@ -105,9 +110,7 @@ impl Frontend {
         let rings = (0..=u8::MAX).filter(|ring| self.vring(*ring).is_started());
         let rings: Vec<u8> = rings.collect();
         if self.can_enable() {
-            for ring in &rings {
-                self.set_vring_enable(*ring, Enabled::No)?;
-            }
+            self.together(|frontend| rings.iter().try_for_each(|ring| frontend.set_vring_enable(*ring, Enabled::No)))?;
         }
         let mut stopped = Vec::with_capacity(rings.len());
         for ring in rings {
@@ -135,20 +138,21 @@ impl Frontend {
         if regions.len() > limit {
             return Err(FrontendError::TooManyRegions { found: regions.len(), limit });
         }
+        let shared = self.shared.lock().machine.session().memory().regions().to_vec();
         let wanted: Vec<_> = regions.iter().map(|(region, file)| SharedFile::new(region, *file)).collect();
         let files = self.files.clone();
-        let is_there = |file: &Option<SharedFile>| file.is_some_and(|file| files.contains(&file));
-        let shared = self.shared.lock().machine.session().memory().regions().to_vec();
-        for RegionExtent { guest_address, size, user_address } in shared {
-            let is_this = |file: &&Option<SharedFile>| {
-                file.is_some_and(|file| file.extent == RegionExtent { guest_address, size, user_address })
-            };
-            if !wanted.iter().filter(is_this).any(is_there) {
+        let is_there = |file: &SharedFile| files.contains(file) && shared.contains(&file.extent);
+        for extent in &shared {
+            let mut kept = wanted.iter().flatten().filter(|file| is_there(file));
+            if !kept.any(|file| file.extent == *extent) {
+                let RegionExtent { guest_address, size, user_address } = *extent;
                 self.rem_mem_reg(&MemoryRegion { guest_address, size, user_address, mmap_offset: 0, xen: None })?;
             }
         }
+        // Until a removal is confirmed its region counts as shared.
+        self.confirm_batch()?;
         for ((region, file), wanted) in regions.iter().zip(&wanted) {
-            if !is_there(wanted) {
+            if !wanted.as_ref().is_some_and(is_there) {
                 self.add_mem_reg(region, *file)?;
             }
         }

@@ -19,7 +19,7 @@ pub(super) type Reply<'b> = FrontendReply<'b, OwnedFd>;
 
 /// Whether an answer comes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Answer,
     Nothing,
 }
@@ -27,7 +27,11 @@ enum Due {
 impl Frontend {
     /// Makes a request that succeeds or fails and tells nothing else.
     pub(super) fn order(&mut self, request: Request<'_>) -> Result<(), FrontendError> {
-        self.ask(request, |_| Some(()))
+        self.check_alive()?;
+        match self.add_to_batch(request)? {
+            Some(request) => self.ask(request, |_| Some(())),
+            None => Ok(()),
+        }
     }
 
     /// Makes a request and reads its reply with `read`, which gets none but the reply to this request.
@@ -37,6 +41,7 @@ impl Frontend {
         read: impl FnOnce(Reply<'_>) -> Option<T>,
     ) -> Result<T, FrontendError> {
         self.check_alive()?;
+        self.confirm_batch()?;
         let message = request.code().message();
         let deadline = self.limit.deadline();
         let outcome = self.converse(message, request, deadline, read);
@@ -119,7 +124,7 @@ impl Frontend {
     }
 
     /// Sends a request of the call about `message`.
-    fn send(
+    pub(super) fn send(
         &mut self,
         message: MessageName,
         request: Request<'_>,
@@ -139,7 +144,7 @@ impl Frontend {
     }
 
     /// Receives the answer to the oldest request, for the call about `message`.
-    fn receive<T>(
+    pub(super) fn receive<T>(
         &mut self,
         message: MessageName,
         deadline: Deadline,
@@ -180,6 +185,8 @@ impl Frontend {
             None => return Err(SocketError::TimedOut.into()),
             // What has come on the connection itself goes first: it may end the wait.
             Some([true, _]) | Some([false, false]) => {}
+            // A channel that always has something to say keeps no call beyond its deadline.
+            Some([false, true]) if deadline.has_passed() => return Err(SocketError::TimedOut.into()),
             Some([false, true]) => {
                 if let Some(attached) = &mut self.attached {
                     attached.serve();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{event::PollFlags, net::Shutdown};
-use vhost_core::{Answered, BackendReply, Channel, Fault, Transmit, Verdict, wire::header::Header};
+use vhost_core::{Answered, ApiMisuse, BackendReply, Channel, Fault, Transmit, Verdict, wire::header::Header};
 
 use super::{BackendRequestHandlerMut, Refusal, handler::dispatch, shared::Shared, wait::wait_for_any};
 use crate::{
@@ -126,8 +126,9 @@ impl BackendChannel {
             let state = self.process(&mut handler)?;
             let Some(interest) = self.interest() else { return Ok(state) };
             match wait_for_any([interest], deadline) {
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(ChannelState::Open),
+                // Not even a back-end that never pauses keeps it beyond the deadline.
+                Ok(Some(_)) if !deadline.has_passed() => {}
+                Ok(_) => return Ok(ChannelState::Open),
                 Err(error) => return Err(EndpointError::Socket(error.into()).into()),
             }
         }
@@ -166,9 +167,7 @@ impl BackendChannel {
                 if !state.is_current(self.number) {
                     return Ok(Step::Closed);
                 }
-                let taken = state.machine.handle_request(frame);
-                state.answering = true;
-                taken
+                state.machine.handle_request(frame)
             }
         };
         let reply = match taken {
@@ -176,10 +175,7 @@ impl BackendChannel {
             Err(rejection) if rejection.verdict() == Verdict::Refuse => {
                 BackendReply::Refused(Refusal::UNSUPPORTED.number())
             }
-            Err(rejection) => {
-                self.shared.lock().answering = false;
-                return Err(ChannelError::Fault(rejection.fault()));
-            }
+            Err(rejection) => return Err(ChannelError::Fault(rejection.fault())),
         };
         self.answer(reply)
     }
@@ -191,8 +187,12 @@ impl BackendChannel {
             if !state.is_current(self.number) {
                 return Ok(Step::Closed);
             }
-            state.answering = false;
-            state.machine.answer_backend(reply, &mut bytes).map_err(|misuse| ChannelError::Fault(misuse.into()))?
+            match state.machine.answer_backend(reply, &mut bytes) {
+                Ok(answered) => answered,
+                // A new channel has come in between, though its number is not set yet.
+                Err(ApiMisuse::NothingToAnswer) => return Ok(Step::Closed),
+                Err(misuse) => return Err(ChannelError::Fault(misuse.into())),
+            }
         };
         let Transmit { bytes: written, mut handles } = match answered {
             Answered::Send(transmit) => transmit,

@@ -8,13 +8,12 @@ use std::{
 
 use rustix::io::Errno;
 use vhost_core::{
-    BackendReply, BackendRequest,
-    wire::{
-        iotlb::Iotlb,
-        shared::{SharedMemoryMap, Uuid},
-        vring::VringArea,
-    },
+    BackendReply, BackendRequest, MapChange,
+    wire::{fs_cache::CacheEntries, iotlb::Iotlb, shared::Uuid, vring::VringArea},
 };
+
+/// The most mappings of one request, in any dialect.
+const MAX_CHANGES: usize = 32;
 
 /// A request of the back-end that is refused, with the number that it is told; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +33,16 @@ impl Refusal {
     #[must_use]
     pub const fn number(self) -> NonZeroU64 {
         self.0
+    }
+}
+
+impl Refusal {
+    /// The number as one below zero.
+    fn below_zero(self) -> i64 {
+        match self.0.get().cast_signed() {
+            negative @ ..0 => negative,
+            positive => positive.wrapping_neg(),
+        }
     }
 }
 
@@ -138,10 +147,15 @@ handlers! {
     fn shared_object_remove(object: Uuid) -> ();
     /// The device wants an object of another device.
     fn shared_object_lookup(object: Uuid) -> OwnedFd;
-    /// A part of a file should appear in a shared memory region.
-    fn shmem_map(map: SharedMemoryMap, file: OwnedFd) -> ();
-    /// A part of a shared memory region should be empty again.
-    fn shmem_unmap(map: SharedMemoryMap) -> ();
+    /// Parts of a file should appear in a shared memory region: one, or in the older dialects of virtio-fs several. All
+    /// or none: there is one answer.
+    fn shmem_map(maps: &[MapChange], file: OwnedFd) -> ();
+    /// Parts of a shared memory region should be empty again: one, or in the older dialects several or all.
+    fn shmem_unmap(maps: &[MapChange]) -> ();
+    /// Mapped parts of the cache window should be written back to their files. Older dialects of virtio-fs only.
+    fn cache_sync(entries: CacheEntries<'_>) -> ();
+    /// A file should be read into guest memory or written from it; how many bytes were. Older dialects of virtio-fs only.
+    fn cache_io(entries: CacheEntries<'_>, file: Option<OwnedFd>) -> u64;
 }
 
 /// Has `handler` carry out a request; what to answer.
@@ -179,11 +193,28 @@ fn carry_out(
             let found = handler.shared_object_lookup(object)?;
             return Ok(BackendReply::SharedObjectLookup(0, Some(found)));
         }
-        Request::ShmemMap(map, file) => handler.shmem_map(map, file),
-        Request::ShmemUnmap(map) => handler.shmem_unmap(map),
+        Request::ShmemMap(..) | Request::CacheMap(..) => {
+            let maps = changes(&request);
+            handler.shmem_map(&maps, request.into_handle().ok_or(Refusal::UNSUPPORTED)?)
+        }
+        Request::ShmemUnmap(_) | Request::CacheUnmap(_) => handler.shmem_unmap(&changes(&request)),
+        Request::CacheSync(entries) => handler.cache_sync(entries),
+        Request::CacheIo(entries, file) => {
+            // This one tells errors by numbers below zero, and others count bytes.
+            let count = match handler.cache_io(entries, file) {
+                Ok(count) => i64::try_from(count).unwrap_or(i64::MAX),
+                Err(refusal) => refusal.below_zero(),
+            };
+            return Ok(BackendReply::CacheIo(count));
+        }
         _ => Err(Refusal::UNSUPPORTED),
     }
     .map(|()| BackendReply::Done)
+}
+
+/// What a request changes in the mappings.
+fn changes(request: &BackendRequest<'_, OwnedFd>) -> heapless::Vec<MapChange, MAX_CHANGES> {
+    request.maps().collect()
 }
 
 /// The machine has refused rings that do not exist.

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use vhost_core::{
-    FrontendCode, Handles, MAX_HANDLES, MemoryRegion, MemoryTable, RegionExtent,
+    FrontendCode, Handles, MAX_HANDLES, MemoryRegion, MemoryTable, Postcopy, RegionExtent,
     wire::log::{Log, LogBase},
 };
 
@@ -55,10 +55,15 @@ impl Frontend {
                 return Err(FrontendError::TooManyRegions { found: regions.len(), limit: MAX_HANDLES });
             }
         }
-        let mapped = self.ask(Request::SetMemTable(MemoryTable::new(&table), descriptors), |reply| match reply {
-            Reply::SetMemTable(mapped) => Some(mapped.iter().collect()),
-            _ => Some(MappedRegions::new()),
-        })?;
+        let request = Request::SetMemTable(MemoryTable::new(&table), descriptors);
+        let mapped = if self.postcopy() == Postcopy::Off {
+            self.order(request).map(|()| MappedRegions::new())
+        } else {
+            self.ask(request, |reply| match reply {
+                Reply::SetMemTable(mapped) => Some(mapped.iter().collect()),
+                _ => Some(MappedRegions::new()),
+            })
+        }?;
         self.files = regions.iter().filter_map(|(region, file)| SharedFile::new(region, *file)).collect();
         Ok(mapped)
     }
@@ -88,10 +93,15 @@ impl Frontend {
         region: &MemoryRegion,
         descriptor: BorrowedFd<'_>,
     ) -> Result<Option<MemoryRegion>, FrontendError> {
-        let mapped = self.ask(Request::AddMemReg(*region, descriptor), |reply| match reply {
-            Reply::AddMemReg(mapped) => Some(Some(mapped)),
-            _ => Some(None),
-        })?;
+        let request = Request::AddMemReg(*region, descriptor);
+        let mapped = if self.postcopy() == Postcopy::Off {
+            self.order(request).map(|()| None)
+        } else {
+            self.ask(request, |reply| match reply {
+                Reply::AddMemReg(mapped) => Some(Some(mapped)),
+                _ => Some(None),
+            })
+        }?;
         self.files.extend(SharedFile::new(region, descriptor));
         Ok(mapped)
     }

@@ -25,14 +25,12 @@ pub(super) struct State {
     pub(super) machine: Machine,
     /// How many channels the back-end was given; only the last one counts.
     channels: u64,
-    /// A request of the back-end was taken and is not answered yet.
-    pub(super) answering: bool,
 }
 
 impl Shared {
     pub(super) fn new(config: FrontendConfig) -> Self {
         let machine = Machine::new(config);
-        Self { state: Mutex::new(State { machine, channels: 0, answering: false }) }
+        Self { state: Mutex::new(State { machine, channels: 0 }) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -45,12 +43,9 @@ impl State {
     /// Makes room for a new channel in the place of the one before; its number.
     pub(super) fn replace_channel(&mut self) -> u64 {
         self.channels += 1;
-        if self.answering {
-            // The answer that the old channel still owes goes nowhere.
-            let refused = BackendReply::<()>::Refused(Refusal::UNSUPPORTED.number());
-            drop(self.machine.answer_backend(refused, &mut [0; MAX_ANSWER]));
-            self.answering = false;
-        }
+        // If the old channel still owes an answer, that goes nowhere; if not, the machine says so, and nobody listens.
+        let refused = BackendReply::<()>::Refused(Refusal::UNSUPPORTED.number());
+        drop(self.machine.answer_backend(refused, &mut [0; MAX_ANSWER]));
         self.channels
     }
 

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use vhost_core::{
-    VirtioFeatures, VringAddresses,
+    Logging, VirtioFeatures, VringAddresses,
     wire::vring::{VringAddr, VringBase, VringDescriptor, VringState},
 };
 
@@ -46,9 +46,11 @@ impl Frontend {
     /// [`Misuse`](FrontendError::Misuse) also for addresses that are misaligned or wrap around.
     #[doc(alias = "SET_VRING_ADDR")]
     pub fn set_vring_addr(&mut self, ring: u8, addresses: &VringAddresses) -> Result<(), FrontendError> {
-        let VringAddresses { descriptor, available, used, log } = *addresses;
-        let flags = if log.is_some() { VringAddr::LOG } else { 0 };
-        let log = log.unwrap_or_default();
+        let VringAddresses { descriptor, available, used, log, logging } = *addresses;
+        let flags = match logging {
+            Logging::On => VringAddr::LOG,
+            Logging::Off => 0,
+        };
         self.order(Request::SetVringAddr(VringAddr::new(ring.into(), flags, descriptor, used, available, log)))
     }
 

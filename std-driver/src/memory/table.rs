@@ -98,6 +98,13 @@ impl MemoryTable {
         &self.contents.memory
     }
 
+    /// The region that holds `address` of `space`, and the offset there in bytes.
+    #[must_use]
+    pub fn region_at(&self, space: AddressSpace, address: u64) -> Option<(&Arc<MappedRegion>, u64)> {
+        let regions = if space == AddressSpace::User { &self.contents.by_user } else { &self.contents.by_guest };
+        find(regions, space, address, 1).ok()
+    }
+
     /// The regions as vm-memory sees them, to be kept for as long as they are used.
     #[must_use]
     pub fn shared(&self) -> Arc<MappedMemory> {

@@ -10,7 +10,6 @@ use vhost_core::{BackendRequest, Channel, Delivery, MAX_MESSAGE};
 
 use super::connection::Machine;
 use crate::{
-    deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
     eventfd::EventFd,
     socket::Socket,
@@ -28,19 +27,22 @@ impl BackendChannel {
         Self { endpoint: Endpoint::new(socket, Channel::Backend) }
     }
 
-    /// Makes a request if the session allows it; `false` if it does not.
+    /// Makes a request if the session allows it and nothing waits to be sent; `false` if not.
     ///
     /// An answer is never waited for here: the front-end may ask us something on the other channel
     /// before it answers (QEMU reads the configuration first).
     pub(super) fn request(
-        &self,
+        &mut self,
         machine: &mut Machine,
-        request: BackendRequest<BorrowedFd<'_>>,
-        deadline: Deadline,
+        request: BackendRequest<'_, BorrowedFd<'_>>,
     ) -> Result<bool, EndpointError> {
+        self.endpoint.flush()?;
+        if self.endpoint.has_unsent() {
+            return Ok(false);
+        }
         let mut out = [0; MAX_MESSAGE];
         match machine.request(request, Delivery::Unacknowledged, &mut out) {
-            Ok(transmit) => self.endpoint.send(&transmit, deadline).map(|()| true).map_err(EndpointError::Socket),
+            Ok(transmit) => self.endpoint.offer(&transmit).map(|()| true).map_err(EndpointError::Socket),
             Err(_) => Ok(false),
         }
     }
@@ -48,6 +50,9 @@ impl BackendChannel {
     /// Takes the answers that are there. `false` when the front-end has closed the channel or it is
     /// of no further use; the session itself goes on.
     pub(super) fn receive(&mut self, machine: &mut Machine) -> bool {
+        if self.endpoint.flush().is_err() {
+            return false;
+        }
         loop {
             match self.endpoint.try_receive() {
                 Ok(Message::NotYet) => return true,

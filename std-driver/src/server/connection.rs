@@ -3,17 +3,18 @@
 use core::{fmt, num::NonZeroU64};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost_core::{
     Answered, ApiMisuse, Backend, BackendRequest, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection,
     Session, Verdict,
 };
 
-use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch, guest::Guest};
+use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch};
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
-    memory::MAX_REGIONS,
+    memory::{AddressSpace, MAX_REGIONS},
+    rings::{Control, Guest},
     socket::{Socket, SocketError},
     system_error::SystemError,
 };
@@ -35,6 +36,8 @@ pub struct Connection<'s> {
     guest: Guest,
     channel: Option<BackendChannel>,
     out: Box<[u8; MAX_MESSAGE]>,
+    /// Until when the front-end must take a reply that it did not take whole.
+    reply_deadline: Deadline,
     refusals: u64,
     last_refusal: Option<String>,
 }
@@ -109,6 +112,7 @@ impl BackendServer {
             guest,
             channel: None,
             out: Box::new([0; MAX_MESSAGE]),
+            reply_deadline: Deadline::NEVER,
             refusals: 0,
             last_refusal: None,
             server: self,
@@ -125,9 +129,33 @@ impl Connection<'_> {
     pub fn process(&mut self) -> Result<Progress, ServeError> {
         self.server.rings.turn()?;
         self.receive_answers();
+        if !self.flush()? {
+            return Ok(Progress::Idle);
+        }
         let progress = self.receive_requests()?;
         self.notify()?;
         Ok(progress)
+    }
+
+    /// Whether a reply waits for the front-end to take it: then wait for the first of
+    /// [`descriptors`](Self::descriptors) to be writable instead of readable.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.endpoint.has_unsent()
+    }
+
+    /// Goes on with a reply that the front-end did not take whole. `false` while it still does not:
+    /// nothing else is done for it meanwhile.
+    fn flush(&mut self) -> Result<bool, ServeError> {
+        self.endpoint.flush().map_err(ServeError::Send)?;
+        if !self.endpoint.has_unsent() {
+            self.reply_deadline = Deadline::NEVER;
+            return Ok(true);
+        }
+        if self.reply_deadline.is_never() {
+            self.reply_deadline = Deadline::after(self.server.options.reply_timeout);
+        }
+        if self.reply_deadline.has_passed() { Err(ServeError::Send(SocketError::TimedOut)) } else { Ok(false) }
     }
 
     fn receive_requests(&mut self) -> Result<Progress, ServeError> {
@@ -150,8 +178,10 @@ impl Connection<'_> {
                     };
                     let answered = turn.answer(frame)?;
                     if let Answered::Send(transmit) = answered {
-                        let deadline = Deadline::after(self.server.options.reply_timeout);
-                        self.endpoint.send(&transmit, deadline).map_err(ServeError::Send)?;
+                        self.endpoint.offer(&transmit).map_err(ServeError::Send)?;
+                        if !self.flush()? {
+                            return Ok(Progress::Idle);
+                        }
                     }
                 }
             }
@@ -170,9 +200,8 @@ impl Connection<'_> {
         if !self.server.notifier.take_config_change()? {
             return Ok(());
         }
-        let deadline = Deadline::after(self.server.options.reply_timeout);
-        let told = match &self.channel {
-            Some(channel) => channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg, deadline),
+        let told = match &mut self.channel {
+            Some(channel) => channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg),
             None => Ok(false),
         };
         if told.is_err() {
@@ -201,12 +230,16 @@ impl Connection<'_> {
             if self.process()? == Progress::Closed {
                 return Ok(End::PeerClosed);
             }
+            // While a reply is not taken, nothing more is heard from this front-end.
+            let first = if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN };
+            let flags = core::iter::once(first).chain(core::iter::repeat(PollFlags::IN));
             let mut waiting: Vec<PollFd<'_>> = self
                 .descriptors()
                 .chain([stop.as_fd()])
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+                .zip(flags)
+                .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags))
                 .collect();
-            rustix::io::retry_on_intr(|| poll(&mut waiting, None)).map_err(SystemError::of("poll"))?;
+            wait(&mut waiting, self.reply_deadline)?;
             if waiting.last().is_some_and(|stop| !stop.revents().is_empty()) {
                 return Ok(End::Stopped);
             }
@@ -228,10 +261,8 @@ impl Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        for mut ring in self.server.rings.each() {
-            ring.forget();
-        }
-        self.server.device.reset();
+        let (device, rings) = (&*self.server.device, &self.server.rings);
+        Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }
 }
 
@@ -243,6 +274,12 @@ impl fmt::Debug for Connection<'_> {
             .field("refusals", &self.refusals)
             .finish_non_exhaustive()
     }
+}
+
+/// Waits for any of these, and no longer than the deadline.
+fn wait(waiting: &mut [PollFd<'_>], deadline: Deadline) -> Result<(), SystemError> {
+    let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
+    rustix::io::retry_on_intr(|| poll(waiting, limit.as_ref())).map(drop).map_err(SystemError::of("poll"))
 }
 
 /// One message's way through the machine and the device.

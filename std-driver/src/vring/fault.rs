@@ -9,100 +9,15 @@ use crate::system_error::SystemError;
 pub struct ChainFault {
     /// Index of the ring.
     pub ring: u16,
-    /// First descriptor of the chain, as the available ring names it.
-    pub head: u16,
+    /// By what the driver knows the chain: its first descriptor, in a packed ring its buffer id.
+    pub id: u16,
     /// What is wrong.
-    pub kind: ChainFaultKind,
-}
-
-/// What is wrong with a descriptor chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChainFaultKind {
-    /// The head is no descriptor of this ring, so that the chain cannot even go back to the driver.
-    HeadBeyondRing {
-        /// Descriptors of the ring.
-        size: u16,
-    },
-    /// A `next` field points behind the descriptor table.
-    NextBeyondTable {
-        /// The field.
-        next: u16,
-        /// Descriptors of the table.
-        size: u16,
-    },
-    /// More descriptors than a chain may have: it loops, or is longer than anything honest.
-    TooManyDescriptors {
-        /// The most there may be.
-        limit: u16,
-    },
-    /// A descriptor of no bytes.
-    Empty {
-        /// Where it points.
-        address: u64,
-    },
-    /// A buffer that does not lie within guest memory as a whole.
-    OutsideMemory {
-        /// Where it begins.
-        address: u64,
-        /// Its bytes.
-        length: u32,
-    },
-    /// A readable descriptor behind a writable one.
-    ReadableAfterWritable {
-        /// Where the readable one points.
-        address: u64,
-    },
-    /// An indirect table whose length is zero or not a multiple of 16.
-    IndirectTableLength {
-        /// The length.
-        length: u32,
-    },
-    /// A descriptor table that does not lie within guest memory.
-    TableOutsideMemory {
-        /// Where the unreadable descriptor should be.
-        address: u64,
-    },
-    /// An indirect descriptor in an indirect table.
-    NestedIndirect,
-    /// An indirect descriptor that has a `next`.
-    IndirectWithNext,
-    /// More than 2^32 - 1 bytes in all.
-    TooLong,
+    pub fault: vhost_core::ChainFault,
 }
 
 impl fmt::Display for ChainFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ring {}, chain {}: ", self.ring, self.head)?;
-        match self.kind {
-            ChainFaultKind::HeadBeyondRing { size } => {
-                write!(f, "head beyond the {size} descriptors of the ring")
-            }
-            ChainFaultKind::NextBeyondTable { next, size } => {
-                write!(f, "next descriptor {next} beyond a table of {size}")
-            }
-            ChainFaultKind::TooManyDescriptors { limit } => {
-                write!(f, "more than {limit} descriptors, so the chain loops")
-            }
-            ChainFaultKind::Empty { address } => {
-                write!(f, "descriptor of no bytes at {address:#x}")
-            }
-            ChainFaultKind::OutsideMemory { address, length } => {
-                write!(f, "buffer of {length} bytes at {address:#x} is outside guest memory")
-            }
-            ChainFaultKind::ReadableAfterWritable { address } => {
-                write!(f, "readable descriptor at {address:#x} behind a writable one")
-            }
-            ChainFaultKind::IndirectTableLength { length } => {
-                write!(f, "indirect table of {length} bytes, expected a positive multiple of 16")
-            }
-            ChainFaultKind::TableOutsideMemory { address } => {
-                write!(f, "descriptor at {address:#x} is outside guest memory")
-            }
-            ChainFaultKind::NestedIndirect => f.write_str("indirect descriptor in an indirect table"),
-            ChainFaultKind::IndirectWithNext => f.write_str("indirect descriptor with a next descriptor"),
-            ChainFaultKind::TooLong => f.write_str("more than 2^32 - 1 bytes"),
-        }
+        write!(f, "ring {}, chain {}: {}", self.ring, self.id, self.fault)
     }
 }
 
@@ -112,55 +27,15 @@ impl core::error::Error for ChainFault {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RingFault {
-    /// The ring was started before it had a size and addresses.
+    /// The ring was started before it had a size, addresses and memory.
     NotConfigured,
-    /// One of its three parts is misaligned.
-    Misaligned {
-        /// Which part.
-        part: RingPart,
-        /// Where it should begin.
-        address: u64,
-    },
-    /// One of its three parts is not in guest memory as a whole.
-    OutsideMemory {
-        /// Which part.
-        part: RingPart,
-        /// Where it begins.
-        address: u64,
-        /// Its bytes.
-        length: u64,
-    },
-    /// The driver claims to have made more chains available than the ring holds.
-    AvailableAhead {
-        /// The driver's index.
-        available: u16,
-        /// The device's index: the next chain to take.
-        next: u16,
-        /// Entries of the ring.
-        size: u16,
-    },
-    /// The ring's memory, checked at the start, cannot be accessed any more.
-    Access,
+    /// It cannot be where it is, or the driver broke it.
+    Broken(vhost_core::RingFault),
 }
 
-/// One of the three parts of a split ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RingPart {
-    /// The descriptor table.
-    Descriptor,
-    /// The available ring.
-    Available,
-    /// The used ring.
-    Used,
-}
-
-impl fmt::Display for RingPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Descriptor => "descriptor table",
-            Self::Available => "available ring",
-            Self::Used => "used ring",
-        })
+impl From<vhost_core::RingFault> for RingFault {
+    fn from(fault: vhost_core::RingFault) -> Self {
+        Self::Broken(fault)
     }
 }
 
@@ -168,14 +43,7 @@ impl fmt::Display for RingFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotConfigured => f.write_str("ring started without a size and addresses"),
-            Self::Misaligned { part, address } => write!(f, "{part} at {address:#x} is misaligned"),
-            Self::OutsideMemory { part, address, length } => {
-                write!(f, "{part} of {length} bytes at {address:#x} is outside guest memory")
-            }
-            Self::AvailableAhead { available, next, size } => {
-                write!(f, "available index {available} is more than {size} ahead of {next}")
-            }
-            Self::Access => f.write_str("ring memory cannot be accessed"),
+            Self::Broken(fault) => fault.fmt(f),
         }
     }
 }
@@ -186,7 +54,7 @@ impl core::error::Error for RingFault {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RingMisuse {
-    /// The size is not a power of two from 1 to 32768.
+    /// The size is not from 1 to 32768, or not a power of two in a split ring.
     Size(u32),
     /// The ring is running; this can only be set while it is stopped.
     Running,
@@ -195,7 +63,7 @@ pub enum RingMisuse {
 impl fmt::Display for RingMisuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Size(size) => write!(f, "ring size {size}, expected a power of two from 1 to 32768"),
+            Self::Size(size) => write!(f, "ring size {size}, expected 1 to 32768, a power of two in a split ring"),
             Self::Running => f.write_str("the ring is running and has to be stopped first"),
         }
     }

@@ -2,13 +2,15 @@
 
 use core::fmt;
 
+use vhost_core::{ChainBuffer, NoRoom, PopError, PushError};
+use vm_memory::VolatileSlice;
+
+use super::Ring;
 use super::fault::{ChainFault, RingFault, RingFaults};
 use super::spare::{Lent, Spares};
-use super::split::SplitRing;
-use super::walk::walk;
 use crate::chain::Chain;
 use crate::eventfd::EventFd;
-use crate::memory::MappedMemory;
+use crate::memory::{Borrowed, BorrowedRange, MemoryTable};
 
 /// Completed chains after which the driver is signalled although more are waiting, so that the first of a long batch does
 /// not wait for the last.
@@ -20,16 +22,41 @@ const SIGNAL_AFTER: u16 = 16;
 /// other queues.
 pub struct Queue<'m> {
     index: u16,
-    memory: &'m MappedMemory,
-    ring: &'m mut SplitRing,
+    memory: &'m MemoryTable,
+    ring: &'m mut Ring,
     call: Option<&'m EventFd>,
     faults: &'m mut RingFaults,
-    /// Heads that the device has and did not complete yet.
-    taken: &'m mut Vec<u16>,
+    /// Chains that the device has and did not complete yet.
+    taken: &'m mut Vec<vhost_core::Chain>,
     slices: Lent<'m>,
-    budget: u16,
+    budget: Budget,
     unsignalled: u16,
     end: End,
+}
+
+/// What is left of a turn. Whoever waits for the ring, to stop it for example, gets it after the turn, so it must be short
+/// however large a driver's requests are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    pub(super) chains: u16,
+    pub(super) bytes: u64,
+}
+
+impl Budget {
+    /// Of one turn of a ring of this size.
+    pub(super) fn of_turn(size: u16) -> Self {
+        Self { chains: size.min(256), bytes: 16 << 20 }
+    }
+
+    fn is_spent(self) -> bool {
+        self.chains == 0 || self.bytes == 0
+    }
+
+    fn spend(&mut self, chain: &vhost_core::Chain) {
+        let bytes = u64::from(chain.readable_len()) + u64::from(chain.writable_len());
+        self.chains = self.chains.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
 }
 
 /// Why the device stopped taking chains.
@@ -48,15 +75,15 @@ pub(super) enum End {
 /// What a queue is made of for one pass of the device.
 pub(super) struct Parts<'m> {
     pub(super) index: u16,
-    pub(super) memory: &'m MappedMemory,
-    pub(super) ring: &'m mut SplitRing,
+    pub(super) memory: &'m MemoryTable,
+    pub(super) ring: &'m mut Ring,
     pub(super) call: Option<&'m EventFd>,
     pub(super) faults: &'m mut RingFaults,
-    pub(super) taken: &'m mut Vec<u16>,
+    pub(super) taken: &'m mut Vec<vhost_core::Chain>,
 }
 
 impl<'m> Queue<'m> {
-    pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: u16) -> Self {
+    pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
         let Parts { index, memory, ring, call, faults, taken } = parts;
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
@@ -70,22 +97,31 @@ impl<'m> Queue<'m> {
     #[allow(clippy::should_implement_trait, reason = "not an iterator: after None there may be more in the next turn")]
     pub fn next(&mut self) -> Option<Chain<'m>> {
         while !matches!(self.end, End::Fault(_)) {
-            if self.budget == 0 {
+            if self.budget.is_spent() {
                 self.end = End::BudgetSpent;
                 return None;
             }
-            match self.ring.next_head(self.memory) {
-                Ok(Some(head)) => {
-                    self.budget = self.budget.saturating_sub(1);
-                    if let Some(chain) = self.look_up(head) {
-                        return Some(chain);
-                    }
+            let mut slices = self.slices.take();
+            match self.ring.pop(&Borrowed(self.memory), &mut Gathered(&mut slices)) {
+                Ok(Some(chain)) => {
+                    self.budget.spend(&chain);
+                    self.taken.push(chain.clone());
+                    return Some(Chain::new(chain, slices));
                 }
                 Ok(None) => {
+                    self.slices.give(slices);
                     self.end = End::Empty;
                     return None;
                 }
-                Err(fault) => self.end = End::Fault(fault),
+                Err(PopError::Malformed { chain, fault }) => {
+                    self.slices.give(slices);
+                    self.budget.spend(&chain);
+                    self.faults.record(ChainFault { ring: self.index, id: chain.id(), fault });
+                    self.push_used(chain, 0);
+                }
+                Err(PopError::Ring(fault)) => self.end = End::Fault(fault.into()),
+                // Mapped memory never misses.
+                Err(PopError::Miss(_)) => self.end = End::Empty,
             }
         }
         None
@@ -95,13 +131,13 @@ impl<'m> Queue<'m> {
     /// beyond that part is cut down to it.
     pub fn complete(&mut self, chain: Chain<'m>, written: u32) {
         let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
-        let head = chain.head();
+        let (chain, slices) = chain.into_parts();
         // Normally the first: devices that work one chain after another.
-        if let Some(at) = self.taken.iter().position(|taken| *taken == head) {
-            self.taken.remove(at);
+        if let Some(at) = self.taken.iter().position(|taken| *taken == chain) {
+            drop(self.taken.remove(at));
         }
-        self.slices.give(chain.into_slices());
-        self.push_used(head, written);
+        self.slices.give(slices);
+        self.push_used(chain, written);
     }
 
     /// Index of the queue in its device.
@@ -112,43 +148,25 @@ impl<'m> Queue<'m> {
 
     /// After the device's pass: returns what it kept, signals the driver, and tells why the pass ended and how many chains
     /// of the turn are left.
-    pub(super) fn finish(mut self, spares: &mut Spares) -> (End, u16) {
-        for at in 0..self.taken.len() {
-            let Some(head) = self.taken.get(at).copied() else {
-                break;
-            };
+    pub(super) fn finish(mut self, spares: &mut Spares) -> (End, Budget) {
+        for chain in core::mem::take(self.taken) {
             self.faults.abandoned = self.faults.abandoned.saturating_add(1);
-            self.push_used(head, 0);
+            self.push_used(chain, 0);
         }
-        self.taken.clear();
         self.signal();
         spares.keep(self.slices);
         (self.end, self.budget)
     }
 
-    fn look_up(&mut self, head: u16) -> Option<Chain<'m>> {
-        let mut slices = self.slices.take();
-        let table = self.ring.table();
-        match walk(self.memory, table, head, &mut slices) {
-            Ok(extent) => {
-                self.taken.push(head);
-                Some(Chain::new(head, slices, extent))
+    fn push_used(&mut self, chain: vhost_core::Chain, written: u32) {
+        match self.ring.push(chain, written) {
+            Ok(()) => {}
+            Err(PushError::Ring(fault)) => {
+                self.end = End::Fault(fault.into());
+                return;
             }
-            Err(kind) => {
-                self.slices.give(slices);
-                self.faults.record(ChainFault { ring: self.index, head, kind });
-                if table.contains(head) {
-                    self.push_used(head, 0);
-                }
-                None
-            }
-        }
-    }
-
-    fn push_used(&mut self, head: u16, written: u32) {
-        if let Err(fault) = self.ring.push_used(self.memory, head, written) {
-            self.end = End::Fault(fault);
-            return;
+            // Every chain comes from this ring, and IN_ORDER is not offered.
+            Err(PushError::NotInOrder { .. } | PushError::NotTaken { .. }) => return,
         }
         self.unsignalled = self.unsignalled.saturating_add(1);
         if self.unsignalled >= SIGNAL_AFTER {
@@ -160,15 +178,29 @@ impl<'m> Queue<'m> {
         if core::mem::take(&mut self.unsignalled) == 0 {
             return;
         }
-        match self.ring.needs_call(self.memory) {
+        match self.ring.needs_call() {
             Ok(true) => {
                 if let Some(Err(error)) = self.call.map(EventFd::signal) {
                     self.faults.last_call = Some(error);
                 }
             }
             Ok(false) => {}
-            Err(fault) => self.end = End::Fault(fault),
+            Err(fault) => self.end = End::Fault(fault.into()),
         }
+    }
+}
+
+/// Gathers the pieces of a chain in a vector that is used again and again.
+struct Gathered<'v, 'm>(&'v mut Vec<VolatileSlice<'m>>);
+
+impl<'m> ChainBuffer<BorrowedRange<'m>> for Gathered<'_, 'm> {
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn push(&mut self, piece: BorrowedRange<'m>) -> Result<(), NoRoom> {
+        self.0.push(piece.slice());
+        Ok(())
     }
 }
 

@@ -30,3 +30,30 @@ impl SharedVring {
         ring
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use vhost_core::wire::vring::VringBase;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_comes_before_who_just_had_the_ring() {
+        let shared = Arc::new(SharedVring::new(Vring::new(0)));
+        for round in 1..=100 {
+            let mut ring = shared.lock();
+            let other = Arc::clone(&shared);
+            let waiter = thread::spawn(move || other.lock().set_base(VringBase::Split { available: round }).unwrap());
+            while shared.gate.try_lock().is_ok() {
+                thread::yield_now();
+            }
+            ring.set_base(VringBase::Split { available: 0 }).unwrap();
+            drop(ring);
+            assert_eq!(shared.lock().base(), VringBase::Split { available: round }, "the waiter had its turn");
+            waiter.join().unwrap();
+        }
+    }
+}

@@ -5,14 +5,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
+use vhost_core::VirtioFeatures;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::{RingAddresses, RingFault, Turn, Vring};
 use crate::device::{Device, Queue};
-use crate::memory::{MappedMemory, MemoryFile, MemoryTable};
+use crate::memory::{MemoryFile, MemoryTable};
 
-/// `VIRTIO_F_EVENT_IDX`
-pub(crate) const EVENT_IDX: u64 = 1 << 29;
+/// Both sides say at which index they want to be notified.
+pub(crate) const EVENT_IDX: VirtioFeatures = VirtioFeatures::RING_EVENT_IDX;
 
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
@@ -22,13 +23,21 @@ pub(crate) const INDIRECT: u16 = 4;
 pub(crate) const BORDER: u64 = 0x40000;
 pub(crate) const END: u64 = 0x80000;
 
-pub(crate) const ADDRESSES: RingAddresses = RingAddresses { descriptor: 0x1000, available: 0x8000, used: 0x9000 };
+const DESCRIPTORS: u64 = 0x1000;
+pub(crate) const AVAILABLE: u64 = 0x8000;
+pub(crate) const USED: u64 = 0x9000;
+
+pub(crate) const ADDRESSES: RingAddresses = RingAddresses {
+    descriptor: vhost_core::GuestAddress(DESCRIPTORS),
+    driver: vhost_core::GuestAddress(AVAILABLE),
+    device: vhost_core::GuestAddress(USED),
+};
 
 /// Free for buffers.
 pub(crate) const BUFFERS: u64 = 0x10000;
 
 pub(crate) struct TestRing {
-    pub(crate) memory: Arc<MappedMemory>,
+    pub(crate) memory: MemoryTable,
     pub(crate) size: u16,
 }
 
@@ -41,7 +50,8 @@ impl TestRing {
     pub(crate) fn configured(&self) -> Vring {
         let mut vring = Vring::new(0);
         vring.set_size(self.size.into()).unwrap();
-        vring.set_memory(Arc::clone(&self.memory), Some(ADDRESSES)).unwrap();
+        vring.set_features(VirtioFeatures::RING_INDIRECT).unwrap();
+        vring.set_memory(self.memory.clone(), Some(ADDRESSES)).unwrap();
         vring
     }
 
@@ -54,21 +64,21 @@ impl TestRing {
     }
 
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) {
-        self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
+        self.memory.guest_memory().write_slice(bytes, GuestAddress(address)).unwrap();
     }
 
     pub(crate) fn read(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        self.memory.guest_memory().read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
     }
 
     fn read_u16(&self, address: u64) -> u16 {
-        u16::from_le(self.memory.load(GuestAddress(address), Ordering::SeqCst).unwrap())
+        u16::from_le(self.memory.guest_memory().load(GuestAddress(address), Ordering::SeqCst).unwrap())
     }
 
     fn write_u16(&self, address: u64, value: u16) {
-        self.memory.store(value.to_le(), GuestAddress(address), Ordering::SeqCst).unwrap();
+        self.memory.guest_memory().store(value.to_le(), GuestAddress(address), Ordering::SeqCst).unwrap();
     }
 
     /// Writes descriptor `index` of the table at `table`.
@@ -81,7 +91,7 @@ impl TestRing {
     }
 
     pub(crate) fn descriptor(&self, index: u16, buffer: (u64, u32), flags: u16, next: u16) {
-        self.descriptor_at(ADDRESSES.descriptor, index, buffer, flags, next);
+        self.descriptor_at(DESCRIPTORS, index, buffer, flags, next);
     }
 
     /// A chain of neighbouring descriptors from `head` on.
@@ -97,49 +107,49 @@ impl TestRing {
     /// Makes the chain at `head` available.
     pub(crate) fn offer(&self, head: u16) {
         let index = self.available_index();
-        self.write_u16(ADDRESSES.available + 4 + 2 * u64::from(index % self.size), head);
+        self.write_u16(AVAILABLE + 4 + 2 * u64::from(index % self.size), head);
         self.set_available_index(index.wrapping_add(1));
     }
 
     pub(crate) fn available_index(&self) -> u16 {
-        self.read_u16(ADDRESSES.available + 2)
+        self.read_u16(AVAILABLE + 2)
     }
 
     pub(crate) fn set_available_index(&self, index: u16) {
-        self.write_u16(ADDRESSES.available + 2, index);
+        self.write_u16(AVAILABLE + 2, index);
     }
 
     /// `flags` of the available ring: 1 asks for no signals.
     pub(crate) fn set_available_flags(&self, flags: u16) {
-        self.write_u16(ADDRESSES.available, flags);
+        self.write_u16(AVAILABLE, flags);
     }
 
     /// Asks for a signal when the used index passes `index`.
     pub(crate) fn set_used_event(&self, index: u16) {
-        self.write_u16(ADDRESSES.available + 4 + 2 * u64::from(self.size), index);
+        self.write_u16(AVAILABLE + 4 + 2 * u64::from(self.size), index);
     }
 
     /// Where the device wants the next kick.
     pub(crate) fn available_event(&self) -> u16 {
-        self.read_u16(ADDRESSES.used + 4 + 8 * u64::from(self.size))
+        self.read_u16(USED + 4 + 8 * u64::from(self.size))
     }
 
     /// `flags` of the used ring: 1 asks for no kicks.
     pub(crate) fn used_flags(&self) -> u16 {
-        self.read_u16(ADDRESSES.used)
+        self.read_u16(USED)
     }
 
     pub(crate) fn used_index(&self) -> u16 {
-        self.read_u16(ADDRESSES.used + 2)
+        self.read_u16(USED + 2)
     }
 
     pub(crate) fn set_used_index(&self, index: u16) {
-        self.write_u16(ADDRESSES.used + 2, index);
+        self.write_u16(USED + 2, index);
     }
 
     /// Entry of the used ring where the chain that came `index`-th is: head and length.
     pub(crate) fn used(&self, index: u16) -> (u32, u32) {
-        let entry = self.read(ADDRESSES.used + 4 + 8 * u64::from(index % self.size), 8);
+        let entry = self.read(USED + 4 + 8 * u64::from(index % self.size), 8);
         let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap());
         (word(0), word(4))
     }
@@ -151,9 +161,9 @@ impl TestRing {
 }
 
 /// Guest memory of these regions, each an address and a size.
-pub(crate) fn memory(regions: &[(u64, u64)]) -> Arc<MappedMemory> {
+pub(crate) fn memory(regions: &[(u64, u64)]) -> MemoryTable {
     let files = regions.iter().map(|(address, size)| MemoryFile::create("guest", *address, *size).unwrap());
-    MemoryTable::new(files.map(|file| Arc::clone(file.mapped()))).unwrap().memory()
+    MemoryTable::new(files.map(|file| Arc::clone(file.mapped()))).unwrap()
 }
 
 /// A device that is one function.

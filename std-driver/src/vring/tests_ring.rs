@@ -6,8 +6,16 @@ use super::test_ring::{
     ADDRESSES, BUFFERS, END, EVENT_IDX, Serving, TestRing, kick, memory, new_eventfd, one_byte, process,
     ring_of_chains, signals,
 };
-use super::{RingAddresses, RingFault, RingMisuse, RingPart, Turn, Vring};
+use vhost_core::wire::vring::VringBase;
+use vhost_core::{GuestAddress, RingFault as Broken, RingPart, Unmapped, VirtioFeatures};
+
+use super::{RingAddresses, RingFault, RingMisuse, Turn, Vring};
 use crate::device::Queue;
+
+/// A place in a split ring.
+fn at(available: u16) -> VringBase {
+    VringBase::Split { available }
+}
 
 #[test]
 fn nothing_happens_unless_started_and_enabled() {
@@ -44,14 +52,14 @@ fn indices_run_free_and_go_on_after_a_stop() {
     ring.set_available_index(65534);
     ring.set_used_index(65531);
     let mut vring = ring.configured();
-    vring.set_base(65534).unwrap();
+    vring.set_base(at(65534)).unwrap();
     vring.start().unwrap();
     vring.enable();
     for head in 0..4 {
         ring.offer(head);
     }
     assert_eq!(process(&mut vring), Ok(Turn::Idle));
-    assert_eq!(vring.stop(), 2);
+    assert_eq!(vring.stop(), at(2));
     assert!(!vring.is_started());
     assert_eq!(ring.used_index(), 65535, "four more than the memory said at the start");
     assert_eq!([65531, 65532, 65533, 65534].map(|index| ring.used(index).0), [0, 1, 2, 3]);
@@ -61,7 +69,7 @@ fn indices_run_free_and_go_on_after_a_stop() {
     assert_eq!(ring.used_index(), 65535, "stopped");
     vring.start().unwrap();
     assert_eq!(process(&mut vring), Ok(Turn::Idle));
-    assert_eq!((ring.used(65535).0, ring.used_index(), vring.base()), (5, 0, 3));
+    assert_eq!((ring.used(65535).0, ring.used_index(), vring.base()), (5, 0, at(3)));
 }
 
 #[test]
@@ -88,10 +96,10 @@ fn an_available_index_too_far_ahead_stops_the_ring_and_is_reported() {
     assert_eq!(process(&mut vring), Ok(Turn::Idle));
     assert_eq!((signals(&call), signals(&error)), (1, 0));
     ring.set_available_index(7);
-    let fault = RingFault::AvailableAhead { available: 7, next: 2, size: 4 };
+    let fault = RingFault::Broken(Broken::AvailableAhead { available: 7, next: 2, size: 4 });
     assert_eq!(process(&mut vring), Err(fault));
     assert_eq!((signals(&call), signals(&error)), (0, 1));
-    assert_eq!((vring.is_started(), vring.base(), vring.faults().last_ring), (false, 2, Some(fault)));
+    assert_eq!((vring.is_started(), vring.base(), vring.faults().last_ring), (false, at(2), Some(fault)));
     assert_eq!(process(&mut vring), Ok(Turn::Idle), "a stopped ring has nothing to say");
     ring.set_available_index(6);
     vring.start().unwrap();
@@ -114,7 +122,10 @@ fn an_index_that_runs_ahead_in_the_middle_keeps_what_was_done() {
     });
     let mut vring = ring.running();
     vring.set_call(Some(call.try_clone().unwrap())).unwrap();
-    assert_eq!(vring.process(&device), Err(RingFault::AvailableAhead { available: 100, next: 1, size: 4 }));
+    assert_eq!(
+        vring.process(&device),
+        Err(RingFault::Broken(Broken::AvailableAhead { available: 100, next: 1, size: 4 }))
+    );
     assert_eq!((ring.all_used(), signals(&call)), (vec![(2, 1)], 1));
 }
 
@@ -123,26 +134,40 @@ fn a_ring_starts_only_where_it_fits() {
     let ring = TestRing::new(8);
     let mut vring = Vring::new(3);
     assert_eq!(vring.start(), Err(RingFault::NotConfigured));
-    vring.set_memory(Arc::clone(&ring.memory), Some(ADDRESSES)).unwrap();
+    vring.set_memory(ring.memory.clone(), Some(ADDRESSES)).unwrap();
     assert_eq!(vring.start(), Err(RingFault::NotConfigured), "no size");
     vring.set_size(8).unwrap();
-    let outside = |part, address, length| RingFault::OutsideMemory { part, address, length };
-    let misaligned = |part, address| RingFault::Misaligned { part, address };
+    let cause = Unmapped::Outside;
+    let outside = |part, address, length| RingFault::Broken(Broken::Unmapped { part, address, length, cause });
+    let misaligned = |part, address, alignment| RingFault::Broken(Broken::Misaligned { part, address, alignment });
     let cases = [
-        (RingAddresses { descriptor: 0x1008, ..ADDRESSES }, misaligned(RingPart::Descriptor, 0x1008)),
-        (RingAddresses { available: 0x8001, ..ADDRESSES }, misaligned(RingPart::Available, 0x8001)),
-        (RingAddresses { used: 0x9002, ..ADDRESSES }, misaligned(RingPart::Used, 0x9002)),
-        (RingAddresses { descriptor: END - 112, ..ADDRESSES }, outside(RingPart::Descriptor, END - 112, 128)),
-        (RingAddresses { available: END - 20, ..ADDRESSES }, outside(RingPart::Available, END - 20, 22)),
-        (RingAddresses { used: END - 68, ..ADDRESSES }, outside(RingPart::Used, END - 68, 70)),
-        (RingAddresses { used: u64::MAX - 3, ..ADDRESSES }, outside(RingPart::Used, u64::MAX - 3, 70)),
+        (
+            RingAddresses { descriptor: GuestAddress(0x1008), ..ADDRESSES },
+            misaligned(RingPart::DescriptorTable, 0x1008, 16),
+        ),
+        (RingAddresses { driver: GuestAddress(0x8001), ..ADDRESSES }, misaligned(RingPart::AvailableRing, 0x8001, 2)),
+        (RingAddresses { device: GuestAddress(0x9002), ..ADDRESSES }, misaligned(RingPart::UsedRing, 0x9002, 4)),
+        (
+            RingAddresses { descriptor: GuestAddress(END - 112), ..ADDRESSES },
+            outside(RingPart::DescriptorTable, END - 112, 128),
+        ),
+        (RingAddresses { driver: GuestAddress(END - 20), ..ADDRESSES }, outside(RingPart::AvailableRing, END - 20, 22)),
+        (RingAddresses { device: GuestAddress(END - 68), ..ADDRESSES }, outside(RingPart::UsedRing, END - 68, 70)),
+        (
+            RingAddresses { device: GuestAddress(u64::MAX - 3), ..ADDRESSES },
+            outside(RingPart::UsedRing, u64::MAX - 3, 70),
+        ),
     ];
     for (addresses, fault) in cases {
         vring.set_addresses(addresses).unwrap();
         assert_eq!(vring.start(), Err(fault));
         assert_eq!((vring.is_started(), vring.faults().last_ring), (false, Some(fault)));
     }
-    let last = RingAddresses { descriptor: END - 128, available: END - 128 - 22, used: END - 128 - 96 };
+    let last = RingAddresses {
+        descriptor: GuestAddress(END - 128),
+        driver: GuestAddress(END - 128 - 22),
+        device: GuestAddress(END - 128 - 96),
+    };
     vring.set_addresses(last).unwrap();
     assert_eq!(vring.start(), Ok(()));
 }
@@ -163,11 +188,11 @@ fn a_running_ring_keeps_its_parameters() {
     let mut vring = ring_of_chains(8).running();
     assert_eq!(vring.set_size(8), Ok(()), "said again");
     assert_eq!(vring.set_size(4), Err(RingMisuse::Running));
-    assert_eq!(vring.set_base(1), Err(RingMisuse::Running));
-    assert_eq!(vring.set_features(1 << 32), Ok(()));
+    assert_eq!(vring.set_base(at(1)), Err(RingMisuse::Running));
+    assert_eq!(vring.set_features(VirtioFeatures::VERSION_1 | VirtioFeatures::RING_INDIRECT), Ok(()));
     assert_eq!(vring.set_features(EVENT_IDX), Err(RingMisuse::Running));
     vring.stop();
-    assert_eq!((vring.set_size(4), vring.set_base(1), vring.set_features(EVENT_IDX)), (Ok(()), Ok(()), Ok(())));
+    assert_eq!((vring.set_size(4), vring.set_base(at(1)), vring.set_features(EVENT_IDX)), (Ok(()), Ok(()), Ok(())));
 }
 
 #[test]
@@ -181,16 +206,16 @@ fn memory_and_addresses_may_change_under_a_running_ring() {
     new.set_used_index(1);
     new.descriptor(5, (BUFFERS, 77), 0, 0);
     new.offer(5);
-    vring.set_memory(Arc::clone(&new.memory), Some(ADDRESSES)).unwrap();
+    vring.set_memory(new.memory.clone(), Some(ADDRESSES)).unwrap();
     assert!(vring.is_scan_due());
     let device = Serving(|queue: &mut Queue<'_>| {
         let chain = queue.next().unwrap();
-        assert_eq!((chain.head(), chain.readable().len()), (5, 77));
+        assert_eq!((chain.id(), chain.readable().len()), (5, 77));
         queue.complete(chain, 0);
     });
     assert_eq!(vring.process(&device), Ok(Turn::Idle));
     assert_eq!((old.used_index(), new.used_index(), new.used(1)), (1, 2, (5, 0)));
-    assert_eq!(Arc::strong_count(&old.memory), 1, "the old memory was let go");
+    assert_eq!(Arc::strong_count(&old.memory.shared()), 2, "the old memory was let go");
 }
 
 #[test]
@@ -198,7 +223,8 @@ fn memory_without_the_ring_stops_it() {
     let ring = ring_of_chains(8);
     let error = new_eventfd();
     let small = || memory(&[(0, 0x8000)]);
-    let outside = RingFault::OutsideMemory { part: RingPart::Available, address: 0x8000, length: 22 };
+    let (part, cause) = (RingPart::AvailableRing, Unmapped::Outside);
+    let outside = RingFault::Broken(Broken::Unmapped { part, address: 0x8000, length: 22, cause });
     for (addresses, fault) in [(Some(ADDRESSES), outside), (None, RingFault::NotConfigured)] {
         let mut vring = ring.running();
         vring.set_error(Some(error.try_clone().unwrap())).unwrap();
@@ -232,8 +258,8 @@ fn a_reset_ring_is_a_new_one() {
     ring.offer(0);
     assert_eq!(vring.process(&Serving(one_byte)), Ok(Turn::Idle));
     vring.reset();
-    assert_eq!((vring.base(), vring.is_started(), vring.is_enabled()), (0, false, false));
+    assert_eq!((vring.base(), vring.is_started(), vring.is_enabled()), (at(0), false, false));
     assert!(vring.kick().is_none());
     assert_eq!(vring.start(), Err(RingFault::NotConfigured));
-    assert_eq!(Arc::strong_count(&ring.memory), 2, "memory stays");
+    assert_eq!(Arc::strong_count(&ring.memory.shared()), 2, "memory stays");
 }

@@ -32,10 +32,11 @@ impl RingLoop {
         Ok(Self { device, poller, rings: Mutex::default(), reported: Mutex::default() })
     }
 
-    /// Serves `ring` from now on: its kicks now and later, whatever descriptor they come on.
+    /// Serves `ring` from now on: its kicks now and later, whatever descriptor they come on, and what else the device has to
+    /// [wake](Device::wake_on) it.
     ///
     /// # Errors
-    /// When its kick descriptor cannot be watched; then the ring is not served.
+    /// When a descriptor cannot be watched; then the ring is not served.
     pub fn add(&self, ring: Arc<SharedVring>) -> Result<RingWaker, WatchError> {
         let slot = {
             let mut rings = lock(&self.rings);
@@ -49,7 +50,11 @@ impl RingLoop {
             slot
         };
         let token = Token(slot as u64);
-        let watched = ring.lock().watch(Arc::clone(&self.poller), token);
+        let index = ring.lock().index();
+        let watched = self.watch_device(index, token).and_then(|()| {
+            let watched = ring.lock().watch(Arc::clone(&self.poller), token);
+            watched.inspect_err(|_| self.unwatch_device(index))
+        });
         match watched {
             Ok(()) => Ok(RingWaker { poller: Arc::clone(&self.poller), token }),
             Err(error) => {
@@ -65,7 +70,9 @@ impl RingLoop {
             return;
         }
         if let Some(ring) = self.forget(waker.token) {
-            ring.lock().unwatch();
+            let mut ring = ring.lock();
+            ring.unwatch();
+            self.unwatch_device(ring.index());
         }
     }
 
@@ -103,6 +110,21 @@ impl RingLoop {
     /// Makes a waiting [`RingLoop::turn`] return soon.
     pub fn wake(&self) {
         self.poller.wake();
+    }
+
+    fn watch_device(&self, queue: u16, token: Token) -> Result<(), WatchError> {
+        let Some(wake) = self.device.wake_on(queue) else { return Ok(()) };
+        match self.poller.watch_for(wake.descriptor, wake.when, token) {
+            // Always ready: there is nothing to wait for.
+            Err(WatchError::NotPollable) => Ok(()),
+            watched => watched,
+        }
+    }
+
+    fn unwatch_device(&self, queue: u16) {
+        if let Some(wake) = self.device.wake_on(queue) {
+            self.poller.unwatch(wake.descriptor);
+        }
     }
 
     fn ring(&self, token: Token) -> Option<Arc<SharedVring>> {

@@ -5,6 +5,8 @@
 
 #![no_std]
 
+mod gpu;
+
 use core::{num::NonZeroU64, panic::PanicInfo, slice};
 
 use vhost_core::{

@@ -53,6 +53,12 @@ impl Running {
         }
     }
 
+    /// Its id, for `/proc`.
+    #[must_use]
+    pub fn process_id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// What it has printed so far, on both of its outputs.
     #[must_use]
     pub fn output(&self) -> String {

@@ -2,9 +2,10 @@
 
 use vhost_core::wire::header::Header;
 use vhost_core::{
-    Answered, Backend, BackendConfig, Frame, Frontend, FrontendConfig, Handles, MAX_MESSAGE, Session, Transmit,
+    Answered, Assembler, Backend, BackendConfig, DecodeError, Frame, Frontend, FrontendConfig, Handles, MAX_MESSAGE,
+    Session, Transmit,
 };
-use vhost_tests::tracked::{Ledger, Token};
+use vhost_tests::tracked::Token;
 use vhost_tests::wire::{self, Message};
 
 /// Rings of the machines under test; all fixtures use rings 0 and 1.
@@ -57,11 +58,6 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// These bytes with so many new tokens.
-    pub(crate) fn new(bytes: Vec<u8>, count: usize, ledger: &Ledger) -> Self {
-        Self { bytes, handles: ledger.tokens(count) }
-    }
-
     /// What a machine wants sent.
     pub(crate) fn from_transmit(transmit: Transmit<'_, Token>) -> Self {
         Self { bytes: transmit.bytes.to_vec(), handles: transmit.handles.into_iter().collect() }
@@ -85,6 +81,32 @@ pub(crate) fn frame(bytes: &[u8], tokens: Vec<Token>) -> Frame<'_, Token> {
         handles.push(token).unwrap_or_else(|_| panic!("no frame has so many handles"));
     }
     Frame { header: Header::new(request, flags, size), payload: &bytes[wire::HEADER_SIZE..], handles }
+}
+
+/// Pours a message into an assembler in pieces that end at these places; its tokens come with the first byte.
+pub(crate) fn pour<'a, const CAP: usize>(
+    assembler: &'a mut Assembler<Token, CAP>,
+    bytes: &[u8],
+    tokens: Vec<Token>,
+    cuts: &[usize],
+) -> Result<Option<Frame<'a, Token>>, DecodeError> {
+    let mut tokens = Some(tokens);
+    let mut start = 0;
+    for end in cuts.iter().map(|cut| (*cut).min(bytes.len())).chain([bytes.len()]) {
+        let mut piece = &bytes[start..end];
+        start = end;
+        while !piece.is_empty() {
+            let room = assembler.read_buf();
+            let count = room.len().min(piece.len());
+            if count == 0 {
+                break;
+            }
+            room[..count].copy_from_slice(&piece[..count]);
+            piece = &piece[count..];
+            assembler.filled(count, tokens.take().unwrap_or_default())?;
+        }
+    }
+    Ok(assembler.take())
 }
 
 /// What a machine did about a request in the end.

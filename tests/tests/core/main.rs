@@ -5,7 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod answers;
+mod bad_input;
+mod cuts;
+mod joined;
 mod machines;
+mod pair;
+mod peers;
 mod recorded;
 mod stage;
+mod start_orders;
 mod table;

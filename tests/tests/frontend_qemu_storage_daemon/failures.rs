@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use vhost_core::{FrontendCode, ProtocolFeatures, RingAddress, VirtioFeatures, wire::vring::VringBase};
+use vhost_core::{FrontendCode, GuestAddress, ProtocolFeatures, RingAddress, VirtioFeatures, wire::vring::VringBase};
 use vhost_std::driver::{BlockClient, BlockClientError, BlockClientOptions, BlockQueue, BlockRequest, BlockStatus};
-use vhost_std::frontend::{Confirmation, Frontend, FrontendError, SessionEnd, StoppedRing, VringAddresses};
+use vhost_std::frontend::{Confirmation, Frontend, FrontendError, Logging, SessionEnd, StoppedRing, VringAddresses};
 
 use crate::daemon::{Access, DISK, Daemon, soon};
 use crate::load::{fill_and_read_back, pattern};
@@ -13,7 +13,8 @@ use crate::load::{fill_and_read_back, pattern};
 fn break_ring(frontend: &mut Frontend) -> Result<(), FrontendError> {
     let [descriptor, available, used] = [0x1000, 0x2000, 0x3000].map(RingAddress);
     frontend.set_vring_num(0, 128)?;
-    frontend.set_vring_addr(0, &VringAddresses { descriptor, available, used, log: None })
+    frontend
+        .set_vring_addr(0, &VringAddresses { descriptor, available, used, log: GuestAddress(0), logging: Logging::Off })
 }
 
 #[test]

@@ -114,12 +114,19 @@ fn a_scanout_that_does_not_exist_is_refused_and_still_answered() {
         }
         take(&mut negotiated(), &with_scanout(&message, 3)).unwrap();
     }
+    // No display has more than 16, whatever the configuration says.
+    let mut frontend = GpuFrontend::new(GpuFrontendConfig::new(GpuFeatures::KNOWN, 200));
+    take(&mut frontend, &with_scanout(&message("SCANOUT"), 16)).unwrap_err();
+    assert_eq!(answer(&mut frontend, REFUSED), Ok(None));
+    take(&mut frontend, &with_scanout(&message("SCANOUT"), 15)).unwrap();
 }
 
 #[test]
 fn a_refusal_may_name_the_error_for_the_guest() {
     let mut frontend = negotiated();
-    for (number, kind) in [(0x1202, 0x1202), (0x12ff, 0x12ff), (0x1101, 0x1200), (0x1_0000_1202, 0x1200)] {
+    for (number, kind) in
+        [(0x1202, 0x1202), (0x12ff, 0x12ff), (0x1300, 0x1200), (0x1101, 0x1200), (0x1_0000_1202, 0x1200)]
+    {
         take(&mut frontend, &message("GET_EDID")).unwrap();
         let reply = GpuReply::Refused(NonZeroU64::new(number).unwrap());
         let expected = message::reply(11, &message::response(kind).padding(1032).done());

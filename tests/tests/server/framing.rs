@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, socketpair};
 use vhost_core::{DecodeError, Tolerance, TrailingBytes};
 use vhost_std::endpoint::EndpointError;
-use vhost_std::server::ServeError;
+use vhost_std::server::{Progress, ServeError};
 use vhost_std::socket::Socket;
 use vhost_tests::descriptors::leaves_nothing_open;
 use vhost_tests::dialog::{borrowed, event};
@@ -206,4 +206,23 @@ fn a_server_that_is_told_to_ignore_unknown_requests_goes_on() {
     let mut bench = Bench::negotiated(&mut server);
     bench.say(&wire::header(4711, REQUEST, 0), &[]);
     bench.barrier();
+}
+
+#[test]
+fn many_messages_at_once_are_served_in_shares() {
+    let mut server = server(1);
+    let mut connection = server.connect(Socket::from(theirs_with(&message("SET_OWNER", REQUEST, &[]).repeat(1000))));
+    let mut shares = 0;
+    while connection.process().unwrap() == Progress::Busy {
+        shares += 1;
+    }
+    assert!(shares > 4, "a thousand messages in {shares} shares");
+    assert_eq!(connection.process().unwrap(), Progress::Closed, "and nothing is forgotten");
+}
+
+/// The other end of a connection on which this was sent, and nothing more will be.
+fn theirs_with(bytes: &[u8]) -> std::os::unix::net::UnixStream {
+    let (ours, theirs) = vhost_tests::dialog::Socket::pair();
+    ours.send(bytes, &[]);
+    theirs
 }

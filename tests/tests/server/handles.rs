@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vhost_core::{DecodeError, Tolerance};
 use vhost_std::endpoint::EndpointError;
 use vhost_std::server::{RingThreads, ServeError};
@@ -194,5 +195,37 @@ fn every_request_with_a_wrong_number_of_descriptors_is_refused_by_name() {
             }
         }
         Bench::negotiated(&mut server).barrier();
+    });
+}
+
+/// What the system cannot hand over is lost: the connection is, the process is not.
+#[test]
+fn descriptors_that_did_not_arrive_end_the_connection_and_those_that_did_are_closed() {
+    const TEST: &str = "handles::descriptors_that_did_not_arrive_end_the_connection_and_those_that_did_are_closed";
+    leaves_nothing_open(TEST, || {
+        let mut server = server(1);
+        let memory = GuestMemory::new(8 * 0x1000);
+        let regions = Vec::from_iter((0..8).map(|at| wire::region::Region {
+            guest: at * 0x1000,
+            size: 0x1000,
+            user: at * 0x1000,
+            offset: at * 0x1000,
+            ..memory.region()
+        }));
+        let whole = message("SET_MEM_TABLE", REQUEST_NEEDING_REPLY, &table(&regions));
+        let limits = getrlimit(Resource::Nofile);
+        for room in 0..8 {
+            let mut bench = Bench::negotiated(&mut server);
+            let before = open_descriptors();
+            let free = (0..).filter(|number| !before.contains_key(number)).nth(room).unwrap();
+            setrlimit(Resource::Nofile, Rlimit { current: Some(free as u64), ..limits }).unwrap();
+            let error = bench.fails(&whole, &[memory.as_fd(); 8]);
+            setrlimit(Resource::Nofile, limits).unwrap();
+            assert_eq!(error, ServeError::Receive(EndpointError::Socket(SocketError::HandlesLost { received: room })));
+            assert_eq!(open_descriptors(), before);
+        }
+        let mut bench = Bench::negotiated(&mut server);
+        bench.say(&whole, &[memory.as_fd(); 8]);
+        assert_eq!(bench.frontend().receive_reply(id("SET_MEM_TABLE")).number(), 0);
     });
 }

@@ -4,13 +4,20 @@
 //! framing and descriptors, R for replies, S for states.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod channel;
+mod cuts;
+mod device;
 mod exhaustion;
 mod faults;
 mod framing;
 mod handles;
 mod hostile;
 mod kicks;
+mod memory;
+mod negotiation;
+mod reconnect;
 mod ring_setup;
 mod session;
 mod start_stop;
 mod support;
+mod tool;

@@ -173,6 +173,22 @@ fn s10_the_used_index_is_read_when_the_ring_starts() {
     bench.enable(&ring, 1);
     assert_serves(&mut bench, &mut ring);
     assert_eq!(ring.used_index(), 4712);
+
+    // It is the ring's own: three requests less than were taken have come back.
+    let mut bench = {
+        drop(bench);
+        Bench::negotiated(&mut server)
+    };
+    bench.share(&[&ring.memory.clone()]);
+    ring.memory.write_u16(ring.used + 2, 4709);
+    bench.start(&ring);
+    bench.grant("SET_VRING_BASE", &ring.state_payload(4712), &[]);
+    bench.enable(&ring, 1);
+    ring.request(1, Command::Flush, 0);
+    ring.kick();
+    bench.wait_for(ring.call.as_fd());
+    assert_eq!(ring.used_index(), 4710);
+    assert_eq!(bench.stop(&ring), 4713);
 }
 
 #[test]
@@ -213,6 +229,7 @@ fn s23_a_device_reset_may_come_at_any_time_and_keeps_memory_and_protocol_feature
             // Nothing is left of it that a new kick descriptor could start.
             ring.restart_at(0);
             bench.grant("SET_VRING_KICK", &ring.event_payload(), &[ring.kick.as_fd()]);
+            bench.grant("SET_VRING_NUM", &ring.num_payload(), &[]);
             bench.enable(&ring, 1);
             assert_rests(&mut bench, &mut ring);
             bench.request("RESET_DEVICE", &[], &[]);

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     service: service::Arguments,
     /// The file or block device that holds the disk.
-    #[arg(long, value_name = "FILE", required_unless_present = "print_capabilities")]
+    #[arg(long, value_name = "FILE", required = true)]
     blk_file: Option<PathBuf>,
     /// The guest cannot write.
     #[arg(long)]
@@ -24,9 +24,6 @@ pub(crate) struct Arguments {
     /// The name that the guest sees, at most 20 bytes.
     #[arg(long, value_name = "ID", default_value = "")]
     serial: String,
-    /// Print this device's capabilities as JSON, and exit.
-    #[arg(long)]
-    pub(crate) print_capabilities: bool,
 }
 
 impl Arguments {

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vhost_std::{
     device::Device,
@@ -21,7 +22,7 @@ use crate::inherited;
 #[group(skip)]
 pub(crate) struct Arguments {
     /// Listen on a Unix socket at this path, for one front-end after another.
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["fd", "print_capabilities"])]
+    #[arg(long, value_name = "PATH", required_unless_present = "fd")]
     socket_path: Option<PathBuf>,
     /// Use this inherited socket; end with its connection unless it listens.
     #[arg(long, value_name = "N", conflicts_with = "socket_path", value_parser = clap::value_parser!(RawFd).range(3..))]
@@ -68,6 +69,7 @@ impl Service {
         for signal in [SIGTERM, SIGINT] {
             signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
         }
+        allow_many_descriptors();
         let mut options = ServerOptions::default();
         options.threads = RingThreads::Shared(self.threads);
         let mut server = BackendServer::new(device, options)?;
@@ -79,6 +81,13 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// A device of 256 queues has more than a thousand descriptors; the usual limit is 1024, and may be raised.
+fn allow_many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it is refused, there are as many as there were.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// A front-end's fault is worth a line; the next one is served all the same.

@@ -24,19 +24,15 @@ impl SplitRing {
             self.area.write(self.layout.descriptor(at), &descriptor.to_bytes())?;
         }
         let outstanding = self.in_order();
-        // The next device begins at the used index.
-        self.added = u64::from(self.used);
-        for (head, mut chain) in outstanding {
+        // The next device begins at the used index, which is the number of all chains but these.
+        self.added -= outstanding.len() as u64;
+        for (head, chain) in outstanding {
             for position in 0..if chain.indirect { chain.buffers } else { 0 } {
                 let at = usize::from(head) * usize::from(self.layout.table_size) + usize::from(position);
                 let descriptor = self.tables.get(at).copied().unwrap_or_default();
                 self.area.write(self.layout.indirect(head, position), &descriptor.to_bytes())?;
             }
-            chain.order = self.added;
             self.offer(head)?;
-            if let Some(slot) = self.chains.get_mut(usize::from(head)) {
-                *slot = Some(chain);
-            }
         }
         self.write_indices()
     }

@@ -182,6 +182,20 @@ fn a_device_with_event_indices_is_kicked_when_its_event_is_passed() {
 }
 
 #[test]
+fn an_event_within_a_batch_is_worth_a_kick() {
+    // Chains given together from the start, and whether an event at that index makes them worth a kick.
+    for (event, kick) in [(0, Kick::Needed), (1, Kick::Needed), (2, Kick::Needed), (3, Kick::NotNeeded)] {
+        let mut pair = Pair::new(8, EVENTS);
+        for token in 0..3 {
+            pair.ring.add(&[buffer(0, 1)], &[], token).unwrap();
+        }
+        pair.poke(pair.ring.layout.available_event(), &u16::to_le_bytes(event));
+        assert_eq!(pair.ring.publish(), Ok(kick), "event at {event}");
+        assert_eq!(pair.ring.publish(), Ok(Kick::NotNeeded), "nothing new");
+    }
+}
+
+#[test]
 fn a_call_is_asked_for_at_the_next_chain() {
     let mut pair = Pair::new(8, EVENTS);
     for token in [10, 20, 30] {
@@ -249,10 +263,11 @@ fn another_device_gets_in_order_what_the_one_before_had_not_used() {
             let _ = pair.give(token);
             chains.push(pair.pop().unwrap());
         }
-        pair.ring.add(&[buffer(50, 1)], &[buffer(51, 1)], 50).unwrap();
         pair.use_up(chains[1].0, 0);
         assert_eq!(pair.ring.rebuild(), Err(DriverError::UsedNotTaken));
         assert_eq!(pair.ring.poll_used().unwrap().unwrap().token, 30);
+        // It takes descriptors that come before those of a chain that was added before it.
+        pair.ring.add(&[buffer(50, 8)], &[buffer(51, 16)], 50).unwrap();
         assert_eq!(pair.ring.outstanding(), [20, 40, 50]);
 
         // The device dies and takes with it what it can: all but the used index, which is looked at.
@@ -267,13 +282,14 @@ fn another_device_gets_in_order_what_the_one_before_had_not_used() {
         pair.device = device(&pair.ring, features);
         pair.device.set_next_avail(8);
         pair.device.set_next_used(8);
-        assert_eq!(pair.pop().unwrap().1, chains[0].1);
-        let (head, chain) = pair.pop().unwrap();
-        assert_eq!(chain, chains[2].1);
-        assert_eq!(pair.pop().unwrap().1.len(), 2);
+        let [first, second, third] = [(); 3].map(|()| pair.pop().unwrap());
+        assert_eq!([&first.1, &second.1], [&chains[0].1, &chains[2].1]);
+        assert_eq!(third.1[0].0, buffer(50, 8).address.0);
         assert_eq!(pair.pop(), None);
-        pair.use_up(head, 16);
-        assert_eq!(pair.ring.poll_used(), Ok(Some(Used { token: 40, written: 16 })));
+        for ((head, _), token) in [(second, 40), (third, 50), (first, 20)] {
+            pair.use_up(head, 16);
+            assert_eq!(pair.ring.poll_used(), Ok(Some(Used { token, written: 16 })));
+        }
         assert_eq!(pair.give(60), Kick::Needed);
         assert_eq!(pair.pop().unwrap().1.len(), 2);
     }

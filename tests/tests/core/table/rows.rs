@@ -42,7 +42,9 @@ fn usual(forms: &[Fixture]) -> &Fixture {
 fn the_tables_have_exactly_the_messages_of_the_protocol() {
     let ids = |codes: &[FrontendCode]| Vec::from_iter(codes.iter().map(|code| code.0));
     assert_eq!(ids(FrontendCode::ALL), Vec::from_iter(1..=44));
-    assert_eq!(Vec::from_iter(BackendCode::ALL.iter().map(|code| code.0)), Vec::from_iter(1..=10));
+    // The four of the older virtio-fs dialects have tests of their own.
+    let standard = BackendCode::ALL.iter().map(|code| code.0).filter(|id| *id < 1000);
+    assert_eq!(Vec::from_iter(standard), Vec::from_iter(1..=10));
     assert!(FrontendCode(0).row().is_none() && FrontendCode(45).row().is_none());
     assert!(BackendCode(0).row().is_none() && BackendCode(11).row().is_none());
     assert_eq!(rows().len(), 54);

@@ -77,7 +77,8 @@ fn frontend_sends(
     let message = code.message();
     match front.request(request, delivery, &mut out) {
         Ok(transmit) => {
-            assert!(!is_gated && !is_needless && !(needs_stopped && stage.rings == Rings::RUNNING), "{title}");
+            let runs = needs_stopped && stage.rings == Rings::RUNNING;
+            assert!(!is_gated && !is_needless && !runs, "{title}");
             let flagged = is_flagged(fixture, stage, delivery);
             let Packet { bytes, handles } = Packet::from_transmit(transmit);
             let expected = fixture.message(if flagged { REQUEST_NEEDING_REPLY } else { REQUEST });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost_core::uapi::iotlb::Access;
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{GuestAddress, Iova, RingAddress, UserAddress, VirtioFeatures, VringAddresses};
+use vhost_core::{GuestAddress, Iova, Logging, RingAddress, UserAddress, VirtioFeatures, VringAddresses};
 use vhost_kernel::net::{HEADER_SIZE, Net, PacketSocket, RECEIVE_RING, TRANSMIT_RING, Tap, TapOptions};
 use vhost_kernel::{IotlbDevice, KernelError, MemoryDevice, VhostDevice};
 use vhost_std::memory::MemoryFile;
@@ -148,7 +148,7 @@ fn pages_that_are_written_to_are_in_the_log() {
     let addresses = ring.driver.user_addresses();
     // The used ring is logged under the address of a page of its own.
     let used_log = GuestAddress(end - 0x1000);
-    net.set_vring_addresses(ring.index, &VringAddresses { log: Some(used_log), ..addresses }).unwrap();
+    net.set_vring_addresses(ring.index, &VringAddresses { log: used_log, logging: Logging::On, ..addresses }).unwrap();
     net.set_backend(ring.index, Some(tap.as_fd())).unwrap();
 
     // The frame begins with its header on one page and goes on on the next.
@@ -181,7 +181,7 @@ fn misses_of_the_iotlb_are_read_and_answered() {
     let guest = ring.driver.guest_addresses();
     let [descriptor, available, used] =
         [guest.descriptor, guest.available, guest.used].map(|address| RingAddress(address.0 + distance));
-    let addresses = VringAddresses { descriptor, available, used, log: None };
+    let addresses = VringAddresses { descriptor, available, used, log: GuestAddress(0), logging: Logging::Off };
     ring.set_up_at(&net, &addresses, VringBase::Split { available: 0 });
 
     assert_eq!(net.next_miss(), Ok(None));

@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use vhost_core::uapi::bits::DeviceStatus;
 use vhost_core::uapi::iotlb::Access;
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{GuestAddress, Iova, MemoryRegion, VirtioFeatures};
+use vhost_core::{GuestAddress, Iova, MemoryRegion, RingAddresses, VirtioFeatures};
 use vhost_kernel::VhostDevice;
-use vhost_kernel::vdpa::{Mapping, Vdpa, VringIovas, VringSwitch};
+use vhost_kernel::vdpa::{Mapping, Vdpa, VringSwitch};
 use vhost_std::driver::Buffer;
 use vhost_std::memory::MemoryFile;
 
@@ -57,11 +57,11 @@ impl VdpaDisk {
         vdpa.raise_status(DeviceStatus::FEATURES_OK).unwrap();
         vdpa.map(0, &Mapping::all_of(memory.mapped(), Iova(IOVA), Access::ReadWrite)).unwrap();
         let addresses = ring.driver.guest_addresses();
-        let [descriptor, available, used] =
+        let [descriptor, driver, device] =
             [addresses.descriptor, addresses.available, addresses.used].map(|address| Iova(address.0));
         vdpa.set_vring_num(0, SIZE.into()).unwrap();
         vdpa.set_vring_base(0, VringBase::Split { available: 0 }).unwrap();
-        vdpa.set_vring_addresses(0, &VringIovas { descriptor, available, used }).unwrap();
+        vdpa.set_vring_addresses(0, RingAddresses { descriptor, driver, device }).unwrap();
         vdpa.set_vring_kick(0, Some(ring.kick.as_fd())).unwrap();
         vdpa.set_vring_call(0, Some(ring.call.as_fd())).unwrap();
         vdpa.switch_vring(0, VringSwitch::Enabled).unwrap();

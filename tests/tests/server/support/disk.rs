@@ -35,10 +35,15 @@ impl Image {
 
     /// A writable disk of so many queues, served by these threads.
     pub(crate) fn server(&self, queues: u16, threads: RingThreads) -> BackendServer {
-        let options = BlockOptions { queues, ..BlockOptions::default() };
-        let device = BlockDevice::from_fd(self.0.try_clone().unwrap().into(), &options).unwrap();
+        self.server_with(queues, |options| options.threads = threads)
+    }
+
+    /// A writable disk of so many queues, served with these options.
+    pub(crate) fn server_with(&self, queues: u16, change: impl FnOnce(&mut ServerOptions)) -> BackendServer {
+        let block = BlockOptions { queues, ..BlockOptions::default() };
+        let device = BlockDevice::from_fd(self.0.try_clone().unwrap().into(), &block).unwrap();
         let mut options = ServerOptions::default();
-        options.threads = threads;
+        change(&mut options);
         BackendServer::new(Arc::new(device), options).unwrap()
     }
 }
@@ -50,10 +55,5 @@ pub(crate) fn server(queues: u16) -> BackendServer {
 
 /// A disk of one queue whose server lets pass what `tolerance` says.
 pub(crate) fn tolerant(tolerance: Tolerance) -> BackendServer {
-    let mut options = ServerOptions::default();
-    options.threads = RingThreads::Caller;
-    options.tolerance = tolerance;
-    let image = Image::new();
-    let device = BlockDevice::from_fd(image.0.into(), &BlockOptions::default()).unwrap();
-    BackendServer::new(Arc::new(device), options).unwrap()
+    Image::new().server_with(1, |options| (options.threads, options.tolerance) = (RingThreads::Caller, tolerance))
 }

@@ -1,4 +1,7 @@
-//! The rings of a device, and who processes them.
+//! The rings of a device, who processes them, and how they are set up: what the server and the soft back-end share.
+
+mod control;
+mod guest;
 
 use core::{fmt, time::Duration};
 use std::{
@@ -6,7 +9,11 @@ use std::{
     sync::{Arc, MutexGuard},
 };
 
-use super::MAX_RINGS;
+use vhost_core::VirtioFeatures;
+
+pub use self::control::RingError;
+pub(crate) use self::{control::Control, guest::Guest};
+
 use crate::{
     device::Device,
     system_error::SystemError,
@@ -14,18 +21,27 @@ use crate::{
     worker::{RingLoop, Worker, WorkerError},
 };
 
+/// Rings a device can have over vhost-user: their index has eight bits in `SET_VRING_KICK`.
+pub const MAX_RINGS: usize = 256;
+
+/// The features of rings, beside those of the device.
+pub(crate) const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
+    .union(VirtioFeatures::RING_INDIRECT)
+    .union(VirtioFeatures::RING_EVENT_IDX)
+    .union(VirtioFeatures::RING_PACKED);
+
 /// Who processes the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingThreads {
     /// So many threads share the rings; with more threads than rings, one thread a ring.
     Shared(u16),
-    /// No thread is started: whoever calls [`Connection::process`](super::Connection::process)
-    /// processes the rings too.
+    /// No thread is started: whoever calls [`Connection::process`](crate::server::Connection::process) or
+    /// [`SoftBackend::process`](crate::soft::SoftBackend::process) processes the rings too.
     Caller,
 }
 
 /// The rings, and their loops.
-pub(super) struct RingSet {
+pub(crate) struct RingSet {
     rings: Vec<Arc<SharedVring>>,
     served: Served,
 }
@@ -36,7 +52,7 @@ enum Served {
 }
 
 impl RingSet {
-    pub(super) fn new(device: &Arc<dyn Device>, threads: RingThreads) -> Result<Self, WorkerError> {
+    pub(crate) fn new(device: &Arc<dyn Device>, threads: RingThreads) -> Result<Self, WorkerError> {
         let count = device.queues().min(u16::try_from(MAX_RINGS).unwrap_or(u16::MAX));
         let rings: Vec<_> = (0..count).map(|index| Arc::new(SharedVring::new(Vring::new(index)))).collect();
         let served = match threads {
@@ -58,21 +74,21 @@ impl RingSet {
         Ok(Self { rings, served })
     }
 
-    pub(super) fn count(&self) -> u16 {
+    pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.rings.len()).unwrap_or(u16::MAX)
     }
 
     /// Waits for the batch under way on this ring, and holds it.
-    pub(super) fn lock(&self, index: usize) -> Option<MutexGuard<'_, Vring>> {
+    pub(crate) fn lock(&self, index: usize) -> Option<MutexGuard<'_, Vring>> {
         self.rings.get(index).map(|ring| ring.lock())
     }
 
-    pub(super) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Vring>> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Vring>> {
         self.rings.iter().map(|ring| ring.lock())
     }
 
     /// What the caller has to wait for beside the socket.
-    pub(super) fn caller_fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn caller_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.served {
             Served::Threads(_) => None,
             Served::Caller(ring_loop) => Some(ring_loop.fd()),
@@ -80,7 +96,7 @@ impl RingSet {
     }
 
     /// One turn of the rings, if the caller processes them.
-    pub(super) fn turn(&self) -> Result<(), SystemError> {
+    pub(crate) fn turn(&self) -> Result<(), SystemError> {
         match &self.served {
             Served::Threads(_) => Ok(()),
             Served::Caller(ring_loop) => ring_loop.turn(Some(Duration::ZERO)),

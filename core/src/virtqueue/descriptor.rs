@@ -1,0 +1,117 @@
+//! Descriptors: the 16 bytes that name one buffer, in both layouts.
+
+/// Bytes of a descriptor, in tables and in packed rings.
+pub(crate) const DESCRIPTOR_BYTES: u16 = 16;
+
+/// The buffer goes on in another descriptor (`VIRTQ_DESC_F_NEXT`).
+pub(crate) const NEXT: u16 = 1;
+/// The device writes the buffer, or has written it (`VIRTQ_DESC_F_WRITE`).
+pub(crate) const WRITE: u16 = 1 << 1;
+/// The buffer is a table of descriptors (`VIRTQ_DESC_F_INDIRECT`).
+pub(crate) const INDIRECT: u16 = 1 << 2;
+/// Packed: equals the driver's wrap counter when the descriptor was made available.
+pub(crate) const AVAILABLE: u16 = 1 << 7;
+/// Packed: equals the device's wrap counter when the descriptor was used.
+pub(crate) const USED: u16 = 1 << 15;
+
+/// A copy of one descriptor: what was read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Descriptor {
+    pub(crate) address: u64,
+    pub(crate) length: u32,
+    pub(crate) flags: u16,
+    /// Split: the next descriptor. Packed: the buffer id.
+    pub(crate) link: u16,
+}
+
+impl Descriptor {
+    /// From a descriptor table: address, length, flags, next.
+    pub(crate) fn from_table(bytes: [u8; 16]) -> Self {
+        let [address @ .., _, _, _, _, _, _, _, _] = bytes;
+        let [_, _, _, _, _, _, _, _, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        Self {
+            address: u64::from_le_bytes(address),
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            link: u16::from_le_bytes([n0, n1]),
+        }
+    }
+
+    /// From a packed ring: address, length, id, flags.
+    pub(crate) fn from_ring(bytes: [u8; 16]) -> Self {
+        let swapped = Self::from_table(bytes);
+        Self { flags: swapped.link, link: swapped.flags, ..swapped }
+    }
+
+    pub(crate) fn to_table(self) -> [u8; 16] {
+        let Self { address, length, flags, link } = self;
+        let number = u128::from(address) | u128::from(length) << 64 | u128::from(flags) << 96 | u128::from(link) << 112;
+        number.to_le_bytes()
+    }
+
+    pub(crate) fn to_ring(self) -> [u8; 16] {
+        Self { flags: self.link, link: self.flags, ..self }.to_table()
+    }
+
+    pub(crate) fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Where descriptor `index` begins in its table or ring.
+#[inline]
+pub(crate) fn descriptor_offset(index: u16) -> usize {
+    usize::from(index).saturating_mul(usize::from(DESCRIPTOR_BYTES))
+}
+
+/// Packed: whether these flags say that the driver made the descriptor available in the lap `wrap`.
+#[inline]
+pub(crate) fn is_available(flags: u16, wrap: bool) -> bool {
+    (flags & AVAILABLE != 0) == wrap && (flags & USED != 0) != wrap
+}
+
+/// Packed: whether these flags say that the device used the descriptor in the lap `wrap`.
+#[inline]
+pub(crate) fn is_used(flags: u16, wrap: bool) -> bool {
+    (flags & AVAILABLE != 0) == wrap && (flags & USED != 0) == wrap
+}
+
+/// Packed: the flags that make a descriptor available in the lap `wrap`.
+#[inline]
+pub(crate) fn available_flags(wrap: bool) -> u16 {
+    if wrap { AVAILABLE } else { USED }
+}
+
+/// Packed: the flags that make a descriptor used in the lap `wrap`.
+#[inline]
+pub(crate) fn used_flags(wrap: bool) -> u16 {
+    if wrap { AVAILABLE | USED } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_layouts_decode_what_was_written_by_hand() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+        let descriptor =
+            Descriptor { address: 0x0807_0605_0403_0201, length: 0x0c0b_0a09, flags: 0x0e0d, link: 0x100f };
+        assert_eq!(Descriptor::from_table(bytes), descriptor);
+        assert_eq!(descriptor.to_table(), bytes);
+        let in_ring = Descriptor { flags: 0x100f, link: 0x0e0d, ..descriptor };
+        assert_eq!(Descriptor::from_ring(bytes), in_ring);
+        assert_eq!(in_ring.to_ring(), bytes);
+    }
+
+    #[test]
+    fn a_descriptor_is_available_or_used_in_one_lap_only() {
+        for wrap in [false, true] {
+            let (available, used) = (available_flags(wrap), used_flags(wrap));
+            assert!(is_available(available, wrap) && !is_available(available, !wrap));
+            assert!(is_used(used, wrap) && !is_used(used, !wrap));
+            assert!(!is_used(available, wrap) && !is_used(available, !wrap));
+            assert!(!is_available(used, wrap) && !is_available(used, !wrap));
+        }
+    }
+}

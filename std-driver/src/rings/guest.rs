@@ -1,0 +1,116 @@
+//! What is known of a guest: the memory, and what is wished of its rings.
+
+use std::os::fd::OwnedFd;
+
+use vhost_core::{
+    GuestAddress, Handles, MemoryRegion, MemoryTable as RegionList, RingAddress, RingLayout, VringAddresses,
+};
+
+use crate::{
+    memory::{AddressSpace, MappedRegion, MemoryError, MemoryTable},
+    vring::RingAddresses,
+};
+
+/// A guest, for as long as somebody processes its rings.
+#[derive(Debug, Default)]
+pub(crate) struct Guest {
+    memory: MemoryTable,
+    rings: Vec<Wish>,
+}
+
+/// What is wished of a ring, as it came: the rest may come later, and memory may change under it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wish {
+    pub(super) size: Option<u16>,
+    pub(super) addresses: Option<VringAddresses>,
+    /// Kicked, and not stopped since.
+    pub(super) started: bool,
+}
+
+impl Guest {
+    pub(crate) fn new(rings: u16) -> Self {
+        Self { memory: MemoryTable::default(), rings: vec![Wish::default(); usize::from(rings)] }
+    }
+
+    /// The whole memory anew. Nothing changes here: the caller commits it.
+    pub(crate) fn replaced(regions: &RegionList<'_>, handles: Handles<OwnedFd>) -> Result<MemoryTable, MemoryError> {
+        let mapped = regions.iter().zip(handles).map(|(region, handle)| MappedRegion::new(region, handle));
+        MemoryTable::new(mapped.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// The memory with one more region.
+    pub(crate) fn with(&self, region: MemoryRegion, handle: OwnedFd) -> Result<MemoryTable, MemoryError> {
+        self.memory.insert(MappedRegion::new(region, handle)?)
+    }
+
+    /// The memory without a region.
+    pub(crate) fn without(&self, region: &MemoryRegion) -> Result<MemoryTable, MemoryError> {
+        self.memory.remove(region)
+    }
+
+    pub(super) fn set_memory(&mut self, memory: MemoryTable) {
+        self.memory = memory;
+    }
+
+    pub(super) fn wish(&mut self, ring: u64, change: impl FnOnce(&mut Wish)) {
+        if let Some(wish) = usize::try_from(ring).ok().and_then(|index| self.rings.get_mut(index)) {
+            change(wish);
+        }
+    }
+
+    pub(super) fn forget_rings(&mut self) {
+        self.rings.fill(Wish::default());
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.forget_rings();
+        self.memory = MemoryTable::default();
+    }
+
+    pub(super) fn is_started(&self, ring: u64) -> bool {
+        self.wished(ring).started
+    }
+
+    /// Where a ring lies; `None` as long as its addresses, its size or the memory are missing, because they come in any order.
+    pub(super) fn place(
+        &self,
+        ring: u64,
+        layout: RingLayout,
+        space: AddressSpace,
+    ) -> Result<Option<RingAddresses>, MemoryError> {
+        let Wish { size, addresses, .. } = self.wished(ring);
+        let addresses = addresses.filter(|_| !self.memory.regions().is_empty());
+        addresses.zip(size).map(|(addresses, size)| self.translate(&addresses, layout, size, space)).transpose()
+    }
+
+    /// The memory as rings hold it.
+    pub(super) fn memory(&self) -> MemoryTable {
+        self.memory.clone()
+    }
+
+    /// Where a ring of this size and with these addresses would lie. Each part that is told by user addresses must lie in
+    /// one region.
+    pub(super) fn translate(
+        &self,
+        addresses: &VringAddresses,
+        layout: RingLayout,
+        size: u16,
+        space: AddressSpace,
+    ) -> Result<RingAddresses, MemoryError> {
+        let part = |start: RingAddress, length: u64| match space {
+            AddressSpace::User => self.memory.user_to_guest(start.0, length).map(GuestAddress),
+            // Offsets in files are nobody's ring addresses.
+            AddressSpace::Guest | AddressSpace::File => Ok(GuestAddress(start.0)),
+        };
+        let [descriptor, driver, device] = layout.lengths(size);
+        Ok(RingAddresses {
+            descriptor: part(addresses.descriptor, descriptor)?,
+            driver: part(addresses.available, driver)?,
+            device: part(addresses.used, device)?,
+        })
+    }
+
+    pub(super) fn wished(&self, ring: u64) -> Wish {
+        usize::try_from(ring).ok().and_then(|index| self.rings.get(index)).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,219 @@
+//! The driver's side of a disk: memory, rings, and requests in slots.
+
+use core::fmt::Debug;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use vhost_core::{VhostBackend, VirtioFeatures, VringSetup, wire::vring::VringBase};
+use vhost_std::driver::{Buffer, GuestArea, Kick, RingOptions, SplitRing, Used};
+use vhost_std::eventfd::EventFd;
+use vhost_std::memory::MemoryFile;
+use vhost_tests::dialog::PATIENCE;
+
+use crate::subject::Subject;
+
+/// Descriptors of a ring: few, so that its indices come around.
+const SIZE: u16 = 16;
+/// Requests that are under way at a time, and the bytes that each has room for.
+pub(crate) const SLOTS: u16 = 4;
+const SLOT: u64 = 0x2000;
+/// Where the status and the data are in a slot.
+const STATUS: u64 = 0x10;
+const DATA: u64 = 0x1000;
+/// Bytes of data in a slot, and the sectors that are so many.
+pub(crate) const PIECE: usize = 0x1000;
+pub(crate) const SECTORS: u64 = 8;
+
+/// Bytes of memory for each queue.
+const QUEUE: u64 = 0x1_0000;
+/// Offset of the slots there.
+const SLOTS_AT: u64 = 0x8000;
+
+/// `VIRTIO_BLK_F_FLUSH`
+const FLUSH: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 9);
+/// `VIRTIO_BLK_F_MQ`, which a disk of one queue need not have.
+const MQ: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 12);
+const RING_FEATURES: VirtioFeatures =
+    VirtioFeatures::VERSION_1.union(VirtioFeatures::RING_INDIRECT).union(VirtioFeatures::RING_EVENT_IDX);
+
+/// What the disk is asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Request<'d> {
+    Write(u64, &'d [u8]),
+    Read(u64),
+    Flush,
+}
+
+/// A guest with a disk.
+pub(crate) struct Driver {
+    pub(crate) memory: MemoryFile,
+    pub(crate) queues: Vec<Queue>,
+}
+
+/// One queue of the disk.
+pub(crate) struct Queue {
+    pub(crate) index: u16,
+    pub(crate) ring: SplitRing,
+    pub(crate) kick: EventFd,
+    pub(crate) call: EventFd,
+    /// Where slots are.
+    pub(crate) slots: GuestArea,
+}
+
+impl Driver {
+    /// Memory and rings, of which nobody knows yet.
+    pub(crate) fn new(queues: u16) -> Self {
+        let memory = MemoryFile::create("guest", 0x1_0000_0000, QUEUE * u64::from(queues)).unwrap();
+        let area = GuestArea::of(&memory);
+        let queues = (0..queues).map(|index| Queue::new(index, &area)).collect();
+        Self { memory, queues }
+    }
+
+    /// Does everything that starts the disk.
+    pub(crate) fn bring_up<B>(&self, backend: &mut B)
+    where
+        B: VhostBackend<Handle = dyn AsFd, Memory = dyn AsFd, Error: Debug>,
+    {
+        let offered = backend.features().unwrap();
+        assert!(offered.contains(VirtioFeatures::VERSION_1 | FLUSH), "{offered:?}");
+        assert!(!offered.contains(VirtioFeatures::PROTOCOL_FEATURES), "that is nobody's but the front-end's");
+        backend.acknowledge(offered & (RING_FEATURES | FLUSH | MQ)).unwrap();
+        backend.set_memory(&[(*self.memory.region(), &self.memory)]).unwrap();
+        for queue in &self.queues {
+            queue.start(backend);
+        }
+    }
+
+    /// Fills all slots of all queues with requests, and waits for all of them.
+    pub(crate) fn run_all<S: Subject>(&mut self, subject: &mut S, request: impl Fn(u16, u16) -> Request<'static>) {
+        for queue in &mut self.queues {
+            for slot in 0..SLOTS {
+                queue.submit(slot, request(queue.index, slot));
+            }
+            queue.publish();
+        }
+        for queue in &mut self.queues {
+            for _ in 0..SLOTS {
+                queue.wait(subject);
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn new(index: u16, area: &GuestArea) -> Self {
+        let area = area.part(QUEUE * u64::from(index), QUEUE).unwrap();
+        let options = RingOptions { size: SIZE, features: RING_FEATURES, table_size: 3 };
+        let ring = SplitRing::new(area.part(0, SLOTS_AT).unwrap(), &options).unwrap();
+        let slots = area.part(SLOTS_AT, SLOT * u64::from(SLOTS)).unwrap();
+        Self { index, ring, kick: EventFd::new().unwrap(), call: EventFd::new().unwrap(), slots }
+    }
+
+    pub(crate) fn start<B>(&self, backend: &mut B)
+    where
+        B: VhostBackend<Handle = dyn AsFd, Memory = dyn AsFd, Error: Debug>,
+    {
+        let (size, base, addresses) = (self.ring.size(), self.ring.base(), self.ring.user_addresses());
+        let setup = VringSetup::<dyn AsFd> {
+            size,
+            base,
+            addresses,
+            kick: Some(&self.kick),
+            call: Some(&self.call),
+            error: None,
+        };
+        backend.start_vring(self.index, &setup).unwrap();
+    }
+
+    /// Puts a request into a slot and into the ring.
+    pub(crate) fn submit(&mut self, slot: u16, request: Request<'_>) {
+        let at = SLOT * u64::from(slot);
+        let (kind, sector, readable, writable) = match request {
+            Request::Write(sector, data) => {
+                self.slots.write(at + DATA, data).unwrap();
+                (1_u32, sector, data.len(), 0)
+            }
+            Request::Read(sector) => (0, sector, 0, PIECE),
+            Request::Flush => (4, 0, 0, 0),
+        };
+        self.slots.write(at, &(u128::from(kind) | u128::from(sector) << 64).to_le_bytes()).unwrap();
+        self.slots.write(at + STATUS, &[0xff]).unwrap();
+        let piece = |offset, length| Buffer { address: self.slots.guest_address(at + offset), length };
+        let data = |length: usize| (length > 0).then(|| piece(DATA, u32::try_from(length).unwrap()));
+        let readable = Vec::from_iter([piece(0, 16)].into_iter().chain(data(readable)));
+        let writable = Vec::from_iter(data(writable).into_iter().chain([piece(STATUS, 1)]));
+        self.ring.add(&readable, &writable, slot.into()).unwrap();
+    }
+
+    /// Tells the disk of what was submitted.
+    pub(crate) fn publish(&mut self) {
+        if self.ring.publish().unwrap() == Kick::Needed {
+            self.kick.signal().unwrap();
+        }
+    }
+
+    /// Waits for a request, which must have gone well; its slot.
+    pub(crate) fn wait<S: Subject>(&mut self, subject: &mut S) -> u16 {
+        loop {
+            if let Some(used) = self.ring.poll_used().unwrap() {
+                return self.done(used);
+            }
+            if !self.ring.request_call().unwrap() {
+                subject.wait_for(self.call.as_fd());
+                self.call.drain().unwrap();
+            }
+        }
+    }
+
+    /// The same without a call: looks again and again.
+    pub(crate) fn wait_without_call<S: Subject>(&mut self, subject: &mut S) -> u16 {
+        let start = Instant::now();
+        loop {
+            if let Some(used) = self.ring.poll_used().unwrap() {
+                return self.done(used);
+            }
+            assert!(start.elapsed() < PATIENCE, "nothing happens any more");
+            subject.work();
+            std::thread::yield_now();
+        }
+    }
+
+    /// Makes one request and waits for it.
+    pub(crate) fn run<S: Subject>(&mut self, subject: &mut S, request: Request<'_>) {
+        self.submit(0, request);
+        self.publish();
+        assert_eq!(self.wait(subject), 0);
+    }
+
+    /// What was read into a slot.
+    pub(crate) fn data(&self, slot: u16) -> Vec<u8> {
+        let mut data = vec![0; PIECE];
+        self.slots.read(SLOT * u64::from(slot) + DATA, &mut data).unwrap();
+        data
+    }
+
+    /// Where the next chain is taken.
+    pub(crate) fn base(&self) -> VringBase {
+        self.ring.base()
+    }
+
+    fn done(&self, used: Used) -> u16 {
+        let slot = u16::try_from(used.token).unwrap();
+        let mut status = [0xee];
+        self.slots.read(SLOT * u64::from(slot) + STATUS, &mut status).unwrap();
+        assert_eq!(status, [0], "the status of slot {slot} in queue {}", self.index);
+        slot
+    }
+}
+
+/// Bytes that differ from seed to seed.
+pub(crate) fn pattern(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..PIECE).map(step).collect()
+}
