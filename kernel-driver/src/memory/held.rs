@@ -66,12 +66,17 @@ impl Held {
         Ok(())
     }
 
-    /// Takes the rings' addresses away from the kernel, which would take them for something else from now on. Nothing is
-    /// mapped at address 0, so that a ring which is started without new ones fails.
+    /// Takes the rings' addresses away from the kernel, which would take them for something else from now on.
     fn forget_addresses(&mut self, fd: BorrowedFd<'_>) -> Result<(), SystemError> {
+        let placed = self.rings.iter().filter(|(_, ring)| ring.placed.is_some()).map(|(index, _)| *index);
+        placed.collect::<Vec<_>>().into_iter().try_for_each(|index| self.forget_addresses_of(fd, index))
+    }
+
+    /// Nothing is mapped at address 0, so that a ring which is started there fails.
+    pub(super) fn forget_addresses_of(&mut self, fd: BorrowedFd<'_>, index: u32) -> Result<(), SystemError> {
         let nowhere = RingAddress(0);
-        for (index, ring) in self.rings.iter_mut().filter(|(_, ring)| ring.placed.is_some()) {
-            ioctl::set_vring_addr(fd, VringAddr::new(*index, 0, nowhere, nowhere, nowhere, GuestAddress(0)))?;
+        ioctl::set_vring_addr(fd, VringAddr::new(index, 0, nowhere, nowhere, nowhere, GuestAddress(0)))?;
+        if let Some(ring) = self.rings.get_mut(&index) {
             ring.placed = None;
         }
         Ok(())
@@ -118,6 +123,10 @@ impl Held {
         let size = self.rings.get(&index).map_or(0, |ring| ring.size);
         if size == 0 {
             return Err(KernelError::NoRingSize { ring: index });
+        }
+        let parts = [(addresses.descriptor, 16), (addresses.available, 2), (addresses.used, 4)];
+        if let Some((address, alignment)) = parts.into_iter().find(|(address, to)| !address.0.is_multiple_of(*to)) {
+            return Err(KernelError::Misaligned { ring: index, address, alignment });
         }
         // A size that no ring can have is refused by the kernel.
         let [descriptors, available, used] = RingLayout::Split.lengths(u16::try_from(size).unwrap_or(u16::MAX));

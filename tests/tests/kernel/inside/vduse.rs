@@ -1,59 +1,19 @@
 //! Our own disk as a VDUSE device: of the kernel's driver, and of our own.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
 use vhost_core::Iova;
 use vhost_core::uapi::vduse_message::VduseVersion;
 use vhost_kernel::vdpa::Vdpa;
 use vhost_kernel::vduse::{self, Control};
 
+use super::server::{Server, image};
 use super::vdpa::node;
 use super::vdpa_disk::{IOVA, SECTOR, VdpaDisk, memory};
-
-const SECTORS: u64 = 65536;
-
-fn image(name: &str) -> PathBuf {
-    let path = Path::new("/tmp").join(name);
-    File::create(&path).unwrap().set_len(SECTORS * SECTOR as u64).unwrap();
-    path
-}
-
-/// A process that serves a disk of ours.
-struct Server {
-    process: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Server {
-    fn start(name: &str, image: &Path, arguments: &[&str], says: &str) -> Self {
-        let mut process = Command::new("vhost-vduse")
-            .args(["blk", "--name", name, "--blk-file"])
-            .arg(image)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        assert_eq!(line.trim_end(), format!("{name} {says}"));
-        Self { process, output }
-    }
-
-    fn end(mut self) {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
-        assert!(self.process.wait().unwrap().success());
-        let mut rest = String::new();
-        self.output.read_line(&mut rest).unwrap();
-        assert_eq!(rest, "");
-    }
-}
 
 fn bind(name: &str, from: &str, to: &str) {
     let drivers = Path::new("/sys/bus/vdpa/drivers");
