@@ -11,6 +11,7 @@
 
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod deadline;
 pub mod device;
 pub mod driver;

@@ -145,7 +145,10 @@ impl Guest {
 
         let mut command = Command::new(&self.emulator);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-cpu", "max"]);
-        command.args(["-machine", "q35,accel=tcg,memory-backend=memory", "-smp", &self.processors.to_string()]);
+        // All processors on one thread: with a thread each, QEMU 10 now and then fails an assertion of its own
+        // (`iotlb_to_section`) while many devices are being mapped.
+        command.args(["-machine", "q35,memory-backend=memory", "-accel", "tcg,thread=single"]);
+        command.args(["-smp", &self.processors.to_string()]);
         // Back-ends map the guest's memory: it is a file that can be passed to them.
         command.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory));
         command.arg("-m").arg(format!("{}M", self.memory));

@@ -48,7 +48,11 @@ impl TestRing {
 
     /// The device's side, with everything but notifications.
     pub(crate) fn configured(&self) -> Vring {
-        let mut vring = Vring::new(0);
+        self.configured_as(0)
+    }
+
+    fn configured_as(&self, queue: u16) -> Vring {
+        let mut vring = Vring::new(queue);
         vring.set_size(self.size.into()).unwrap();
         vring.set_features(VirtioFeatures::RING_INDIRECT).unwrap();
         vring.set_memory(self.memory.clone(), Some(ADDRESSES)).unwrap();
@@ -57,7 +61,12 @@ impl TestRing {
 
     /// The device's side, started and enabled.
     pub(crate) fn running(&self) -> Vring {
-        let mut vring = self.configured();
+        self.running_as(0)
+    }
+
+    /// The same as another queue of its device.
+    pub(crate) fn running_as(&self, queue: u16) -> Vring {
+        let mut vring = self.configured_as(queue);
         vring.start().unwrap();
         vring.enable();
         vring

@@ -38,6 +38,11 @@ impl Daemon {
         self.folder.path().join("socket")
     }
 
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        self.running.output()
+    }
+
     /// Ends it the way a service is ended; it must have nothing to complain of.
     pub(crate) fn end(mut self) {
         let status = self.running.terminate(LIMIT);

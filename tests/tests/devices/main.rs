@@ -1,5 +1,7 @@
 //! The devices of the program `vhost-user` beside the disk, used by what they are made for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod console;
 mod daemon;
+mod machine;
 mod rng;

@@ -66,6 +66,25 @@ fn the_next_disk_gets_exactly_what_the_last_one_had_not_done_in_order() {
     assert_eq!(thread.join().unwrap(), (2, [(0, true), (3, true), (9, true)], true));
 }
 
+/// libvhost-user and passt write to every new call descriptor, SPDK at every start.
+#[test]
+fn s31_a_call_is_a_hint_and_nothing_is_taken_for_done_because_of_it() {
+    let (mut client, thread) = client(|mut disk| {
+        disk.call();
+        let chains = disk.take(1);
+        disk.call();
+        disk.call();
+        disk.done(&chains[0], 0, 1);
+        let chains = disk.take(1);
+        disk.done(&chains[0], 1, 1);
+    });
+    for (sector, status) in [(0, BlockStatus::Ok), (1, BlockStatus::IoError)] {
+        let written = client.run(0, BlockRequest::Write { sector, data: &[5; 512] }, soon()).unwrap();
+        assert_eq!(written.status(), status);
+    }
+    thread.join().unwrap();
+}
+
 #[test]
 fn a_short_answer_is_told_and_one_without_status_is_an_error() {
     let (mut client, thread) = client(|mut disk| {

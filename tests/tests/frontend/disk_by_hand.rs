@@ -146,6 +146,11 @@ impl Disk {
         self.write(used + 4 + 8 * u64::from(self.next_used % self.size), &element);
         self.next_used = self.next_used.wrapping_add(1);
         self.write(used + 2, &self.next_used.to_le_bytes());
+        self.call();
+    }
+
+    /// Interrupts, with or without a reason.
+    pub(crate) fn call(&mut self) {
         self.call.write_all(&1_u64.to_ne_bytes()).unwrap();
     }
 }

@@ -25,7 +25,7 @@ fn assert_over(frontend: &mut Frontend, during: Option<MessageName>) {
 }
 
 #[test]
-fn an_end_while_a_call_waits_names_the_call() {
+fn r10_an_end_while_a_call_waits_names_the_call() {
     let (mut frontend, thread) = scripted(|backend: FakeBackend| {
         backend.serve(1);
         backend.receive();

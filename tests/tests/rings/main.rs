@@ -4,5 +4,10 @@
 #![allow(clippy::print_stdout, reason = "the numbers of states are for the reader")]
 
 mod crash;
+mod drivers;
 mod guest;
+mod malformed;
+mod memory;
 mod model;
+mod packed_device;
+mod split_device;

@@ -7,6 +7,7 @@
 
 mod explore;
 mod memory;
+mod step;
 mod system;
 
 use vhost_core::VirtioFeatures;

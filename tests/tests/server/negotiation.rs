@@ -11,8 +11,14 @@ use vhost_tests::wire::{self, Bytes, REQUEST, REQUEST_NEEDING_REPLY, Reply, feat
 use crate::support::{Bench, Dialog, OFFER, id, message, number, server, state, tolerant};
 
 /// Bits of a disk: SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD, WRITE_ZEROES; of rings and of the protocol.
-const OFFERED: u64 =
-    0x6e44 | feature::INDIRECT_DESCRIPTORS | feature::EVENT_INDEX | feature::PROTOCOL_FEATURES | feature::VERSION_1;
+const OFFERED: u64 = 0x6e44
+    | feature::INDIRECT_DESCRIPTORS
+    | feature::EVENT_INDEX
+    | feature::PROTOCOL_FEATURES
+    | feature::VERSION_1
+    | PACKED;
+/// Packed rings.
+const PACKED: u64 = 1 << 34;
 const PROTOCOL_OFFERED: u64 = feature::MQ
     | feature::REPLY_ACK
     | feature::BACKEND_REQ
@@ -125,11 +131,11 @@ fn r9_the_features_are_told_as_often_as_somebody_asks() {
 
 #[test]
 fn s16_features_that_were_not_offered_are_refused_or_masked() {
-    let unoffered = feature::IOMMU_PLATFORM | 1 << 34;
+    let unoffered = feature::IOMMU_PLATFORM | 1 << 35;
     let mut strict = server(1);
     let mut bench = Bench::negotiated(&mut strict);
     let reason = bench.refused("SET_FEATURES", &number(OFFER | unoffered), &[]);
-    assert_eq!(reason, "SET_FEATURES (2): features 0x600000000 were not offered");
+    assert_eq!(reason, "SET_FEATURES (2): features 0xa00000000 were not offered");
     // QEMU's vhost-user-gpu passes this one on, whatever is offered.
     bench.grant("SET_FEATURES", &number(OFFER | 1 << 40), &[]);
     assert_eq!(bench.connection().session().negotiated().acknowledged.bits(), OFFER);

@@ -13,11 +13,14 @@ impl Capabilities {
     /// The disk: it can be read-only, and is a file.
     pub(crate) const BLOCK: Self = Self { command: "blk", device: "block", features: &["read-only", "blk-file"] };
 
-    /// The entropy source, of which the schema knows nothing but the type.
+    /// The console. Of this and of other devices the schema knows nothing but the type.
+    pub(crate) const CONSOLE: Self = Self { command: "console", device: "console", features: &[] };
+
+    /// The entropy source.
     pub(crate) const ENTROPY: Self = Self { command: "rng", device: "rng", features: &[] };
 
     /// All devices of this program.
-    pub(crate) const ALL: [Self; 2] = [Self::BLOCK, Self::ENTROPY];
+    pub(crate) const ALL: [Self; 3] = [Self::BLOCK, Self::CONSOLE, Self::ENTROPY];
 
     /// The JSON object. Names are plain ASCII words, so nothing needs an escape.
     pub(crate) fn to_json(self) -> String {

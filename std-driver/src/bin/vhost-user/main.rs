@@ -7,6 +7,7 @@
 
 mod blk;
 mod capabilities;
+mod console;
 mod inherited;
 mod rng;
 mod service;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Device {
     /// A disk over a file or a block device.
     Blk(blk::Arguments),
+    /// A console on this terminal, a new one, or a socket.
+    Console(console::Arguments),
     /// An entropy source.
     Rng(rng::Arguments),
 }
@@ -40,6 +43,7 @@ impl Device {
     fn run(self) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Blk(blk) => blk.run(),
+            Self::Console(console) => console.run(),
             Self::Rng(rng) => rng.run(),
         }
     }

@@ -7,6 +7,7 @@ use vhost_core::{
 
 use super::explore::Model;
 use super::memory::{Piece, Ran, Read, Seen, Shared, Side, Stores, Window};
+use super::step::{Drive, Serve, Step};
 use crate::guest::first_base;
 
 /// Where buffers are; nobody touches them.
@@ -63,41 +64,6 @@ enum Mode {
     Sleeping,
     /// It was notified.
     Woken,
-}
-
-/// Operations of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Serve {
-    Pop,
-    /// Gives back one of the chains it holds.
-    Finish(usize),
-    /// Gives back all of them at once.
-    FinishAll,
-    EnableKicks,
-    DisableKicks,
-}
-
-/// Operations of the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Drive {
-    Add(u8),
-    Poll,
-    EnableCalls,
-    DisableCalls,
-}
-
-/// One step of the system.
-#[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "the operations are for the reader of a failure")]
-pub(crate) enum Step {
-    /// The device makes its next access in this operation.
-    Device(Serve),
-    /// The driver does.
-    Driver(Drive),
-    /// The sleeping device takes its kick.
-    Kick,
-    /// The sleeping driver takes its call.
-    Call,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
