@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use rustix::io::Errno;
-use vhost_core::Iova;
 use vhost_core::uapi::bits::{BackendFeatures, DeviceStatus};
 use vhost_core::uapi::iotlb::Access;
+use vhost_core::{Iova, VirtioFeatures};
 use vhost_kernel::vdpa::{Mapping, Vdpa};
 use vhost_kernel::{KernelError, VhostDevice, vduse};
 use vhost_std::memory::MemoryFile;
@@ -73,8 +73,8 @@ fn a_disk_of_another_program_works_across_maps_and_a_restart() {
     let busy = Vdpa::open(&node(Daemon::NAME)).unwrap_err();
     assert_eq!(busy.errno, Errno::BUSY);
     let memory = memory();
-    let mut disk = VdpaDisk::new(vdpa, memory.region());
-    disk.bring_up(&memory);
+    let mut disk = VdpaDisk::new(vdpa, &memory, VirtioFeatures::empty());
+    disk.bring_up();
     let mut capacity = [0; 8];
     disk.vdpa.read_config(0, &mut capacity).unwrap();
     assert_eq!(u64::from_le_bytes(capacity), Daemon::SECTORS);
@@ -104,7 +104,7 @@ fn a_disk_of_another_program_works_across_maps_and_a_restart() {
 
     disk.vdpa.reset().unwrap();
     disk.vdpa.unmap(0, Iova(memory.region().guest_address.0), memory.region().size).unwrap();
-    disk.bring_up(&memory);
+    disk.bring_up();
     assert_eq!(disk.read(100), VdpaDisk::pattern(1), "after a restart");
     disk.write(100, 2);
     assert_eq!(disk.read(100), VdpaDisk::pattern(2));

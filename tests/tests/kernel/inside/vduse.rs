@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::io::Errno;
-use vhost_core::Iova;
 use vhost_core::uapi::vduse_message::VduseVersion;
+use vhost_core::wire::vring::VringBase;
+use vhost_core::{Iova, RingLayout, VirtioFeatures};
+use vhost_kernel::VhostDevice;
 use vhost_kernel::vdpa::Vdpa;
 use vhost_kernel::vduse::{self, Control};
 
@@ -30,15 +32,28 @@ fn run(program: &str, arguments: &[&str]) -> String {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn the_kernel_keeps_a_file_system_on_our_disk() {
+    the_kernel_keeps_a_file_system(RingLayout::Split, &[]);
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_kernel_keeps_a_file_system_on_our_disk_by_packed_rings() {
+    the_kernel_keeps_a_file_system(RingLayout::Packed, &["--packed", "--num-queues=2"]);
+}
+
+fn the_kernel_keeps_a_file_system(layout: RingLayout, arguments: &[&str]) {
     const NAME: &str = "ours";
     let image = image("ours.img");
-    let server = Server::start(NAME, &image, &[], "is on the vdpa bus");
+    let server = Server::start(NAME, &image, arguments, "is on the vdpa bus");
     assert_eq!(vduse::add_to_bus(NAME).unwrap_err().errno, Errno::EXIST);
     let control = Control::open(VduseVersion::V0).unwrap();
     assert_eq!(control.destroy(NAME).unwrap_err().errno, Errno::BUSY);
     bind(NAME, "vhost_vdpa", "virtio_vdpa");
     super::wait_until("the kernel has a disk", || Path::new("/dev/vda").exists());
 
+    // A character for each bit of the acknowledged features.
+    let features = fs::read_to_string("/sys/block/vda/device/features").unwrap();
+    assert_eq!(&features[34..35] == "1", layout == RingLayout::Packed, "{features}");
     run("mkfs.ext4", &["-q", "/dev/vda"]);
     fs::create_dir_all("/disk").unwrap();
     run("mount", &["-t", "ext4", "/dev/vda", "/disk"]);
@@ -70,8 +85,8 @@ fn our_driver_drives_our_disk_while_its_server_changes() {
     let image = image("both-ours.img");
     let server = Server::start(NAME, &image, &["--leave"], "is on the vdpa bus");
     let memory = memory();
-    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), memory.region());
-    client.bring_up(&memory);
+    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), &memory, VirtioFeatures::empty());
+    client.bring_up();
     client.write(7, 1);
     client.flush();
     let mut sector = [0; SECTOR];
@@ -88,9 +103,32 @@ fn our_driver_drives_our_disk_while_its_server_changes() {
     // A restart of the driver, with the same memory elsewhere for the device.
     client.vdpa.reset().unwrap();
     client.vdpa.unmap(0, Iova(IOVA), memory.region().size).unwrap();
-    client.bring_up(&memory);
+    client.bring_up();
     assert_eq!(client.read(7), VdpaDisk::pattern(2));
 
+    drop(client);
+    server.end();
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn our_driver_drives_our_disk_by_a_packed_ring() {
+    const NAME: &str = "packed";
+    let image = image("packed.img");
+    let server = Server::start(NAME, &image, &["--packed"], "is on the vdpa bus");
+    let memory = memory();
+    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), &memory, VirtioFeatures::RING_PACKED);
+    client.bring_up();
+    // Two or three descriptors each, so that the ring of 16 comes around.
+    for round in 0..20 {
+        client.write(round.into(), round);
+        client.flush();
+        assert_eq!(client.read(round.into()), VdpaDisk::pattern(round));
+    }
+    let descriptors = 20 * (3 + 2 + 3);
+    let (place, wrap) = (descriptors % 16, descriptors / 16 % 2 == 0);
+    let base = VringBase::Packed { available: place, available_wrap: wrap, used: place, used_wrap: wrap };
+    assert_eq!(client.vdpa.vring_base(0, client.layout()), Ok(base));
     drop(client);
     server.end();
 }
