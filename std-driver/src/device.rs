@@ -86,6 +86,12 @@ pub trait Device: Send + Sync + 'static {
         None
     }
 
+    /// A queue that was enabled is disabled: the driver does not use it for now. After a [`reset`](Self::reset) no queue is
+    /// enabled.
+    fn queue_disabled(&self, queue: u16) {
+        let _ = queue;
+    }
+
     /// Bytes of configuration space.
     fn config_size(&self) -> u32 {
         0

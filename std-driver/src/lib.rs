@@ -22,6 +22,7 @@ mod file_kind;
 pub mod frontend;
 pub mod guest_io;
 pub mod memory;
+pub mod net;
 pub mod poller;
 mod rings;
 pub mod server;

@@ -212,7 +212,10 @@ impl VhostBackend for SoftBackend {
             VringSetting::Call(call) => self.control().set_call(index, owned(call)?)?,
             VringSetting::Error(error) => self.control().set_error(index, owned(error)?)?,
             VringSetting::Enable => self.control().ring(index)?.enable(),
-            VringSetting::Disable => self.control().ring(index)?.disable(),
+            VringSetting::Disable => {
+                let control = self.control();
+                control.disable(&mut *control.ring(index)?);
+            }
         }
         Ok(())
     }

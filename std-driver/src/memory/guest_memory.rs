@@ -1,39 +1,73 @@
 //! Mapped memory as the ring code of the core sees it: pieces that were looked up once and are used many times.
+//!
+//! Rings touch their memory a dozen times for a chain, so an access here is a comparison and an instruction. The way to
+//! the bytes is `unsafe`, in this file and by one rule, which [`MappedRange`] states.
+#![allow(unsafe_code)]
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::cell::Cell;
+use core::fmt;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::Arc;
 
 use vhost_core::{Access, GuestAddress, GuestMemory, GuestRange, Load, Store, Unmapped};
-use vm_memory::{Bytes, GuestMemoryRegion, MemoryRegionAddress, VolatileMemory, VolatileSlice};
+use vm_memory::VolatileSlice;
 
 use super::{AddressSpace, MappedRegion, MemoryTable};
 
+/// Longest copy in machine words; longer ones are left to vm-memory, which copies many bytes faster.
+const LONGEST_BY_WORD: usize = 64;
+
 /// A piece of memory that keeps its mapping alive: for what is used longer than one batch, such as a ring itself.
-#[derive(Clone, Debug)]
-pub struct OwnedRange {
-    region: Arc<MappedRegion>,
-    offset: usize,
-    length: usize,
-}
+pub type OwnedRange = MappedRange<Arc<MappedRegion>>;
 
 /// A piece of memory that lasts as long as the table it was found in: for the buffers of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct BorrowedRange<'m> {
-    slice: VolatileSlice<'m>,
-    address: GuestAddress,
+pub type BorrowedRange<'m> = MappedRange<&'m MappedRegion>;
+
+/// A piece of a mapped region, and what keeps the region mapped.
+///
+/// Invariant: the `length` bytes from `start` on are in the mapping of the region that `owner` points to, and whoever has
+/// an `owner` has the region, at the same address. It is never a null pointer, because mappings are at none.
+#[derive(Clone, Copy)]
+pub struct MappedRange<O> {
+    start: NonNull<u8>,
+    length: usize,
+    owner: O,
 }
 
-/// A table whose pieces are [borrowed](BorrowedRange).
-#[derive(Clone, Copy, Debug)]
-pub struct Borrowed<'m>(pub &'m MemoryTable);
+// SAFETY: mapped memory belongs to the process and not to a thread, and the range does nothing to it but atomic and
+// volatile accesses, which any thread may make. The owner goes along, so that it must be able to.
+unsafe impl<O: Send> Send for MappedRange<O> {}
 
+// SAFETY: as above; a shared range makes the same accesses.
+unsafe impl<O: Sync> Sync for MappedRange<O> {}
+
+/// A table whose pieces are [owned](OwnedRange).
 impl GuestMemory for MemoryTable {
     type Address = GuestAddress;
     type Range = OwnedRange;
 
     fn piece(&self, address: GuestAddress, length: u64, _access: Access) -> Result<OwnedRange, Unmapped> {
-        let (region, offset, length) = find(self, address, length)?;
-        Ok(OwnedRange { region: Arc::clone(region), offset, length })
+        let (region, _) = self.region_at(AddressSpace::Guest, address.0).ok_or(Unmapped::Outside)?;
+        MappedRange::new(Arc::clone(region), address, length).ok_or(Unmapped::Outside)
+    }
+}
+
+/// A table whose pieces are [borrowed](BorrowedRange).
+///
+/// It remembers where it found the last piece, and looks there first; it belongs to one thread.
+#[derive(Clone, Debug)]
+pub struct Borrowed<'m> {
+    table: &'m MemoryTable,
+    recent: Cell<Option<&'m MappedRegion>>,
+}
+
+impl<'m> Borrowed<'m> {
+    /// Looks pieces up in `table`.
+    #[must_use]
+    pub fn new(table: &'m MemoryTable) -> Self {
+        Self { table, recent: Cell::new(None) }
     }
 }
 
@@ -41,100 +75,195 @@ impl<'m> GuestMemory for Borrowed<'m> {
     type Address = GuestAddress;
     type Range = BorrowedRange<'m>;
 
+    #[inline]
     fn piece(&self, address: GuestAddress, length: u64, _access: Access) -> Result<BorrowedRange<'m>, Unmapped> {
-        let (region, offset, length) = find(self.0, address, length)?;
-        let slice = region.get_slice(MemoryRegionAddress(offset as u64), length).map_err(|_| Unmapped::Outside)?;
-        Ok(BorrowedRange { slice, address })
+        if let Some(found) = self.recent.get().and_then(|region| MappedRange::new(region, address, length)) {
+            return Ok(found);
+        }
+        let (region, _) = self.table.region_at(AddressSpace::Guest, address.0).ok_or(Unmapped::Outside)?;
+        self.recent.set(Some(region));
+        MappedRange::new(&**region, address, length).ok_or(Unmapped::Outside)
     }
 }
 
 impl<'m> BorrowedRange<'m> {
     /// The bytes.
+    #[inline]
     #[must_use]
     pub fn slice(&self) -> VolatileSlice<'m> {
-        self.slice
+        // SAFETY: by the invariant the bytes are in the mapping of a region that is borrowed for 'm, and only dropping it
+        // unmaps them. Nobody in this process has references to them, as `Mapping` promises.
+        unsafe { VolatileSlice::new(self.start.as_ptr(), self.length) }
     }
 }
 
-/// The region that holds `address`, the offset there, and how many of `length` bytes it holds. Everything is mapped to be
-/// read and written.
-fn find(
-    table: &MemoryTable,
-    address: GuestAddress,
-    length: u64,
-) -> Result<(&Arc<MappedRegion>, usize, usize), Unmapped> {
-    let (region, offset) = table.region_at(AddressSpace::Guest, address.0).ok_or(Unmapped::Outside)?;
-    let rest = region.region().size.checked_sub(offset).ok_or(Unmapped::Outside)?;
-    match (usize::try_from(offset), usize::try_from(length.min(rest))) {
-        (Ok(offset), Ok(length @ 1..)) => Ok((region, offset, length)),
-        _ => Err(Unmapped::Outside),
-    }
-}
-
-impl OwnedRange {
-    fn slice(&self) -> Option<VolatileSlice<'_>> {
-        self.region.get_slice(MemoryRegionAddress(self.offset as u64), self.length).ok()
-    }
-}
-
-macro_rules! ranges {
-    ($($range:ty, |$this:ident| $length:expr, $address:expr, $slice:expr;)*) => {$(
-        impl GuestRange for $range {
-            fn len(&self) -> usize {
-                let $this = self;
-                $length
-            }
-
-            fn guest_address(&self) -> GuestAddress {
-                let $this = self;
-                $address
-            }
-
-            #[inline]
-            fn load_u16(&self, offset: usize, order: Load) -> Option<u16> {
-                let $this = self;
-                let order = match order {
-                    Load::Relaxed => Ordering::Relaxed,
-                    Load::Acquire => Ordering::Acquire,
-                };
-                $slice?.load::<u16>(offset, order).ok().map(u16::from_le)
-            }
-
-            #[inline]
-            fn store_u16(&self, offset: usize, value: u16, order: Store) -> Option<()> {
-                let $this = self;
-                let order = match order {
-                    Store::Relaxed => Ordering::Relaxed,
-                    Store::Release => Ordering::Release,
-                };
-                $slice?.store(value.to_le(), offset, order).ok()
-            }
-
-            fn fetch_or(&self, offset: usize, bits: u8) -> Option<u8> {
-                let $this = self;
-                let slice = $slice?;
-                let byte = slice.get_atomic_ref::<AtomicU8>(offset).ok()?;
-                Some(byte.fetch_or(bits, Ordering::Release))
-            }
-
-            #[inline]
-            fn read_into(&self, offset: usize, out: &mut [u8]) -> Option<()> {
-                let $this = self;
-                $slice?.read_slice(out, offset).ok()
-            }
-
-            #[inline]
-            fn write_from(&self, offset: usize, bytes: &[u8]) -> Option<()> {
-                let $this = self;
-                $slice?.write_slice(bytes, offset).ok()
-            }
+impl<O: Deref<Target = MappedRegion>> MappedRange<O> {
+    /// The first of `length` bytes at `address`, as many as `owner` has; `None` if that is none.
+    ///
+    /// `owner` is a reference or an `Arc`: it derefs to the same region for as long as it or a copy of it exists.
+    #[inline]
+    fn new(owner: O, address: GuestAddress, length: u64) -> Option<Self> {
+        let region = owner.region();
+        let offset = address.0.wrapping_sub(region.guest_address.0);
+        // Below the first address the offset is huge.
+        let left = region.size.checked_sub(offset)?;
+        let (offset, length) = (usize::try_from(offset).ok()?, usize::try_from(length.min(left)).ok()?);
+        if length == 0 {
+            return None;
         }
-    )*};
+        // Inside the mapping, whose bytes are all those of the region: `offset + length <= region.size`.
+        let start = NonNull::new(owner.host_address().wrapping_add(offset))?;
+        Some(Self { start, length, owner })
+    }
 }
 
-ranges! {
-    OwnedRange, |this| this.length,
-        GuestAddress(this.region.region().guest_address.0.wrapping_add(this.offset as u64)),
-        this.slice();
-    BorrowedRange<'_>, |this| this.slice.len(), this.address, Some(this.slice);
+impl<O> MappedRange<O> {
+    /// Where `length` bytes at `offset` begin, if all of them are inside.
+    #[inline]
+    fn bytes(&self, offset: usize, length: usize) -> Option<*mut u8> {
+        let end = offset.checked_add(length)?;
+        (end <= self.length).then(|| self.start.as_ptr().wrapping_add(offset))
+    }
+
+    /// The number at `offset`, if it is inside and aligned.
+    #[inline]
+    fn number(&self, offset: usize) -> Option<&AtomicU16> {
+        let at = self.bytes(offset, size_of::<u16>())?.cast::<u16>();
+        if !at.is_aligned() {
+            return None;
+        }
+        // SAFETY: both bytes are in the range, so they are mapped for as long as the borrow of `self` lasts, which has
+        // the owner; the address was found to be aligned. Whoever else accesses them, in this process or another one,
+        // does so without Rust references: by atomic or volatile accesses, as all of vm-memory does.
+        Some(unsafe { AtomicU16::from_ptr(at) })
+    }
 }
+
+impl<O: Deref<Target = MappedRegion> + Clone> GuestRange for MappedRange<O> {
+    fn len(&self) -> usize {
+        self.length
+    }
+
+    fn guest_address(&self) -> GuestAddress {
+        let offset = self.start.as_ptr().addr().wrapping_sub(self.owner.host_address().addr());
+        GuestAddress(self.owner.region().guest_address.0.wrapping_add(offset as u64))
+    }
+
+    #[inline]
+    fn load_u16(&self, offset: usize, order: Load) -> Option<u16> {
+        let order = match order {
+            Load::Relaxed => Ordering::Relaxed,
+            Load::Acquire => Ordering::Acquire,
+        };
+        Some(u16::from_le(self.number(offset)?.load(order)))
+    }
+
+    #[inline]
+    fn store_u16(&self, offset: usize, value: u16, order: Store) -> Option<()> {
+        let order = match order {
+            Store::Relaxed => Ordering::Relaxed,
+            Store::Release => Ordering::Release,
+        };
+        self.number(offset)?.store(value.to_le(), order);
+        Some(())
+    }
+
+    fn fetch_or(&self, offset: usize, bits: u8) -> Option<u8> {
+        let at = self.bytes(offset, 1)?;
+        // SAFETY: as in `number`; a byte is always aligned.
+        let byte = unsafe { AtomicU8::from_ptr(at) };
+        Some(byte.fetch_or(bits, Ordering::AcqRel))
+    }
+
+    #[inline]
+    fn read_into(&self, offset: usize, out: &mut [u8]) -> Option<()> {
+        let at = self.bytes(offset, out.len())?;
+        if out.len() > LONGEST_BY_WORD {
+            // SAFETY: the bytes are mapped while `self` is borrowed, and nobody has references to them (see `slice`).
+            let slice = unsafe { VolatileSlice::new(at, out.len()) };
+            slice.copy_to(out);
+            return Some(());
+        }
+        // SAFETY: all of `out.len()` bytes from `at` on are in the range and stay mapped while `self` is borrowed.
+        unsafe { words::read(at, out) };
+        Some(())
+    }
+
+    #[inline]
+    fn write_from(&self, offset: usize, bytes: &[u8]) -> Option<()> {
+        let at = self.bytes(offset, bytes.len())?;
+        if bytes.len() > LONGEST_BY_WORD {
+            // SAFETY: as in `read_into`.
+            let slice = unsafe { VolatileSlice::new(at, bytes.len()) };
+            slice.copy_from(bytes);
+            return Some(());
+        }
+        // SAFETY: as in `read_into`.
+        unsafe { words::write(at, bytes) };
+        Some(())
+    }
+}
+
+impl<O> fmt::Debug for MappedRange<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappedRange").field("start", &self.start).field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+/// Short copies in the largest words that the address allows, each byte accessed once.
+mod words {
+    macro_rules! by_word {
+        ($($word:ty),*) => {
+            /// Copies `out.len()` bytes from `at` on.
+            ///
+            /// # Safety
+            /// All of them are valid for volatile reads.
+            #[inline(always)]
+            pub(super) unsafe fn read(at: *const u8, out: &mut [u8]) {
+                let (mut at, mut out) = (at, out);
+                $(
+                    if at.cast::<$word>().is_aligned() {
+                        let (chunks, rest) = core::mem::take(&mut out).as_chunks_mut();
+                        for word in chunks {
+                            // SAFETY: `out` has a word left, so there is one at `at`, which is aligned: it was before
+                            // the loop, and every turn moves it by a whole word.
+                            let value: $word = unsafe { at.cast::<$word>().read_volatile() };
+                            *word = value.to_ne_bytes();
+                            at = at.wrapping_add(size_of::<$word>());
+                        }
+                        out = rest;
+                    }
+                )*
+                debug_assert!(out.is_empty());
+            }
+
+            /// Copies all of `bytes` to `at`.
+            ///
+            /// # Safety
+            /// As many bytes are valid for volatile writes there.
+            #[inline(always)]
+            pub(super) unsafe fn write(at: *mut u8, bytes: &[u8]) {
+                let (mut at, mut bytes) = (at, bytes);
+                $(
+                    if at.cast::<$word>().is_aligned() {
+                        let (chunks, rest) = bytes.as_chunks();
+                        for word in chunks {
+                            let value = <$word>::from_ne_bytes(*word);
+                            // SAFETY: `bytes` has a word left, so there is room for one at `at`, which is aligned: it
+                            // was before the loop, and every turn moves it by a whole word.
+                            unsafe { at.cast::<$word>().write_volatile(value) };
+                            at = at.wrapping_add(size_of::<$word>());
+                        }
+                        bytes = rest;
+                    }
+                )*
+                debug_assert!(bytes.is_empty());
+            }
+        };
+    }
+
+    by_word!(u64, u32, u16, u8);
+}
+
+#[cfg(test)]
+mod tests;

@@ -171,9 +171,17 @@ impl Control<'_> {
         for mut vring in self.rings.each() {
             match is_enabled(vring.index()) {
                 true if !vring.is_enabled() => vring.enable(),
-                false if vring.is_enabled() => vring.disable(),
+                false => self.disable(&mut vring),
                 _ => {}
             }
+        }
+    }
+
+    /// Disables a ring, and tells the device if that changes anything.
+    pub(crate) fn disable(&self, vring: &mut Vring) {
+        if vring.is_enabled() {
+            vring.disable();
+            self.device.queue_disabled(vring.index());
         }
     }
 

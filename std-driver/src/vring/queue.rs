@@ -22,7 +22,7 @@ const SIGNAL_AFTER: u16 = 16;
 /// other queues.
 pub struct Queue<'m> {
     index: u16,
-    memory: &'m MemoryTable,
+    memory: Borrowed<'m>,
     ring: &'m mut Ring,
     call: Option<&'m EventFd>,
     faults: &'m mut RingFaults,
@@ -59,6 +59,15 @@ impl Budget {
     }
 }
 
+/// Whether a chain counts against the turn's share.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// It is the beginning of something.
+    OfTurn,
+    /// It belongs to something that has begun.
+    Exceeded,
+}
+
 /// Why the device stopped taking chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -85,6 +94,7 @@ pub(super) struct Parts<'m> {
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
         let Parts { index, memory, ring, call, faults, taken } = parts;
+        let memory = Borrowed::new(memory);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
         Self { index, memory, ring, call, faults, taken, slices, budget, unsignalled, end }
@@ -96,13 +106,23 @@ impl<'m> Queue<'m> {
     /// [faults](crate::vring::RingFaults).
     #[allow(clippy::should_implement_trait, reason = "not an iterator: after None there may be more in the next turn")]
     pub fn next(&mut self) -> Option<Chain<'m>> {
+        self.take(Share::OfTurn)
+    }
+
+    /// Another chain for what the device has begun to put into chains of this turn, also beyond the turn's share; `None`
+    /// when there is none for now.
+    pub fn next_for_same(&mut self) -> Option<Chain<'m>> {
+        self.take(Share::Exceeded)
+    }
+
+    fn take(&mut self, share: Share) -> Option<Chain<'m>> {
         while !matches!(self.end, End::Fault(_)) {
-            if self.budget.is_spent() {
+            if share == Share::OfTurn && self.budget.is_spent() {
                 self.end = End::BudgetSpent;
                 return None;
             }
             let mut slices = self.slices.take();
-            match self.ring.pop(&Borrowed(self.memory), &mut Gathered(&mut slices)) {
+            match self.ring.pop(&self.memory, &mut Gathered(&mut slices)) {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
@@ -130,14 +150,22 @@ impl<'m> Queue<'m> {
     /// Gives `chain` back to the driver, with the number of bytes written to its writable part from the start on; a number
     /// beyond that part is cut down to it.
     pub fn complete(&mut self, chain: Chain<'m>, written: u32) {
-        let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
-        let (chain, slices) = chain.into_parts();
-        // Normally the first: devices that work one chain after another.
-        if let Some(at) = self.taken.iter().position(|taken| *taken == chain) {
-            drop(self.taken.remove(at));
+        self.complete_together([(chain, written)]);
+    }
+
+    /// Gives chains back that belong together: the driver sees either none of them or all, and in this order.
+    pub fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain<'m>, u32)>) {
+        for (chain, written) in chains {
+            let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
+            let (chain, slices) = chain.into_parts();
+            // Normally the first: devices that work one chain after another.
+            if let Some(at) = self.taken.iter().position(|taken| *taken == chain) {
+                drop(self.taken.remove(at));
+            }
+            self.slices.give(slices);
+            self.stage(chain, written);
         }
-        self.slices.give(slices);
-        self.push_used(chain, written);
+        self.publish();
     }
 
     /// Index of the queue in its device.
@@ -149,27 +177,36 @@ impl<'m> Queue<'m> {
     /// After the device's pass: returns what it kept, signals the driver, and tells why the pass ended and how many chains
     /// of the turn are left.
     pub(super) fn finish(mut self, spares: &mut Spares) -> (End, Budget) {
-        for chain in core::mem::take(self.taken) {
+        let mut taken = core::mem::take(self.taken);
+        for chain in taken.drain(..) {
             self.faults.abandoned = self.faults.abandoned.saturating_add(1);
             self.push_used(chain, 0);
         }
+        // Its room is for the next turn.
+        *self.taken = taken;
         self.signal();
         spares.keep(self.slices);
         (self.end, self.budget)
     }
 
     fn push_used(&mut self, chain: vhost_core::Chain, written: u32) {
-        match self.ring.push(chain, written) {
-            Ok(()) => {}
-            Err(PushError::Ring(fault)) => {
-                self.end = End::Fault(fault.into());
-                return;
-            }
+        self.stage(chain, written);
+        self.publish();
+    }
+
+    fn stage(&mut self, chain: vhost_core::Chain, written: u32) {
+        match self.ring.stage(chain, written) {
+            Ok(()) => self.unsignalled = self.unsignalled.saturating_add(1),
+            Err(PushError::Ring(fault)) => self.end = End::Fault(fault.into()),
             // Every chain comes from this ring, and IN_ORDER is not offered.
-            Err(PushError::NotInOrder { .. } | PushError::NotTaken { .. }) => return,
+            Err(PushError::NotInOrder { .. } | PushError::NotTaken { .. }) => {}
         }
-        self.unsignalled = self.unsignalled.saturating_add(1);
-        if self.unsignalled >= SIGNAL_AFTER {
+    }
+
+    fn publish(&mut self) {
+        if let Err(fault) = self.ring.publish() {
+            self.end = End::Fault(fault.into());
+        } else if self.unsignalled >= SIGNAL_AFTER {
             self.signal();
         }
     }

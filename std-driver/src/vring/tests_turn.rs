@@ -236,3 +236,48 @@ fn a_device_that_takes_one_chain_a_pass_gets_them_all() {
     assert_eq!(ring.running().process(&device), Ok(Turn::Idle));
     assert_eq!(ring.used_index(), 5);
 }
+
+#[test]
+fn chains_that_belong_together_are_seen_together_and_in_order() {
+    let ring = Arc::new(ring_of_chains(8));
+    let guest = Arc::clone(&ring);
+    let device = Serving(move |queue: &mut Queue<'_>| {
+        let chains: Vec<_> = core::iter::from_fn(|| queue.next()).collect();
+        let watched = chains.into_iter().map(|chain| {
+            assert_eq!(guest.used_index(), 0, "the driver sees a part");
+            (chain, 1)
+        });
+        queue.complete_together(watched);
+        assert_eq!(guest.used_index(), 3);
+    });
+    let call = new_eventfd();
+    let mut vring = ring.running();
+    vring.set_call(Some(call.try_clone().unwrap())).unwrap();
+    for head in [5, 2, 7] {
+        ring.offer(head);
+    }
+    assert_eq!(vring.process(&device), Ok(Turn::Idle));
+    assert_eq!(ring.all_used(), [(5, 1), (2, 1), (7, 1)]);
+    assert_eq!((signals(&call), vring.faults().abandoned), (1, 0));
+}
+
+#[test]
+fn what_has_begun_may_exceed_the_turn() {
+    let ring = Arc::new(ring_of_chains(4));
+    let guest = Arc::clone(&ring);
+    let taken = Arc::new(AtomicU16::new(0));
+    let count = Arc::clone(&taken);
+    let device = Serving(move |queue: &mut Queue<'_>| {
+        while let Some(chain) = queue.next() {
+            queue.complete(chain, 1);
+            guest.offer(0);
+        }
+        let more = queue.next_for_same().unwrap();
+        queue.complete(more, 1);
+        assert!(queue.next_for_same().is_none() && queue.next().is_none());
+        count.store(guest.used_index(), Ordering::Relaxed);
+    });
+    ring.offer(0);
+    assert_eq!(ring.running().process(&device), Ok(Turn::More));
+    assert_eq!(taken.load(Ordering::Relaxed), 5, "four of the turn, and one more");
+}

@@ -195,17 +195,21 @@ impl Socket {
         if !descriptors.is_empty() {
             assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "no room for {}", descriptors.len());
         }
-        Ok(sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
+        let vector = [IoSlice::new(bytes)];
+        // With a time limit the kernel does not go on by itself after a signal.
+        Ok(rustix::io::retry_on_intr(|| sendmsg(&self.stream, &vector, &mut control, SendFlags::NOSIGNAL))?)
     }
 
     fn receive_some(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ROOM))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let message = recvmsg(&self.stream, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
-            .map_err(|errno| match errno {
-                rustix::io::Errno::AGAIN => io::Error::new(ErrorKind::TimedOut, "the peer is silent"),
-                other => other.into(),
-            })?;
+        let mut vector = [IoSliceMut::new(buffer)];
+        let message =
+            rustix::io::retry_on_intr(|| recvmsg(&self.stream, &mut vector, &mut control, RecvFlags::CMSG_CLOEXEC))
+                .map_err(|errno| match errno {
+                    rustix::io::Errno::AGAIN => io::Error::new(ErrorKind::TimedOut, "the peer is silent"),
+                    other => other.into(),
+                })?;
         let mut descriptors = Vec::new();
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = part {

@@ -69,19 +69,21 @@ impl Driver {
         Self { memory, queues }
     }
 
-    /// Does everything that starts the disk.
-    pub(crate) fn bring_up<B>(&self, backend: &mut B)
+    /// Does everything that starts the disk; the features that were agreed on.
+    pub(crate) fn bring_up<B>(&self, backend: &mut B) -> VirtioFeatures
     where
         B: VhostBackend<Handle = dyn AsFd, Memory = dyn AsFd, Error: Debug>,
     {
         let offered = backend.features().unwrap();
         assert!(offered.contains(VirtioFeatures::VERSION_1 | FLUSH), "{offered:?}");
         assert!(!offered.contains(VirtioFeatures::PROTOCOL_FEATURES), "that is nobody's but the front-end's");
-        backend.acknowledge(offered & (RING_FEATURES | FLUSH | MQ)).unwrap();
+        let agreed = offered & (RING_FEATURES | FLUSH | MQ);
+        backend.acknowledge(agreed).unwrap();
         backend.set_memory(&[(*self.memory.region(), &self.memory)]).unwrap();
         for queue in &self.queues {
             queue.start(backend);
         }
+        agreed
     }
 
     /// Fills all slots of all queues with requests, and waits for all of them.
@@ -190,6 +192,11 @@ impl Queue {
         let mut data = vec![0; PIECE];
         self.slots.read(SLOT * u64::from(slot) + DATA, &mut data).unwrap();
         data
+    }
+
+    /// The guest address of a slot's data.
+    pub(crate) fn data_address(&self, slot: u16) -> u64 {
+        self.slots.guest_address(SLOT * u64::from(slot) + DATA).0
     }
 
     /// Where the next chain is taken.

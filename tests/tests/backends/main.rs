@@ -4,6 +4,7 @@
 
 mod driver;
 mod event_loops;
+mod hooks;
 mod idle;
 mod soft;
 mod subject;

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use vhost_core::{VhostBackend, VirtioFeatures, VringSetting};
+use vhost_core::{LogArea, VhostBackend, VirtioFeatures, VringSetting};
 use vhost_std::driver::GuestArea;
 use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
@@ -23,6 +23,7 @@ macro_rules! suite {
             a_stopped_ring_tells_where_it_was_and_goes_on_there,
             kick_and_call_are_replaced_and_removed_while_a_ring_runs,
             memory_is_replaced_while_rings_run,
+            what_the_device_writes_is_logged_where_that_is_offered,
             a_device_that_was_reset_is_started_again,
             what_is_impossible_is_refused_and_the_rest_goes_on
         );
@@ -137,6 +138,45 @@ pub(crate) fn memory_is_replaced_while_rings_run<S: Subject>() {
         driver.queues[0].run(&mut subject, Request::Read(round * SECTORS));
         assert!(driver.queues[0].data(0) == pattern(round));
     }
+}
+
+pub(crate) fn what_the_device_writes_is_logged_where_that_is_offered<S: Subject>() {
+    let image = Image::new();
+    let Some(mut subject) = started::<S>(&image, 1) else { return };
+    let mut driver = Driver::new(1);
+    let agreed = driver.bring_up(subject.backend());
+    driver.queues[0].run(&mut subject, Request::Write(0, &pattern(3)));
+    // A bit for each page from guest address 0 on.
+    let region = *driver.memory.region();
+    let pages = (region.guest_address.0 + region.size) / 0x1000;
+    let log = MemoryFile::create("log", 0, (pages / 8).next_multiple_of(0x1000)).unwrap();
+    let area = LogArea {
+        size: log.region().size,
+        offset: 0,
+        user_address: log.region().user_address,
+        memory: &log as &dyn AsFd,
+    };
+    if !subject.backend().features().unwrap().contains(VirtioFeatures::LOG_ALL) {
+        assert!(subject.backend().set_log(&area).is_err(), "a log that nobody writes");
+        return;
+    }
+    let queue = &mut driver.queues[0];
+    let page = queue.data_address(1) / 0x1000;
+    let is_logged = || {
+        let mut byte = [0];
+        GuestArea::of(&log).read(page / 8, &mut byte).unwrap();
+        byte[0] & 1 << (page % 8) != 0
+    };
+    subject.backend().set_log(&area).unwrap();
+    subject.backend().acknowledge(agreed | VirtioFeatures::LOG_ALL).unwrap();
+    queue.run(&mut subject, Request::Write(0, &pattern(4)));
+    assert!(!is_logged(), "nothing was written there");
+    queue.submit(1, Request::Read(0));
+    queue.publish();
+    assert_eq!(queue.wait(&mut subject), 1);
+    assert!(is_logged() && queue.data(1) == pattern(4));
+    subject.backend().acknowledge(agreed).unwrap();
+    queue.run(&mut subject, Request::Flush);
 }
 
 pub(crate) fn a_disabled_ring_waits_and_goes_on_when_it_is_enabled<S: Subject>() {

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use vhost_core::{ProtocolFeatures, VhostBackend, VirtioFeatures};
 use vhost_std::deadline::Deadline;
 use vhost_std::eventfd::EventFd;
 use vhost_std::frontend::Frontend;
@@ -12,6 +13,7 @@ use vhost_std::socket::Socket;
 use vhost_tests::dialog::PATIENCE;
 use vhost_tests::program::{Running, require};
 
+use crate::driver::Driver;
 use crate::subject::{Image, Subject};
 use crate::suite::suite;
 
@@ -42,6 +44,21 @@ impl Drop for Pair {
         let ended = self.server.take().unwrap().join();
         assert!(ended.is_ok() || std::thread::panicking(), "the server failed");
     }
+}
+
+#[test]
+fn a_choice_of_protocol_features_is_kept_and_the_device_status_follows() {
+    let image = Image::new();
+    let mut pair = Pair::new(&image, 1, RingThreads::Shared(1));
+    let frontend = pair.frontend.as_mut().unwrap();
+    let chosen = ProtocolFeatures::STATUS | ProtocolFeatures::REPLY_ACK;
+    frontend.negotiate(VirtioFeatures::VERSION_1, chosen).unwrap();
+    Driver::new(1).bring_up(frontend);
+    assert_eq!(frontend.negotiated().protocol, chosen);
+    // ACKNOWLEDGE, DRIVER, FEATURES_OK and DRIVER_OK.
+    assert_eq!(frontend.get_status().unwrap(), 15);
+    VhostBackend::reset(frontend).unwrap();
+    assert_eq!(frontend.get_status().unwrap(), 0);
 }
 
 mod our_server {

@@ -4,4 +4,5 @@
 mod console;
 mod daemon;
 mod machine;
+mod net;
 mod rng;

@@ -7,7 +7,7 @@
 
 mod explore;
 mod memory;
-mod step;
+mod operations;
 mod system;
 
 use vhost_core::VirtioFeatures;

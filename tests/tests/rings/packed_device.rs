@@ -69,7 +69,7 @@ fn laps_turn_the_wrap_counters() {
         queue.push(chain, 1).unwrap();
         assert_eq!(descriptor(&guest, index), (1, turn as u16, WRITE | used(lap)));
     }
-    assert_eq!(queue.base(), VringBase::packed(0x0002_0002 | (0x8000_8000 * u32::from(11 / 3 % 2 == 0))));
+    assert_eq!(queue.base(), VringBase::packed(0x0002_0002));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn with_event_index_a_call_is_due_when_the_place_is_passed() {
                     guest.ring_entry((turn % size) as u16, (FREE, 1), 0, available(turn / size));
                 }
                 let parts = guest.parts(RingLayout::Packed, size as u16, RingUser::Device);
-                let base = VringBase::packed(place(start) | place(start) << 16);
+                let base = VringBase::packed(place(start) | (place(start) << 16));
                 let mut queue = DeviceQueue::new(parts, size, PACKED | EVENT_IDX, base).unwrap();
                 for _ in 0..batch {
                     let (chain, _) = pop(&guest, &mut queue).unwrap();

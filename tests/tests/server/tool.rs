@@ -207,7 +207,7 @@ fn capabilities_are_json() {
     let disk = serde_json::json!({ "type": "block", "features": ["read-only", "blk-file"] });
     assert_eq!(json(&["blk", "--print-capabilities"]), disk);
     assert_eq!(json(&["rng", "--print-capabilities"]), serde_json::json!({ "type": "rng" }));
-    let all = serde_json::json!([disk, { "type": "console" }, { "type": "rng" }]);
+    let all = serde_json::json!([disk, { "type": "console" }, { "type": "net" }, { "type": "rng" }]);
     assert_eq!(json(&["--print-capabilities"]), all);
     // Whatever else is said.
     let path = format!("--socket-path={}", folder.socket().display());

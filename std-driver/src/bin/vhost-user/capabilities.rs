@@ -16,11 +16,14 @@ impl Capabilities {
     /// The console. Of this and of other devices the schema knows nothing but the type.
     pub(crate) const CONSOLE: Self = Self { command: "console", device: "console", features: &[] };
 
+    /// The network interface.
+    pub(crate) const NET: Self = Self { command: "net", device: "net", features: &[] };
+
     /// The entropy source.
     pub(crate) const ENTROPY: Self = Self { command: "rng", device: "rng", features: &[] };
 
     /// All devices of this program.
-    pub(crate) const ALL: [Self; 3] = [Self::BLOCK, Self::CONSOLE, Self::ENTROPY];
+    pub(crate) const ALL: [Self; 4] = [Self::BLOCK, Self::CONSOLE, Self::NET, Self::ENTROPY];
 
     /// The JSON object. Names are plain ASCII words, so nothing needs an escape.
     pub(crate) fn to_json(self) -> String {

@@ -9,6 +9,7 @@ mod blk;
 mod capabilities;
 mod console;
 mod inherited;
+mod net;
 mod rng;
 mod service;
 
@@ -35,6 +36,8 @@ enum Device {
     Blk(blk::Arguments),
     /// A console on this terminal, a new one, or a socket.
     Console(console::Arguments),
+    /// A network interface on a tap or a datagram socket.
+    Net(net::Arguments),
     /// An entropy source.
     Rng(rng::Arguments),
 }
@@ -44,6 +47,7 @@ impl Device {
         match self {
             Self::Blk(blk) => blk.run(),
             Self::Console(console) => console.run(),
+            Self::Net(net) => net.run(),
             Self::Rng(rng) => rng.run(),
         }
     }

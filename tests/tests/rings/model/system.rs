@@ -1,26 +1,19 @@
 //! A device and a driver that work on one ring, each as a program of operations, and what must hold of them.
 
-use vhost_core::{
-    Buffer, Chain, DeviceQueue, DeviceQueueState, DriverQueue, DriverQueueState, GuestAddress, GuestRange,
-    RingAddresses, RingLayout, RingParts, RingUser, VirtioFeatures,
-};
+use vhost_core::{Chain, DeviceQueue, DeviceQueueState, DriverQueue, DriverQueueState, RingLayout, VirtioFeatures};
 
 use super::explore::Model;
-use super::memory::{Piece, Ran, Read, Seen, Shared, Side, Stores, Window};
-use super::step::{Drive, Serve, Step};
+use super::memory::{Ran, Read, Seen, Shared, Side, Stores, Window};
+use super::operations::{
+    Drive, Driven, LENGTH, Serve, Served, added_by, buffer, drive_whole, parts, pieces, serve_whole,
+};
 use crate::guest::first_base;
-
-/// Where buffers are; nobody touches them.
-const BUFFERS: u64 = 0x10_0000;
-
-/// Bytes of each buffer.
-const LENGTH: u32 = 100;
 
 /// Bytes of the memory: enough for the ring.
 const MEMORY: usize = 0x80;
 
 /// Room for the driver's state; the rings here have at most this many descriptors.
-const ROOM: usize = 4;
+pub(super) const ROOM: usize = 4;
 
 /// What is explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +57,20 @@ enum Mode {
     Sleeping,
     /// It was notified.
     Woken,
+}
+
+/// One step of the system.
+#[expect(dead_code, reason = "a step is only ever printed, on the way to a wrong state")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// The device makes its next access in this operation.
+    Device(Serve),
+    /// The driver does.
+    Driver(Drive),
+    /// The sleeping device takes its kick.
+    Kick,
+    /// The sleeping driver takes its call.
+    Call,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -362,121 +369,4 @@ impl Model for System {
             note("a kick is saved");
         }
     }
-}
-
-enum Served {
-    Popped(Chain),
-    Empty,
-    Finished(core::ops::Range<usize>, bool),
-    More(bool),
-    KicksDisabled,
-}
-
-fn serve_whole(
-    queue: &mut DeviceQueue<Piece<'_>>,
-    window: &Window,
-    serve: Serve,
-    next: u8,
-    held: Vec<(Chain, u8)>,
-    plan: Plan,
-) -> Result<Served, String> {
-    let failed = |error: &dyn core::fmt::Display| format!("device {serve:?}: {error}");
-    Ok(match serve {
-        Serve::Pop => {
-            let mut pieces = pieces();
-            match queue.pop(&window, &mut pieces) {
-                Ok(Some(chain)) if pieces.iter().all(|piece| piece.guest_address() == buffer(next).address) => {
-                    Served::Popped(chain)
-                }
-                Ok(Some(chain)) => return Err(format!("{chain:?} is not buffer {next}: {pieces:?}")),
-                Ok(None) => Served::Empty,
-                Err(error) => return Err(failed(&error)),
-            }
-        }
-        Serve::Finish(_) | Serve::FinishAll => {
-            let range = if let Serve::Finish(at) = serve { at..at + 1 } else { 0..held.len() };
-            let mut call = false;
-            // One used entry for all of them.
-            let batch = serve == Serve::FinishAll && plan.features.contains(VirtioFeatures::IN_ORDER);
-            let one_by_one = if batch { 0..0 } else { range.clone() };
-            if batch {
-                queue.stage_filled(held.iter().map(|(chain, _)| chain.clone())).map_err(|error| failed(&error))?;
-            }
-            for (chain, number) in &held[one_by_one] {
-                queue.stage(chain.clone(), u32::from(*number) + 1).map_err(|error| failed(&error))?;
-                if plan.widened == Widened::DeviceRepeats {
-                    queue.stage(chain.clone(), u32::from(*number) + 1).map_err(|error| failed(&error))?;
-                }
-            }
-            if plan.widened == Widened::AsksTooEarly {
-                call = queue.needs_call().map_err(|error| failed(&error))?;
-            }
-            queue.publish().map_err(|error| failed(&error))?;
-            if plan.widened != Widened::AsksTooEarly {
-                call = queue.needs_call().map_err(|error| failed(&error))?;
-            }
-            Served::Finished(range, call)
-        }
-        Serve::EnableKicks => Served::More(queue.enable_kicks().map_err(|error| failed(&error))?),
-        Serve::DisableKicks => {
-            queue.disable_kicks().map_err(|error| failed(&error))?;
-            Served::KicksDisabled
-        }
-    })
-}
-
-enum Driven {
-    Added(Vec<u16>, bool),
-    Polled(u16, u32),
-    Empty,
-    More(bool),
-    CallsDisabled,
-}
-
-fn drive_whole(
-    queue: &mut DriverQueue<Piece<'_>, ROOM>,
-    drive: Drive,
-    first: u8,
-    plan: Plan,
-) -> Result<Driven, String> {
-    let failed = |error: &dyn core::fmt::Display| format!("driver {drive:?}: {error}");
-    Ok(match drive {
-        Drive::Add(count) => {
-            let mut tokens = Vec::new();
-            for number in first..first + count {
-                let buffers: Vec<_> = (0..plan.descriptors).map(|_| buffer(number)).collect();
-                tokens.push(queue.add(&[], &buffers).map_err(|error| failed(&error))?);
-            }
-            queue.publish().map_err(|error| failed(&error))?;
-            Driven::Added(tokens, queue.needs_kick().map_err(|error| failed(&error))?)
-        }
-        Drive::Poll => match queue.poll().map_err(|error| failed(&error))? {
-            Some(used) => Driven::Polled(used.token, used.written),
-            None => Driven::Empty,
-        },
-        Drive::EnableCalls => Driven::More(queue.enable_calls().map_err(|error| failed(&error))?),
-        Drive::DisableCalls => {
-            queue.disable_calls().map_err(|error| failed(&error))?;
-            Driven::CallsDisabled
-        }
-    })
-}
-
-fn added_by(drive: Drive) -> u8 {
-    if let Drive::Add(count) = drive { count } else { 0 }
-}
-
-fn buffer(number: u8) -> Buffer {
-    Buffer { address: GuestAddress(BUFFERS + 0x100 * u64::from(number)), length: LENGTH }
-}
-
-fn pieces<'w>() -> heapless::Vec<Piece<'w>, ROOM> {
-    heapless::Vec::new()
-}
-
-fn parts(window: &Window, plan: Plan) -> RingParts<Piece<'_>> {
-    let addresses =
-        RingAddresses { descriptor: GuestAddress(0), driver: GuestAddress(0x40), device: GuestAddress(0x50) };
-    let layout = RingLayout::of(plan.features);
-    RingParts::translate(&window, addresses, layout, plan.size.into(), RingUser::Device).unwrap()
 }
