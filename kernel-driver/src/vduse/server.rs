@@ -12,6 +12,7 @@ use vhost_core::VirtioFeatures;
 use vhost_core::uapi::bits::DeviceStatus;
 use vhost_core::uapi::vduse_message::{VduseAnswer, VduseRequest, VduseVersion};
 use vhost_std::device::Device;
+use vhost_std::memory::MemoryFile;
 use vhost_std::system_error::SystemError;
 use vhost_std::worker::RingLoop;
 
@@ -151,6 +152,13 @@ impl VduseServer {
         Ok(Self { vduse, device: ServedDevice(device), memory: DriverMemory::default(), rings, ring_loop, status })
     }
 
+    /// Keeps what a driver of this machine (`virtio_vdpa`) moves in `memory`, instead of in pages of the kernel. It must be as
+    /// large as the kernel's bounce buffer, which has 64 MiB unless the device's `bounce_size` says otherwise; other memory
+    /// is not used. Where `RLIMIT_MEMLOCK` does not allow it, the device fails with the errno of `VDUSE_IOTLB_REG_UMEM`.
+    pub fn keep_bounce_buffer_in(&mut self, memory: MemoryFile) {
+        self.memory.keep_bounce_buffer_in(memory);
+    }
+
     /// The VDUSE device.
     #[must_use]
     pub fn vduse(&self) -> &VduseDevice {
@@ -255,7 +263,7 @@ impl VduseServer {
         let new = status - self.status;
         if status.is_empty() {
             self.rings.stop();
-            self.memory = DriverMemory::default();
+            self.memory.forget();
             self.device.0.reset();
         }
         if new.contains(DeviceStatus::FEATURES_OK) {

@@ -1,5 +1,6 @@
 //! What runs in the guest, as root on a kernel of its own.
 
+mod answering;
 mod backends;
 mod kernel_backends;
 mod net;

@@ -63,6 +63,7 @@ inside! {
     a_stopped_ring_tells_where_it_was_and_goes_on_there,
     kick_and_call_are_replaced_and_removed_while_a_ring_runs,
     memory_is_replaced_while_rings_run,
+    what_the_device_writes_is_logged_where_that_is_offered,
     a_device_that_was_reset_is_started_again,
     what_is_impossible_is_refused_and_the_rest_goes_on,
     a_disabled_ring_waits_and_goes_on_when_it_is_enabled,

@@ -1,19 +1,28 @@
 //! Our own disk as a VDUSE device: of the kernel's driver, and of our own.
 
 use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{self, Command};
+use std::sync::Arc;
+use std::thread;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use vhost_core::uapi::vduse_message::VduseVersion;
 use vhost_core::wire::vring::VringBase;
 use vhost_core::{Iova, RingLayout, VirtioFeatures};
 use vhost_kernel::VhostDevice;
 use vhost_kernel::vdpa::Vdpa;
-use vhost_kernel::vduse::{self, Control};
+use vhost_kernel::vduse::{self, Control, RingChoice, VduseServer};
+use vhost_std::block::{BlockDevice, BlockOptions};
+use vhost_std::driver::GuestArea;
+use vhost_std::eventfd::EventFd;
+use vhost_std::memory::MemoryFile;
 
 use super::server::{Server, image};
+use super::table::Table;
 use super::vdpa::node;
 use super::vdpa_disk::{IOVA, SECTOR, VdpaDisk, memory};
 
@@ -131,4 +140,64 @@ fn our_driver_drives_our_disk_by_a_packed_ring() {
     assert_eq!(client.vdpa.vring_base(0, client.layout()), Ok(base));
     drop(client);
     server.end();
+}
+
+/// Serves a device that another thread uses, which would wait for ever after a panic here.
+fn serve(server: &mut VduseServer, stop: &EventFd) {
+    if let Err(error) = server.run(stop) {
+        // Past the test runner's capture.
+        let _ = writeln!(io::stderr(), "the server has ended: {error}");
+        process::exit(1);
+    }
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_bounce_buffer_can_be_memory_of_ours() {
+    const NAME: &str = "bounce";
+    const BOUNCE: u64 = 64 << 20;
+    let image = image("bounce.img");
+    let bytes: Vec<u8> = (0..1_u32 << 20).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+    fs::write(&image, &bytes).unwrap();
+    // Memory that the kernel may write to at any time counts as locked.
+    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).unwrap();
+    let memory = MemoryFile::create("bounce", 0, BOUNCE).unwrap();
+    let area = GuestArea::of(&memory);
+
+    let control = Control::open(VduseVersion::V0).unwrap();
+    let disk = Arc::new(BlockDevice::open(&image, &BlockOptions::default()).unwrap());
+    let mut server = VduseServer::create(&control, NAME, disk, RingChoice::Split).unwrap();
+    server.keep_bounce_buffer_in(memory);
+    let (on_the_bus, removed) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            vduse::add_to_bus(NAME).unwrap();
+            bind(NAME, "vhost_vdpa", "virtio_vdpa");
+            assert!(fs::read("/dev/vda").unwrap() == bytes);
+            on_the_bus.signal().unwrap();
+        });
+        serve(&mut server, &on_the_bus);
+    });
+    let mut seen = vec![0; BOUNCE as usize];
+    area.read(0, &mut seen).unwrap();
+    let page = &bytes[0x8_0000..0x8_1000];
+    assert!(seen.chunks(0x1000).any(|chunk| chunk == page), "the data has gone another way");
+
+    // By hand: other memory takes its place, which the kernel fills with what is there.
+    let (lines, device) = (Table("vduse"), server.vduse());
+    lines.note("VDUSE_IOTLB_DEREG_UMEM", device.deregister_user_memory(0, Iova(0), BOUNCE));
+    assert_eq!(device.deregister_user_memory(0, Iova(0), BOUNCE).unwrap_err().errno, Errno::NOENT);
+    let other = MemoryFile::create("other", 0, BOUNCE).unwrap();
+    lines.note("VDUSE_IOTLB_REG_UMEM", device.register_user_memory(0, Iova(0), other.mapped()));
+    let twice = device.register_user_memory(0, Iova(0), other.mapped()).unwrap_err();
+    assert_eq!((twice.call, twice.errno), ("VDUSE_IOTLB_REG_UMEM", Errno::EXIST));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            vduse::remove_from_bus(NAME).unwrap();
+            removed.signal().unwrap();
+        });
+        serve(&mut server, &removed);
+    });
+    drop(server);
+    control.destroy(NAME).unwrap();
 }
