@@ -15,6 +15,7 @@
 
 mod fault;
 mod kick;
+mod log;
 mod queue;
 mod shared;
 mod spare;
@@ -38,12 +39,14 @@ pub use self::fault::{ChainFault, RingFault, RingFaults, RingMisuse};
 pub use self::queue::Queue;
 pub use self::shared::SharedVring;
 
+pub(crate) use self::log::RingLog;
+
 use self::kick::Kick;
 use self::queue::{Budget, End, Parts};
 use self::spare::Spares;
 use crate::device::Device;
 use crate::eventfd::{EventFd, EventFdError};
-use crate::memory::{MemoryTable, OwnedRange};
+use crate::memory::{MemoryTable, OwnedRange, WriteLog};
 use crate::poller::{Poller, Token, WatchError};
 
 /// The features that change how a ring works.
@@ -72,6 +75,7 @@ pub enum Turn {
 pub struct Vring {
     index: u16,
     memory: Option<MemoryTable>,
+    log: Option<RingLog>,
     size: u16,
     addresses: Option<RingAddresses>,
     /// `None`: at the start of an empty ring.
@@ -96,6 +100,7 @@ impl Vring {
         Self {
             index,
             memory: None,
+            log: None,
             size: 0,
             addresses: None,
             base: None,
@@ -220,7 +225,8 @@ impl Vring {
     /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
     pub fn start(&mut self) -> Result<(), RingFault> {
         if self.running.is_none() {
-            let ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            let mut ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            self.attach_log(&mut ring);
             self.running = Some(ring);
             self.broken = false;
         }
@@ -245,7 +251,7 @@ impl Vring {
     pub fn forget(&mut self) {
         self.reset();
         (self.call, self.error) = (None, None);
-        self.memory = None;
+        (self.memory, self.log) = (None, None);
         self.faults = RingFaults::default();
     }
 
@@ -372,6 +378,7 @@ impl Vring {
             return Ok(Turn::Idle);
         };
         let mut budget = Budget::of_turn(self.size);
+        let log = self.log.as_ref().map(|log| (WriteLog::new(&log.file, memory), &log.file));
         loop {
             ring.disable_kicks()?;
             let parts = Parts {
@@ -381,10 +388,17 @@ impl Vring {
                 call: self.call.as_ref(),
                 faults: &mut self.faults,
                 taken: &mut self.taken,
+                log: log.as_ref().map(|(writes, _)| writes),
             };
             let mut queue = Queue::new(parts, &mut self.spares, budget);
             device.process(&mut queue);
             let (end, left) = queue.finish(&mut self.spares);
+            if let Some((writes, file)) = &log {
+                writes.outcome().map_err(vhost_core::RingFault::Log)?;
+                if left != budget {
+                    file.announce();
+                }
+            }
             match end {
                 End::Fault(fault) => return Err(fault),
                 End::BudgetSpent => return Ok(Turn::More),

@@ -7,12 +7,14 @@
 mod channel;
 mod cuts;
 mod device;
+mod dirty_log;
 mod exhaustion;
 mod faults;
 mod framing;
 mod handles;
 mod hostile;
 mod kicks;
+mod leaks;
 mod memory;
 mod negotiation;
 mod reconnect;
