@@ -4,6 +4,7 @@
 //! and a [`MemoryFile`] is memory to be shared by a front-end. What reads and writes goes through
 //! vm-memory: [`MappedMemory`] is one of its `GuestMemory`s.
 
+mod dirty_log;
 mod error;
 mod file;
 mod guest_memory;
@@ -11,6 +12,7 @@ mod mapping;
 mod region;
 mod table;
 
+pub(crate) use self::dirty_log::{LogFile, WriteLog};
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
 pub(crate) use self::file::sealed;

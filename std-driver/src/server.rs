@@ -78,6 +78,7 @@ pub struct BackendServer {
 impl BackendServer {
     /// Protocol features that a [`BackendServer`] offers.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
+        .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
         .union(ProtocolFeatures::BACKEND_REQ)
         .union(ProtocolFeatures::CONFIG)

@@ -74,7 +74,7 @@ pub use crate::rings::{RingError, RingThreads};
 use crate::{
     device::Device,
     inflight::InflightRecord,
-    memory::{AddressSpace, MappedRegion, MemoryTable},
+    memory::{AddressSpace, LogFile, MappedRegion, MemoryTable},
     rings::{Control, Guest, RING_FEATURES, RingSet},
     system_error::SystemError,
     vring::{RingFaults, RingMisuse},
@@ -185,7 +185,8 @@ impl VhostBackend for SoftBackend {
         if !excess.is_empty() {
             return Err(SoftError::NotOffered { excess });
         }
-        if features != self.acknowledged {
+        let changed = features.symmetric_difference(self.acknowledged);
+        if changed.difference(VirtioFeatures::LOG_ALL) != VirtioFeatures::empty() {
             for ring in 0..self.vrings() {
                 self.while_stopped(ring)?;
             }
@@ -205,8 +206,9 @@ impl VhostBackend for SoftBackend {
         Ok(())
     }
 
-    fn set_log(&mut self, _: &LogArea<'_, Self::Memory>) -> Result<(), SoftError> {
-        Err(SoftError::NoLog)
+    fn set_log(&mut self, log: &LogArea<'_, Self::Memory>) -> Result<(), SoftError> {
+        let file = LogFile::map(log.size, log.offset, duplicate(log.memory.as_fd())?)?;
+        Ok(self.control().set_log(file)?)
     }
 
     fn set_vring(&mut self, ring: u16, setting: VringSetting<'_, Self::Handle>) -> Result<(), SoftError> {

@@ -15,6 +15,7 @@
 
 mod fault;
 mod kick;
+mod log;
 mod queue;
 mod recovery;
 mod shared;
@@ -27,6 +28,7 @@ mod tests_chain;
 mod tests_ring;
 #[cfg(test)]
 mod tests_turn;
+mod turn;
 
 use core::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -39,8 +41,9 @@ pub use self::fault::{ChainFault, RingFault, RingFaults, RingMisuse};
 pub use self::queue::Queue;
 pub use self::shared::SharedVring;
 
+pub(crate) use self::log::RingLog;
+
 use self::kick::Kick;
-use self::queue::{Budget, End, Parts};
 use self::recovery::Recovery;
 use self::spare::Spares;
 use crate::device::Device;
@@ -74,6 +77,7 @@ pub enum Turn {
 pub struct Vring {
     index: u16,
     memory: Option<MemoryTable>,
+    log: Option<RingLog>,
     size: u16,
     addresses: Option<RingAddresses>,
     /// `None`: at the start of an empty ring.
@@ -99,6 +103,7 @@ impl Vring {
         Self {
             index,
             memory: None,
+            log: None,
             size: 0,
             addresses: None,
             base: None,
@@ -224,7 +229,8 @@ impl Vring {
     /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
     pub fn start(&mut self) -> Result<(), RingFault> {
         if self.running.is_none() {
-            let ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            let mut ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            self.attach_log(&mut ring);
             self.running = Some(ring);
             self.broken = false;
         }
@@ -251,7 +257,7 @@ impl Vring {
         self.recovery = Recovery::default();
         self.reset();
         (self.call, self.error) = (None, None);
-        self.memory = None;
+        (self.memory, self.log) = (None, None);
         self.faults = RingFaults::default();
     }
 
@@ -372,44 +378,6 @@ impl Vring {
     #[must_use]
     pub fn faults(&self) -> &RingFaults {
         &self.faults
-    }
-
-    fn turn(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
-        let (Some(ring), Some(memory)) = (&mut self.running, &self.memory) else {
-            return Ok(Turn::Idle);
-        };
-        let mut budget = Budget::of_turn(self.size);
-        loop {
-            ring.disable_kicks()?;
-            let parts = Parts {
-                index: self.index,
-                memory,
-                ring: &mut *ring,
-                call: self.call.as_ref(),
-                faults: &mut self.faults,
-                taken: &mut self.taken,
-                recovered: &mut self.recovery.pending,
-            };
-            let mut queue = Queue::new(parts, &mut self.spares, budget);
-            device.process(&mut queue);
-            let (end, left) = queue.finish(&mut self.spares);
-            match end {
-                End::Fault(fault) => return Err(fault),
-                End::BudgetSpent => return Ok(Turn::More),
-                End::DeviceStopped | End::Empty => {
-                    let more = ring.enable_kicks()? || !self.recovery.pending.is_empty();
-                    // A device that neither took a chain nor asked to the end leaves them on purpose.
-                    let willing = end == End::Empty || left != budget;
-                    if !(more && willing) {
-                        return Ok(Turn::Idle);
-                    }
-                    // More came after the device looked, and no kick will tell. A pass without any chain counts too, so
-                    // that there is an end to it.
-                    let chains = left.chains.min(budget.chains.saturating_sub(1));
-                    budget = Budget { chains, ..left };
-                }
-            }
-        }
     }
 
     fn open(&mut self) -> Result<Ring, RingFault> {

@@ -7,6 +7,7 @@ use vhost_core::{
     FrontendCode, FrontendReply, FrontendRequest, Logging, ProtocolFeatures, RingLayout, Session, VringAddresses,
     wire::{
         config::Config,
+        log::LogBase,
         vring::{VringAddr, VringBase, VringState},
     },
 };
@@ -15,7 +16,7 @@ use super::{MAX_RINGS, channel::BackendChannel};
 use crate::{
     device::{ConfigRefused, Device},
     inflight::{self, InflightError, InflightRecord},
-    memory::{AddressSpace, MAX_REGIONS, MemoryError},
+    memory::{AddressSpace, LogFile, MAX_REGIONS, MemoryError},
     rings::{Control, Guest, RingError, RingSet},
     socket::Socket,
 };
@@ -95,6 +96,11 @@ impl Dispatch<'_> {
                 let memory = self.guest.without(&region)?;
                 self.control(session).set_memory(memory);
             }
+            Request::SetLogBase(LogBase::Shared(log), Some(handle)) => {
+                let log = LogFile::map(log.size(), log.offset(), handle)?;
+                self.control(session).set_log(log)?;
+            }
+            Request::SetLogFd(handle) => self.control(session).set_log_signal(handle)?,
             Request::SetVringNum(state) => self.control(session).set_size(state.index().into(), state.num())?,
             Request::SetVringBase(state) => {
                 let base = match RingLayout::of(session.negotiated().acknowledged) {
@@ -137,7 +143,8 @@ impl Dispatch<'_> {
             | Request::SetVringEnable(_)
             | Request::ResetDevice
             | Request::SetStatus(_)
-            | Request::SetLogFd(_) => {}
+            // An address in the front-end's process is no log for this one.
+            | Request::SetLogBase(..) => {}
             _ => return Err(Reason::Unsupported),
         }
         Ok(FrontendReply::Done)

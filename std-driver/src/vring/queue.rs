@@ -10,7 +10,7 @@ use super::fault::{ChainFault, RingFault, RingFaults};
 use super::spare::{Lent, Spares};
 use crate::chain::Chain;
 use crate::eventfd::EventFd;
-use crate::memory::{Borrowed, BorrowedRange, MemoryTable};
+use crate::memory::{Borrowed, BorrowedRange, MemoryTable, WriteLog};
 
 /// Completed chains after which the driver is signalled although more are waiting, so that the first of a long batch does
 /// not wait for the last.
@@ -30,6 +30,7 @@ pub struct Queue<'m> {
     taken: &'m mut Vec<vhost_core::Chain>,
     /// What another device had, the oldest last; it comes before all others.
     recovered: &'m mut Vec<Resubmission>,
+    log: Option<&'m WriteLog<'m>>,
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
@@ -92,15 +93,16 @@ pub(super) struct Parts<'m> {
     pub(super) faults: &'m mut RingFaults,
     pub(super) taken: &'m mut Vec<vhost_core::Chain>,
     pub(super) recovered: &'m mut Vec<Resubmission>,
+    pub(super) log: Option<&'m WriteLog<'m>>,
 }
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory, ring, call, faults, taken, recovered } = parts;
+        let Parts { index, memory, ring, call, faults, taken, recovered, log } = parts;
         let memory = Borrowed::new(memory);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, memory, ring, call, faults, taken, recovered, slices, budget, unsignalled, end }
+        Self { index, memory, ring, call, faults, taken, recovered, log, slices, budget, unsignalled, end }
     }
 
     /// The next request of the driver; `None` when there is none for now.
@@ -129,7 +131,7 @@ impl<'m> Queue<'m> {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
-                    return Some(Chain::new(chain, slices));
+                    return Some(Chain::new(chain, slices, self.log));
                 }
                 Ok(None) => {
                     self.slices.give(slices);
@@ -173,6 +175,7 @@ impl<'m> Queue<'m> {
     pub fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain<'m>, u32)>) {
         for (chain, written) in chains {
             let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
+            chain.log_written(written);
             let (chain, slices) = chain.into_parts();
             // Normally the first: devices that work one chain after another.
             if let Some(at) = self.taken.iter().position(|taken| *taken == chain) {

@@ -2,7 +2,7 @@
 
 use vhost_core::{DeviceQueue, InflightFault, Resubmission};
 
-use super::queue::{Budget, End, Parts, Queue};
+use super::queue::{Budget, End};
 use super::{Ring, RingFault, RingMisuse, Vring};
 use crate::device::Device;
 use crate::inflight::{InflightError, InflightRecord};
@@ -39,30 +39,18 @@ impl Vring {
     /// # Errors
     /// As [`Vring::process`].
     pub fn settle(&mut self, device: &dyn Device) -> Result<(), RingFault> {
-        let (Some(ring), Some(memory), false) = (&mut self.running, &self.memory, self.recovery.pending.is_empty())
-        else {
+        if self.recovery.pending.is_empty() {
             return Ok(());
-        };
-        let chains = u16::try_from(self.recovery.pending.len()).unwrap_or(u16::MAX);
-        let parts = Parts {
-            index: self.index,
-            memory,
-            ring,
-            call: self.call.as_ref(),
-            faults: &mut self.faults,
-            taken: &mut self.taken,
-            recovered: &mut self.recovery.pending,
-        };
-        let mut queue = Queue::new(parts, &mut self.spares, Budget { chains, bytes: u64::MAX });
-        device.process(&mut queue);
-        match queue.finish(&mut self.spares) {
-            (End::Fault(fault), _) => {
-                self.fail(fault);
-                self.broken = true;
-                Err(fault)
-            }
-            _ => Ok(()),
         }
+        let chains = u16::try_from(self.recovery.pending.len()).unwrap_or(u16::MAX);
+        let outcome = match self.pass(device, Budget { chains, bytes: u64::MAX }) {
+            Ok((End::Fault(fault), _)) | Err(fault) => Err(fault),
+            Ok(_) => Ok(()),
+        };
+        outcome.inspect_err(|fault| {
+            self.fail(*fault);
+            self.broken = true;
+        })
     }
 
     /// Has a ring that starts go on where its record says.

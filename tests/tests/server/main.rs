@@ -7,6 +7,7 @@
 mod channel;
 mod cuts;
 mod device;
+mod dirty_log;
 mod exhaustion;
 mod faults;
 mod framing;
@@ -14,6 +15,7 @@ mod handles;
 mod hostile;
 mod inflight;
 mod kicks;
+mod leaks;
 mod memory;
 mod negotiation;
 mod reconnect;

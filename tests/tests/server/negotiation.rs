@@ -12,6 +12,7 @@ use crate::support::{Bench, Dialog, OFFER, id, message, number, server, state, t
 
 /// Bits of a disk: SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD, WRITE_ZEROES; of rings and of the protocol.
 const OFFERED: u64 = 0x6e44
+    | feature::LOG_ALL
     | feature::INDIRECT_DESCRIPTORS
     | feature::EVENT_INDEX
     | feature::PROTOCOL_FEATURES
@@ -20,6 +21,7 @@ const OFFERED: u64 = 0x6e44
 /// Packed rings.
 const PACKED: u64 = 1 << 34;
 const PROTOCOL_OFFERED: u64 = feature::MQ
+    | feature::LOG_SHMFD
     | feature::REPLY_ACK
     | feature::BACKEND_REQ
     | feature::CONFIG
