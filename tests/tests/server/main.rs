@@ -15,6 +15,7 @@ mod hostile;
 mod kicks;
 mod memory;
 mod negotiation;
+mod read_ahead;
 mod reconnect;
 mod ring_setup;
 mod session;
