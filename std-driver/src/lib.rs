@@ -22,6 +22,7 @@ mod file_kind;
 pub mod frontend;
 pub mod guest_io;
 mod incoming;
+pub mod inflight;
 pub mod memory;
 pub mod net;
 mod outgoing;

@@ -37,7 +37,7 @@ impl Line {
                 room[filled] = byte;
                 filled += 1;
             }
-            let handles = std::mem::take(handles);
+            let handles = core::mem::take(handles);
             let is_empty = bytes.is_empty();
             if is_empty {
                 self.0.pop_front();
@@ -108,7 +108,7 @@ fn converse<const CAP: usize>(sender: Sender, rounds: u64) -> usize {
                 Sender::JoiningAll => sample.tells && may_join && call.1.len() + sample.handles <= 8,
             };
             if !joins {
-                let (bytes, handles): (Vec<u8>, Vec<Token>) = std::mem::take(&mut call);
+                let (bytes, handles): (Vec<u8>, Vec<Token>) = core::mem::take(&mut call);
                 line.send(&bytes, handles);
             }
             may_join = sample.tells;
