@@ -56,6 +56,8 @@ impl Socket {
                         return Err(error.into());
                     }
                 },
+                // The rest of a run did not go, and the peer has its beginning.
+                Err(SocketError::TimedOut | SocketError::TimedOutPartWay { .. }) => self.break_sending(),
                 Err(error) => {
                     if sent > 0 {
                         self.break_sending();
