@@ -45,6 +45,7 @@
 //! | [`net`], [`vsock`], [`scsi`] | those devices; tap devices and packet sockets |
 //! | [`vdpa`] | vhost-vdpa: status, configuration, address spaces |
 //! | [`vduse`] | making and serving devices; the vdpa bus |
+//! | [`backend`] | all of these as a [`VhostBackend`](vhost_core::VhostBackend) |
 //!
 //! Every call keeps the kernel's errno with the name of the ioctl. Numbers and layouts are [`vhost_core::uapi`]; mapped
 //! memory is [`vhost_std::memory`]. Memory that the kernel works in stays mapped while it does, and only memory that a file
@@ -54,6 +55,7 @@
 //! into a guest.
 #![deny(unsafe_code)]
 
+pub mod backend;
 mod device;
 mod error;
 mod ioctl;

@@ -3,9 +3,8 @@
 use core::time::Duration;
 use std::os::fd::AsFd;
 
-use vhost_core::uapi::vduse_layout::RingForm;
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{VirtioFeatures, VringAddresses};
+use vhost_core::{RingLayout, VirtioFeatures, VringAddresses};
 use vhost_kernel::MemoryDevice;
 use vhost_std::deadline::Deadline;
 use vhost_std::driver::{Buffer, DriverRing, GuestArea, RingOptions};
@@ -103,6 +102,6 @@ impl Ring {
 
     /// Where the device goes on in the ring.
     pub(crate) fn base(&self, device: &impl MemoryDevice) -> VringBase {
-        device.vring_base(self.index, RingForm::Split).unwrap()
+        device.vring_base(self.index, RingLayout::Split).unwrap()
     }
 }
