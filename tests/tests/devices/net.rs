@@ -80,7 +80,7 @@ ip tuntap add dev guest0 mode tap multi_queue
 ip address add 10.20.30.1/24 dev guest0
 ip link set guest0 up
 ip neighbour add 10.20.30.2 lladdr 52:54:00:12:34:56 dev guest0
-setpriv --pdeath-signal KILL busybox httpd -f -p 10.20.30.1:80 -h "$1" &
+setpriv --pdeathsig KILL busybox httpd -f -p 10.20.30.1:80 -h "$1" &
 shift
 exec "$@"
 "#;

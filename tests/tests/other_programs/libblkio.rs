@@ -45,7 +45,8 @@ fn libblkio_writes_reads_back_flushes_and_discards_on_our_disk() {
     // 128 requests are under way at a time, of 4 KiB each and all over the disk.
     let place = |number: usize| (number * 37 % 128) * 0x1_0000 + 0x3000;
     let filled = |number: usize| u8::try_from(number + 1).unwrap();
-    let mut many = Vec::from_iter((0..128).map(|number| format!("aio_write -P {} {} 4k", filled(number), place(number))));
+    let mut many =
+        Vec::from_iter((0..128).map(|number| format!("aio_write -P {} {} 4k", filled(number), place(number))));
     many.push("aio_flush".to_owned());
     many.extend((0..128).map(|number| format!("aio_read -P {} {} 4k", filled(number), place(number))));
     many.extend(["aio_flush", "flush"].map(str::to_owned));
