@@ -69,6 +69,13 @@ impl Machine {
             assert_eq!((stopped.ring, stopped.base), (queue.index, queue.ring.base()));
         }
     }
+
+    /// Takes back what the device has, which must not run: the rings are new.
+    pub(crate) fn forget(&mut self) {
+        for queue in &mut self.queues {
+            queue.ring.reset().unwrap();
+        }
+    }
 }
 
 impl Queue {
