@@ -18,6 +18,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub(crate) struct Testpmd {
     running: Running,
     commands: File,
+    ordered: usize,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -46,22 +47,27 @@ impl Testpmd {
         ]);
         command.args(["--disable-link-check", "--no-flush-rx", "--total-num-mbufs=4096", "--forward-mode=macswap"]);
         command.arg("--auto-start");
-        Self { running: Running::start(&mut command), commands, _turn: turn }
+        Self { running: Running::start(&mut command), commands, ordered: 0, _turn: turn }
     }
 
     pub(crate) fn running(&mut self) -> &mut Running {
         &mut self.running
     }
 
-    /// Gives it a command, which it carries out when it comes to it.
+    /// Gives it a command, and waits until it has carried it out.
     pub(crate) fn order(&mut self, command: &str) {
+        /// It is printed at once, unlike everything else, and before each command is read.
+        const PROMPT: &str = "testpmd> ";
         writeln!(self.commands, "{command}").unwrap();
+        self.ordered += 1;
+        let ordered = self.ordered;
+        let is_done = |output: &str| output.matches(PROMPT).count() > ordered;
+        self.running.wait_for_output(&format!("did {command:?}"), PATIENCE, is_done);
     }
 
     /// Ends it; all that it printed.
     pub(crate) fn end(mut self) -> String {
-        self.order("stop");
-        self.order("quit");
+        writeln!(self.commands, "stop\nquit").unwrap();
         assert!(self.running.wait(PATIENCE).success());
         self.running.output()
     }
