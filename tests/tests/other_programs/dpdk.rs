@@ -50,11 +50,11 @@ fn our_network_device_serves_virtio_user(layout: RingLayout) {
             bytes += count as u64;
         }
     }
-    testpmd.order("show port stats all");
-    // A stop and a start of the device, after which frames come back as they are.
-    for command in ["stop", "port stop 0", "port start 0", "set fwd io", "start"] {
+    // A stop and a start of the device, after which frames come back as they are. Nobody counts while it is stopped.
+    for command in ["stop", "show port stats all", "port stop 0", "port start 0", "set fwd io", "start"] {
         testpmd.order(command);
     }
+    testpmd.wait();
     for number in 0..100 {
         ours.send(&frame(number, length(number))).unwrap();
         let count = ours.recv(&mut received).unwrap();
@@ -123,6 +123,7 @@ fn our_front_end_drives_the_vhost_port(layout: RingLayout) {
         }
         machine.stop();
     }
+    testpmd.order("stop");
     testpmd.order("show port stats all");
     let output = testpmd.end();
     let counters = ["RX-packets:", "TX-packets:"].map(|name| value(&output, name));
