@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vhost_core::VhostBackend;
 use vhost_std::soft::{RingThreads, SoftBackend, SoftError};
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Form};
 use crate::subject::{Image, Subject, wait_for_any};
 use crate::suite::suite;
 
@@ -18,7 +18,7 @@ fn backend(image: &Image, queues: u16, threads: RingThreads) -> SoftBackend {
 fn a_vmm_need_not_know_at_compile_time_who_processes_its_rings() {
     let image = Image::new();
     let mut soft = backend(&image, 1, RingThreads::Shared(1));
-    let driver = Driver::new(1);
+    let driver = Driver::new(Form::Block, 1);
     let mut any: &mut dyn VhostBackend<Handle = dyn AsFd, Memory = dyn AsFd, Error = SoftError> = &mut soft;
     driver.bring_up(&mut any);
     assert_eq!(any.stop_vring(0).unwrap(), driver.queues[0].base());

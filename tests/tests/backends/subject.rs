@@ -13,11 +13,16 @@ use vhost_std::block::{BlockDevice, BlockOptions};
 
 use vhost_tests::dialog::PATIENCE;
 
+use crate::form::Form;
+
 /// Bytes of the disk.
 pub(crate) const DISK: u64 = 4 << 20;
 
 /// Somebody who processes the rings of a disk.
 pub(crate) trait Subject: Sized {
+    /// The kind of disk.
+    const FORM: Form = Form::Block;
+
     type Backend: VhostBackend<Handle = dyn AsFd, Memory = dyn AsFd, Error: Debug>;
 
     /// A disk of so many queues, on which nobody has called anything. `None` if this machine has no such thing, which was

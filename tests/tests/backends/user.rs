@@ -13,7 +13,7 @@ use vhost_std::socket::Socket;
 use vhost_tests::dialog::PATIENCE;
 use vhost_tests::program::{Running, require};
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Form};
 use crate::subject::{Image, Subject};
 use crate::suite::suite;
 
@@ -53,7 +53,7 @@ fn a_choice_of_protocol_features_is_kept_and_the_device_status_follows() {
     let frontend = pair.frontend.as_mut().unwrap();
     let chosen = ProtocolFeatures::STATUS | ProtocolFeatures::REPLY_ACK;
     frontend.negotiate(VirtioFeatures::VERSION_1, chosen).unwrap();
-    Driver::new(1).bring_up(frontend);
+    Driver::new(Form::Block, 1).bring_up(frontend);
     assert_eq!(frontend.negotiated().protocol, chosen);
     // ACKNOWLEDGE, DRIVER, FEATURES_OK and DRIVER_OK.
     assert_eq!(frontend.get_status().unwrap(), 15);

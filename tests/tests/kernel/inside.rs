@@ -6,6 +6,7 @@ mod kernel_backends;
 mod net;
 mod ring;
 mod scsi;
+mod scsi_target;
 mod server;
 mod table;
 mod vdpa;
