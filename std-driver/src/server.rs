@@ -27,6 +27,7 @@ mod channel;
 mod connection;
 mod dispatch;
 mod listen;
+mod ready;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -82,6 +83,7 @@ impl BackendServer {
         .union(ProtocolFeatures::REPLY_ACK)
         .union(ProtocolFeatures::BACKEND_REQ)
         .union(ProtocolFeatures::CONFIG)
+        .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
         .union(ProtocolFeatures::STATUS);

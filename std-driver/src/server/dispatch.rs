@@ -15,6 +15,7 @@ use vhost_core::{
 use super::{MAX_RINGS, channel::BackendChannel};
 use crate::{
     device::{ConfigRefused, Device},
+    inflight::{self, InflightError, InflightRecord},
     memory::{AddressSpace, LogFile, MAX_REGIONS, MemoryError},
     rings::{Control, Guest, RingError, RingSet},
     socket::Socket,
@@ -49,6 +50,12 @@ impl From<RingError> for Reason {
 
 impl From<MemoryError> for Reason {
     fn from(error: MemoryError) -> Self {
+        Self::Ring(error.into())
+    }
+}
+
+impl From<InflightError> for Reason {
+    fn from(error: InflightError) -> Self {
         Self::Ring(error.into())
     }
 }
@@ -112,6 +119,15 @@ impl Dispatch<'_> {
             Request::SetVringKick(target, handle) => self.control(session).set_kick(target.index(), handle)?,
             Request::SetVringCall(target, handle) => self.control(session).set_call(target.index(), handle)?,
             Request::SetVringErr(target, handle) => self.control(session).set_error(target.index(), handle)?,
+            Request::GetInflightFd(wanted) => {
+                let layout = RingLayout::of(session.negotiated().acknowledged);
+                let (record, file) = inflight::create(layout, wanted.num_queues(), wanted.queue_size())?;
+                return Ok(FrontendReply::GetInflightFd(record, Some(file)));
+            }
+            Request::SetInflightFd(shape, file) => {
+                let record = InflightRecord::new(&shape, file)?;
+                self.control(session).set_inflight(Some(&record))?;
+            }
             Request::GetConfig(wanted) => {
                 let data = config.get_mut(..wanted.data.len()).ok_or(Reason::Unsupported)?;
                 self.device.read_config(wanted.offset, data);

@@ -4,8 +4,8 @@ use core::fmt::Debug;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use vhost_core::{VhostBackend, VirtioFeatures, VringSetup, wire::vring::VringBase};
-use vhost_std::driver::{Buffer, GuestArea, Kick, RingOptions, SplitRing, Used};
+use vhost_core::{RingLayout, VhostBackend, VirtioFeatures, VringSetup, wire::vring::VringBase};
+use vhost_std::driver::{Buffer, DriverRing, GuestArea, Kick, RingOptions, Used};
 use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 use vhost_tests::dialog::PATIENCE;
@@ -33,6 +33,7 @@ const RING_FEATURES: VirtioFeatures =
 /// A guest with a disk.
 pub(crate) struct Driver {
     form: Form,
+    features: VirtioFeatures,
     pub(crate) memory: MemoryFile,
     pub(crate) queues: Vec<Queue>,
 }
@@ -42,7 +43,7 @@ pub(crate) struct Queue {
     form: Form,
     /// The ring's number.
     pub(crate) index: u16,
-    pub(crate) ring: SplitRing,
+    pub(crate) ring: DriverRing,
     pub(crate) kick: EventFd,
     pub(crate) call: EventFd,
     /// Where slots are.
@@ -50,13 +51,32 @@ pub(crate) struct Queue {
 }
 
 impl Driver {
-    /// Memory and rings for such a disk, of which nobody knows yet.
-    pub(crate) fn new(form: Form, queues: u16) -> Self {
+    /// Memory and split rings for a block device, of which nobody knows yet.
+    pub(crate) fn new(queues: u16) -> Self {
+        Self::with(queues, RingLayout::Split)
+    }
+
+    /// Memory and rings for a block device, of which nobody knows yet.
+    pub(crate) fn with(queues: u16, layout: RingLayout) -> Self {
+        let features = match layout {
+            RingLayout::Split => RING_FEATURES,
+            RingLayout::Packed => RING_FEATURES | VirtioFeatures::RING_PACKED,
+        };
+        Self::of_form(Form::Block, queues, features)
+    }
+
+    /// Memory and rings for a disk of a SCSI device, of which nobody knows yet.
+    #[allow(dead_code, reason = "only kernels have such devices")]
+    pub(crate) fn scsi(queues: u16) -> Self {
+        Self::of_form(Form::Scsi, queues, RING_FEATURES)
+    }
+
+    fn of_form(form: Form, queues: u16, features: VirtioFeatures) -> Self {
         let memory = MemoryFile::create("guest", 0x1_0000_0000, QUEUE * u64::from(queues)).unwrap();
         let area = GuestArea::of(&memory);
         let part = |at: u16| area.part(QUEUE * u64::from(at), QUEUE).unwrap();
-        let queues = (0..queues).map(|at| Queue::new(form, form.first_ring() + at, &part(at))).collect();
-        Self { form, memory, queues }
+        let queues = (0..queues).map(|at| Queue::new(form, form.first_ring() + at, &part(at), features)).collect();
+        Self { form, features, memory, queues }
     }
 
     /// Does everything that starts the disk; the features that were agreed on.
@@ -67,7 +87,8 @@ impl Driver {
         let offered = backend.features().unwrap();
         assert!(offered.contains(VirtioFeatures::VERSION_1 | self.form.features()), "{offered:?}");
         assert!(!offered.contains(VirtioFeatures::PROTOCOL_FEATURES), "that is nobody's but the front-end's");
-        let agreed = offered & (RING_FEATURES | self.form.features() | self.form.optional_features());
+        let agreed = offered & (self.features | self.form.features() | self.form.optional_features());
+        assert_eq!(RingLayout::of(agreed), RingLayout::of(self.features), "the rings are there already");
         backend.acknowledge(agreed).unwrap();
         backend.set_memory(&[(*self.memory.region(), &self.memory)]).unwrap();
         for queue in &self.queues {
@@ -93,9 +114,9 @@ impl Driver {
 }
 
 impl Queue {
-    fn new(form: Form, index: u16, area: &GuestArea) -> Self {
-        let options = RingOptions { size: SIZE, features: RING_FEATURES, table_size: 3 };
-        let ring = SplitRing::new(area.part(0, SLOTS_AT).unwrap(), &options).unwrap();
+    fn new(form: Form, index: u16, area: &GuestArea, features: VirtioFeatures) -> Self {
+        let options = RingOptions { size: SIZE, features, table_size: 3 };
+        let ring = DriverRing::new(area.part(0, SLOTS_AT).unwrap(), &options).unwrap();
         let slots = area.part(SLOTS_AT, SLOT * u64::from(SLOTS)).unwrap();
         Self { form, index, ring, kick: EventFd::new().unwrap(), call: EventFd::new().unwrap(), slots }
     }

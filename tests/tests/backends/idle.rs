@@ -18,7 +18,7 @@ use vhost_std::socket::Socket;
 use vhost_tests::dialog::PATIENCE;
 use vhost_tests::program::{Running, built};
 
-use crate::driver::{Driver, Form, Request, pattern};
+use crate::driver::{Driver, Request, pattern};
 use crate::subject::{Image, Subject};
 
 /// How long nothing may happen to be called idle. It is measured, not waited for: a slow machine makes nobody busy.
@@ -80,7 +80,7 @@ impl Subject for Connected {
 fn work(frontend: Frontend, queues: u16) -> (Connected, Driver) {
     let mut connected = Connected(frontend);
     VhostBackend::set_owner(connected.backend()).unwrap();
-    let mut driver = Driver::new(Form::Block, queues);
+    let mut driver = Driver::new(queues);
     driver.bring_up(connected.backend());
     for queue in &mut driver.queues {
         queue.run(&mut connected, Request::Write(0, &pattern(1)));

@@ -8,6 +8,7 @@ mod form;
 mod hooks;
 mod idle;
 mod soft;
+mod soft_inflight;
 mod subject;
 mod suite;
 mod user;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use vhost_core::VhostBackend;
 use vhost_std::soft::{RingThreads, SoftBackend, SoftError};
 
-use crate::driver::{Driver, Form};
-use crate::subject::{Image, Subject, wait_for_any};
+use crate::driver::Driver;
+use crate::subject::{Image, Packed, Subject, wait_for_any};
 use crate::suite::suite;
 
 fn backend(image: &Image, queues: u16, threads: RingThreads) -> SoftBackend {
@@ -18,7 +18,7 @@ fn backend(image: &Image, queues: u16, threads: RingThreads) -> SoftBackend {
 fn a_vmm_need_not_know_at_compile_time_who_processes_its_rings() {
     let image = Image::new();
     let mut soft = backend(&image, 1, RingThreads::Shared(1));
-    let driver = Driver::new(Form::Block, 1);
+    let driver = Driver::new(1);
     let mut any: &mut dyn VhostBackend<Handle = dyn AsFd, Memory = dyn AsFd, Error = SoftError> = &mut soft;
     driver.bring_up(&mut any);
     assert_eq!(any.stop_vring(0).unwrap(), driver.queues[0].base());
@@ -42,6 +42,12 @@ mod one_thread {
     }
 
     suite!(Soft);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<Soft>);
+    }
 }
 
 mod one_thread_a_queue {
@@ -62,6 +68,12 @@ mod one_thread_a_queue {
     }
 
     suite!(Soft);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<Soft>);
+    }
 }
 
 mod callers_thread {
@@ -91,4 +103,10 @@ mod callers_thread {
     }
 
     suite!(Soft);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<Soft>);
+    }
 }

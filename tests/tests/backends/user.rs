@@ -13,8 +13,8 @@ use vhost_std::socket::Socket;
 use vhost_tests::dialog::PATIENCE;
 use vhost_tests::program::{Running, require};
 
-use crate::driver::{Driver, Form};
-use crate::subject::{Image, Subject};
+use crate::driver::Driver;
+use crate::subject::{Image, Packed, Subject};
 use crate::suite::suite;
 
 /// Our server on a thread, and a front-end that is connected to it.
@@ -53,7 +53,7 @@ fn a_choice_of_protocol_features_is_kept_and_the_device_status_follows() {
     let frontend = pair.frontend.as_mut().unwrap();
     let chosen = ProtocolFeatures::STATUS | ProtocolFeatures::REPLY_ACK;
     frontend.negotiate(VirtioFeatures::VERSION_1, chosen).unwrap();
-    Driver::new(Form::Block, 1).bring_up(frontend);
+    Driver::new(1).bring_up(frontend);
     assert_eq!(frontend.negotiated().protocol, chosen);
     // ACKNOWLEDGE, DRIVER, FEATURES_OK and DRIVER_OK.
     assert_eq!(frontend.get_status().unwrap(), 15);
@@ -79,6 +79,12 @@ mod our_server {
     }
 
     suite!(User);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<User>);
+    }
 }
 
 mod our_server_on_one_thread {
@@ -99,6 +105,12 @@ mod our_server_on_one_thread {
     }
 
     suite!(User);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<User>);
+    }
 }
 
 mod qemu_storage_daemon {

@@ -4,6 +4,7 @@ mod answering;
 mod backends;
 mod kernel_backends;
 mod net;
+mod refusals;
 mod ring;
 mod scsi;
 mod scsi_target;

@@ -9,8 +9,8 @@ use vhost_kernel::vdpa::Vdpa;
 use super::scsi_target::Target;
 use super::server::Server;
 use super::vdpa::node;
-use crate::form::Form;
-use crate::subject::{DISK, Image, Subject};
+use crate::driver::Driver;
+use crate::subject::{DISK, Image, Packed, Subject};
 
 /// Each test has a device of its own.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -44,7 +44,7 @@ impl Subject for Disk {
     type Backend = VdpaBackend;
 
     fn start(image: &Image, queues: u16) -> Option<Self> {
-        Some(Self::new(image, queues, &[]))
+        Some(Self::new(image, queues, &["--packed"]))
     }
 
     fn backend(&mut self) -> &mut VdpaBackend {
@@ -67,8 +67,6 @@ impl Drop for ScsiDisk {
 }
 
 impl Subject for ScsiDisk {
-    const FORM: Form = Form::Scsi;
-
     type Backend = KernelBackend<TargetedScsi>;
 
     fn start(image: &Image, queues: u16) -> Option<Self> {
@@ -79,6 +77,10 @@ impl Subject for ScsiDisk {
 
     fn backend(&mut self) -> &mut Self::Backend {
         self.backend.as_mut().unwrap()
+    }
+
+    fn driver(queues: u16) -> Driver {
+        Driver::scsi(queues)
     }
 }
 
@@ -114,5 +116,6 @@ macro_rules! inside {
 
 inside! {
     vdpa: Disk,
+    vdpa_packed: Packed<Disk>,
     scsi: ScsiDisk,
 }
