@@ -8,12 +8,15 @@ use vhost_kernel::vdpa::Vdpa;
 
 use super::scsi_target::Target;
 use super::server::Server;
-use super::vdpa::node;
+use super::vdpa::{Daemon, node};
 use crate::driver::Driver;
 use crate::subject::{DISK, Image, Packed, Subject};
 
 /// Each test has a device of its own.
-static NEXT: AtomicU32 = AtomicU32::new(0);
+fn new_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("suite{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// Our own disk on the vdpa bus.
 struct Disk {
@@ -24,7 +27,7 @@ struct Disk {
 
 impl Disk {
     fn new(image: &Image, queues: u16, arguments: &[&str]) -> Self {
-        let name = format!("suite{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = new_name();
         let queues = format!("--num-queues={queues}");
         let arguments = [&[queues.as_str()], arguments].concat();
         let server = Server::start(&name, &image.path(), &arguments, "is on the vdpa bus");
@@ -45,6 +48,34 @@ impl Subject for Disk {
 
     fn start(image: &Image, queues: u16) -> Option<Self> {
         Some(Self::new(image, queues, &["--packed"]))
+    }
+
+    fn backend(&mut self) -> &mut VdpaBackend {
+        self.backend.as_mut().unwrap()
+    }
+}
+
+/// A disk of qemu-storage-daemon on the vdpa bus.
+struct DaemonDisk {
+    backend: Option<VdpaBackend>,
+    daemon: Option<Daemon>,
+}
+
+impl Drop for DaemonDisk {
+    fn drop(&mut self) {
+        drop(self.backend.take());
+        self.daemon.take().unwrap().end();
+    }
+}
+
+impl Subject for DaemonDisk {
+    type Backend = VdpaBackend;
+
+    fn start(image: &Image, queues: u16) -> Option<Self> {
+        let name = new_name();
+        let daemon = Daemon::start(&name, &image.path(), queues);
+        let backend = VdpaBackend::new(Vdpa::open(&node(&name)).unwrap()).unwrap();
+        Some(Self { backend: Some(backend), daemon: Some(daemon) })
     }
 
     fn backend(&mut self) -> &mut VdpaBackend {
@@ -117,5 +148,6 @@ macro_rules! inside {
 inside! {
     vdpa: Disk,
     vdpa_packed: Packed<Disk>,
+    vdpa_of_another_program: DaemonDisk,
     scsi: ScsiDisk,
 }
