@@ -9,6 +9,7 @@
 mod archive;
 mod booted;
 mod kernel;
+mod monitor;
 
 use core::fmt::Write as _;
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use archive::Archive;
 pub use booted::{Booted, Report};
 pub use kernel::KERNEL_FOLDER;
 use kernel::Kernel;
+pub use monitor::Monitor;
 
 /// The guest's first program. The second serial port is the script's alone, so that no kernel
 /// message gets into its lines.
@@ -47,7 +49,7 @@ poweroff -f
 "#;
 
 /// A guest that has not been booted yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Guest {
     emulator: PathBuf,
     kernel: Kernel,
@@ -136,11 +138,28 @@ impl Guest {
     /// # Panics
     /// If QEMU cannot be started.
     #[must_use]
-    pub fn boot(mut self, script: &str) -> Booted {
+    pub fn boot(self, script: &str) -> Booted {
+        self.start(script, |_| {})
+    }
+
+    /// Starts QEMU without running the guest: it waits at `socket` for another QEMU, with the same devices and the same
+    /// `script`, to hand its guest over.
+    ///
+    /// # Panics
+    /// If QEMU cannot be started.
+    #[must_use]
+    pub fn take_over(self, script: &str, socket: &Path) -> Booted {
+        self.start(script, |command| {
+            command.arg("-incoming").arg(format!("unix:{}", socket.display()));
+        })
+    }
+
+    fn start(mut self, script: &str, more: impl FnOnce(&mut Command)) -> Booted {
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
         self.archive.file("script", script.as_bytes());
         self.add_modules();
-        let [archive, console, output] = ["archive", "console", "output"].map(|name| folder.path().join(name));
+        let [archive, console, output, monitor] =
+            ["archive", "console", "output", "monitor"].map(|name| folder.path().join(name));
         fs::write(&archive, self.archive.finish()).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
 
         let mut command = Command::new(&self.emulator);
@@ -152,11 +171,13 @@ impl Guest {
         // Back-ends map the guest's memory: it is a file that can be passed to them.
         command.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory));
         command.arg("-m").arg(format!("{}M", self.memory));
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
         for port in [&console, &output] {
             command.arg("-serial").arg(format!("file:{}", port.display()));
         }
         command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&archive);
         command.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"]).args(&self.arguments);
+        more(&mut command);
         Booted { emulator: Running::start(&mut command), folder }
     }
 
