@@ -15,6 +15,7 @@ mod table;
 pub(crate) use self::dirty_log::{LogFile, WriteLog};
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
+pub(crate) use self::file::sealed;
 pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};

@@ -73,6 +73,7 @@ pub use crate::rings::{RingError, RingThreads};
 
 use crate::{
     device::Device,
+    inflight::InflightRecord,
     memory::{AddressSpace, LogFile, MappedRegion, MemoryTable},
     rings::{Control, Guest, RING_FEATURES, RingSet},
     system_error::SystemError,
@@ -117,6 +118,19 @@ impl SoftBackend {
     /// files. User addresses are those of the regions.
     pub fn set_mapped_memory(&mut self, memory: MemoryTable) {
         self.control().set_memory(memory);
+    }
+
+    /// Has all rings record their requests in `record` from their next start on, for whoever goes on after this process has
+    /// ended, and first process what is in flight there. Features must be agreed on before; a new record comes from
+    /// [`inflight::create`](crate::inflight::create).
+    ///
+    /// # Errors
+    /// When a ring runs, or the record is too small for rings of the layout that was agreed on.
+    pub fn set_inflight(&mut self, record: Option<&InflightRecord>) -> Result<(), SoftError> {
+        for ring in 0..self.vrings() {
+            self.while_stopped(ring)?;
+        }
+        Ok(self.control().set_inflight(record)?)
     }
 
     /// What went wrong on a ring; `None` if there is no such ring.

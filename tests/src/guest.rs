@@ -57,6 +57,8 @@ pub struct Guest {
     modules: Vec<String>,
     memory: u32,
     processors: u32,
+    hot_plug: String,
+    kernel_arguments: String,
     arguments: Vec<OsString>,
     devices: u32,
 }
@@ -72,14 +74,36 @@ impl Guest {
         let mut archive = Archive::new();
         archive.program("bin/busybox", &busybox);
         archive.script("init", INIT);
-        let (modules, arguments) = (Vec::new(), Vec::new());
-        Some(Self { emulator, kernel, archive, modules, memory: 256, processors: 1, arguments, devices: 0 })
+        Some(Self {
+            emulator,
+            kernel,
+            archive,
+            modules: Vec::new(),
+            memory: 256,
+            processors: 1,
+            hot_plug: String::new(),
+            kernel_arguments: String::new(),
+            arguments: Vec::new(),
+            devices: 0,
+        })
     }
 
     /// With this much memory, in MiB.
     #[must_use]
     pub fn memory(self, mebibytes: u32) -> Self {
         Self { memory: mebibytes, ..self }
+    }
+
+    /// With room for so many memory modules that are plugged in later, up to this much memory in all, in MiB.
+    #[must_use]
+    pub fn hot_plug(self, slots: u32, mebibytes: u32) -> Self {
+        Self { hot_plug: format!(",slots={slots},maxmem={mebibytes}M"), ..self }
+    }
+
+    /// Gives the guest's kernel more arguments.
+    #[must_use]
+    pub fn kernel_arguments(self, arguments: &str) -> Self {
+        Self { kernel_arguments: format!("{} {arguments}", self.kernel_arguments), ..self }
     }
 
     /// With this many processors.
@@ -149,9 +173,11 @@ impl Guest {
     /// If QEMU cannot be started.
     #[must_use]
     pub fn take_over(self, script: &str, socket: &Path) -> Booted {
-        self.start(script, |command| {
+        let mut booted = self.start(script, |command| {
             command.arg("-incoming").arg(format!("unix:{}", socket.display()));
-        })
+        });
+        booted.wait_for_monitor();
+        booted
     }
 
     fn start(mut self, script: &str, more: impl FnOnce(&mut Command)) -> Booted {
@@ -170,13 +196,14 @@ impl Guest {
         command.args(["-smp", &self.processors.to_string()]);
         // Back-ends map the guest's memory: it is a file that can be passed to them.
         command.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory));
-        command.arg("-m").arg(format!("{}M", self.memory));
+        command.arg("-m").arg(format!("{}M{}", self.memory, self.hot_plug));
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
         for port in [&console, &output] {
             command.arg("-serial").arg(format!("file:{}", port.display()));
         }
         command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&archive);
-        command.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"]).args(&self.arguments);
+        let kernel_arguments = format!("console=ttyS0 quiet panic=-1 no_timer_check{}", self.kernel_arguments);
+        command.arg("-append").arg(kernel_arguments).args(&self.arguments);
         more(&mut command);
         Booted { emulator: Running::start(&mut command), folder }
     }

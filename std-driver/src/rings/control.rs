@@ -13,6 +13,7 @@ use super::{Guest, RingSet};
 use crate::{
     device::Device,
     eventfd::{EventFd, EventFdError},
+    inflight::{InflightError, InflightRecord},
     memory::{AddressSpace, LogFile, MemoryError, MemoryTable},
     poller::WatchError,
     vring::{RingFault, RingMisuse, Vring},
@@ -42,6 +43,8 @@ pub enum RingError {
     Kick(WatchError),
     /// The call or error descriptor is not one.
     Signal(EventFdError),
+    /// The inflight record is not one.
+    Inflight(InflightError),
 }
 
 impl fmt::Display for RingError {
@@ -53,6 +56,7 @@ impl fmt::Display for RingError {
             Self::Fault(error) => error.fmt(f),
             Self::Kick(error) => error.fmt(f),
             Self::Signal(error) => error.fmt(f),
+            Self::Inflight(error) => error.fmt(f),
         }
     }
 }
@@ -70,7 +74,8 @@ macro_rules! from {
 }
 
 from! {
-    MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal
+    MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal,
+    InflightError => Inflight
 }
 
 /// A device, its rings and its guest, for the time of one request.
@@ -160,6 +165,21 @@ impl Control<'_> {
         Ok(())
     }
 
+    /// Has all rings use this inflight record from their next start on; one that is started starts anew.
+    pub(crate) fn set_inflight(&self, record: Option<&InflightRecord>) -> Result<(), RingError> {
+        if let Some(record) = record {
+            for vring in self.rings.each() {
+                record.check(vring.layout())?;
+            }
+        }
+        for mut vring in self.rings.each() {
+            vring.pause();
+            vring.set_inflight(record.cloned())?;
+        }
+        self.place();
+        Ok(())
+    }
+
     pub(crate) fn set_call(&self, ring: u64, call: Option<OwnedFd>) -> Result<(), RingError> {
         Ok(self.ring(ring)?.set_call(call)?)
     }
@@ -170,7 +190,12 @@ impl Control<'_> {
 
     /// Stops a ring; where to go on in it.
     pub(crate) fn stop(&mut self, ring: u64) -> Result<VringBase, RingError> {
-        let base = self.ring(ring)?.stop();
+        let base = {
+            let mut vring = self.ring(ring)?;
+            // Nobody hears of a fault any more: the ring stops in any case.
+            let _ = vring.settle(self.device);
+            vring.stop()
+        };
         self.guest.wish(ring, |wish| wish.started = false);
         Ok(base)
     }
@@ -204,6 +229,8 @@ impl Control<'_> {
     /// Disables a ring, and tells the device if that changes anything.
     pub(crate) fn disable(&self, vring: &mut Vring) {
         if vring.is_enabled() {
+            // A fault of the ring is kept in it and was reported through its error descriptor.
+            let _ = vring.settle(self.device);
             vring.disable();
             self.device.queue_disabled(vring.index());
         }

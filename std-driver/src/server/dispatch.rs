@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     device::{ConfigRefused, Device},
+    inflight::{self, InflightError, InflightRecord},
     memory::{AddressSpace, LogFile, MAX_REGIONS, MemoryError},
     rings::{Control, Guest, RingError, RingSet},
     socket::Socket,
@@ -63,6 +64,12 @@ impl From<MemoryError> for Reason {
 impl From<TransferError> for Reason {
     fn from(error: TransferError) -> Self {
         Self::State(error)
+    }
+}
+
+impl From<InflightError> for Reason {
+    fn from(error: InflightError) -> Self {
+        Self::Ring(error.into())
     }
 }
 
@@ -126,6 +133,15 @@ impl Dispatch<'_> {
             Request::SetVringKick(target, handle) => self.control(session).set_kick(target.index(), handle)?,
             Request::SetVringCall(target, handle) => self.control(session).set_call(target.index(), handle)?,
             Request::SetVringErr(target, handle) => self.control(session).set_error(target.index(), handle)?,
+            Request::GetInflightFd(wanted) => {
+                let layout = RingLayout::of(session.negotiated().acknowledged);
+                let (record, file) = inflight::create(layout, wanted.num_queues(), wanted.queue_size())?;
+                return Ok(FrontendReply::GetInflightFd(record, Some(file)));
+            }
+            Request::SetInflightFd(shape, file) => {
+                let record = InflightRecord::new(&shape, file)?;
+                self.control(session).set_inflight(Some(&record))?;
+            }
             Request::GetConfig(wanted) => {
                 let data = config.get_mut(..wanted.data.len()).ok_or(Reason::Unsupported)?;
                 self.device.read_config(wanted.offset, data);

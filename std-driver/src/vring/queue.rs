@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vhost_core::{ChainBuffer, NoRoom, PopError, PushError};
+use vhost_core::{ChainBuffer, NoRoom, PopError, PushError, Resubmission};
 use vm_memory::VolatileSlice;
 
 use super::Ring;
@@ -29,6 +29,8 @@ pub struct Queue<'m> {
     /// Chains that the device has and did not complete yet.
     taken: &'m mut Vec<vhost_core::Chain>,
     log: Option<&'m WriteLog<'m>>,
+    /// What another device had, the oldest last; it comes before all others.
+    recovered: &'m mut Vec<Resubmission>,
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
@@ -91,15 +93,16 @@ pub(super) struct Parts<'m> {
     pub(super) faults: &'m mut RingFaults,
     pub(super) taken: &'m mut Vec<vhost_core::Chain>,
     pub(super) log: Option<&'m WriteLog<'m>>,
+    pub(super) recovered: &'m mut Vec<Resubmission>,
 }
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory, ring, call, faults, taken, log } = parts;
+        let Parts { index, memory, ring, call, faults, taken, log, recovered } = parts;
         let memory = Borrowed::new(memory);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, memory, ring, call, faults, taken, log, slices, budget, unsignalled, end }
+        Self { index, memory, ring, call, faults, taken, log, recovered, slices, budget, unsignalled, end }
     }
 
     /// The next request of the driver; `None` when there is none for now.
@@ -124,7 +127,7 @@ impl<'m> Queue<'m> {
                 return None;
             }
             let mut slices = self.slices.take();
-            match self.ring.pop(&self.memory, &mut Gathered(&mut slices)) {
+            match self.pop(&mut slices) {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
@@ -147,6 +150,19 @@ impl<'m> Queue<'m> {
             }
         }
         None
+    }
+
+    #[inline]
+    fn pop(&mut self, slices: &mut Vec<VolatileSlice<'m>>) -> Result<Option<vhost_core::Chain>, PopError> {
+        let mut gathered = Gathered(slices);
+        let Some(oldest) = self.recovered.last() else {
+            return self.ring.pop(&self.memory, &mut gathered);
+        };
+        let popped = self.ring.pop_recovered(oldest, &self.memory, &mut gathered);
+        if matches!(popped, Ok(_) | Err(PopError::Malformed { .. })) {
+            self.recovered.pop();
+        }
+        popped.map(Some)
     }
 
     /// Gives `chain` back to the driver, with the number of bytes written to its writable part from the start on; a number

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use super::Monitor;
 use crate::program::Running;
 
+/// For QEMU to listen for who wants to talk to it.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
 /// Comes before what the script prints.
 const BEGIN: &str = "@@BEGIN";
 /// Comes after it, with the script's status.
@@ -33,6 +36,12 @@ impl Booted {
         self.emulator.wait_until(&format!("printed {line:?}"), limit, printed);
     }
 
+    /// The lines that the script has printed so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        lines(&self.folder.path().join("output"))
+    }
+
     /// Waits until `wanted` finds a value in the lines that the script has printed.
     ///
     /// # Panics
@@ -40,16 +49,6 @@ impl Booted {
     pub fn wait_for<T>(&mut self, what: &str, limit: Duration, mut wanted: impl FnMut(&[String]) -> Option<T>) -> T {
         let output = self.folder.path().join("output");
         self.emulator.wait_until(what, limit, || wanted(&lines(&output)))
-    }
-
-    /// Talks to QEMU itself. Whatever takes longer than `limit` is a failure.
-    ///
-    /// # Panics
-    /// If QEMU does not listen within `limit`.
-    pub fn monitor(&mut self, limit: Duration) -> Monitor {
-        let socket = self.folder.path().join("monitor");
-        self.emulator.wait_for_socket(&socket, limit);
-        Monitor::connect(&socket, limit)
     }
 
     /// Ends a QEMU whose guest another one has taken over; what the script printed until then.
@@ -61,6 +60,20 @@ impl Booted {
         let status = self.emulator.terminate(limit);
         assert!(status.success(), "QEMU: {status}");
         text(&self.folder.path().join("output"))
+    }
+
+    /// Waits until QEMU can be talked to.
+    pub(super) fn wait_for_monitor(&mut self) {
+        self.emulator.wait_for_socket(&self.folder.path().join("monitor"), START_LIMIT);
+    }
+
+    /// QEMU's monitor. It talks to one at a time.
+    ///
+    /// # Panics
+    /// If QEMU has ended.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        Monitor::connect(&self.folder.path().join("monitor"))
     }
 
     /// Waits until the guest has powered off.

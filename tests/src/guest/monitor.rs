@@ -1,4 +1,4 @@
-//! QEMU's own interface to whoever runs it (QMP): commands, and the events of a migration.
+//! QEMU's monitor: what can be done to a guest from outside (QMP, one JSON value a line).
 #![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 use core::time::Duration;
@@ -9,82 +9,96 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// A conversation with one QEMU.
+/// For QEMU to answer, and for an event to come. Only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A conversation with QEMU.
 #[derive(Debug)]
 pub struct Monitor {
-    stream: BufReader<UnixStream>,
-    /// What happened and was not asked for yet.
+    lines: BufReader<UnixStream>,
+    /// What QEMU has told and nobody has waited for yet.
     events: VecDeque<Value>,
 }
 
 impl Monitor {
-    /// Connects to a QEMU that listens already. Whatever takes longer than `limit` from now on is a failure.
-    pub(super) fn connect(socket: &Path, limit: Duration) -> Self {
+    /// Talks to the QEMU that listens at `socket`.
+    pub(super) fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
-        stream.set_read_timeout(Some(limit)).unwrap_or_else(|error| panic!("a limit: {error}"));
-        let mut monitor = Self { stream: BufReader::new(stream), events: VecDeque::new() };
-        let greeting = monitor.receive();
-        assert!(greeting.get("QMP").is_some(), "QEMU greets with {greeting}");
+        stream.set_read_timeout(Some(LIMIT)).unwrap_or_else(|error| panic!("a limit for QEMU: {error}"));
+        let mut monitor = Self { lines: BufReader::new(stream), events: VecDeque::new() };
+        let greeting = monitor.line();
+        assert!(greeting.get("QMP").is_some(), "QEMU's greeting: {greeting}");
         monitor.execute("qmp_capabilities", json!({}));
         monitor
     }
 
-    /// Has QEMU do something; what it returns.
+    /// Has QEMU execute a command; what it returns.
     ///
     /// # Panics
     /// If QEMU refuses.
+    #[allow(clippy::needless_pass_by_value, reason = "it is made for the call")]
     pub fn execute(&mut self, command: &str, arguments: Value) -> Value {
-        self.try_execute(command, arguments).unwrap_or_else(|error| panic!("{command}: {error}"))
-    }
-
-    /// Has QEMU do something; what it returns, or why it refuses.
-    ///
-    /// # Errors
-    /// QEMU's description.
-    pub fn try_execute(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
         let request = json!({ "execute": command, "arguments": arguments });
-        let sent = writeln!(self.stream.get_mut(), "{request}");
-        sent.unwrap_or_else(|error| panic!("{command}: {error}"));
+        writeln!(self.lines.get_mut(), "{request}").unwrap_or_else(|error| panic!("{request}: {error}"));
         loop {
-            let answer = self.receive();
-            if let Some(value) = answer.get("return") {
-                return Ok(value.clone());
+            let mut line = self.line();
+            if line.get("event").is_some() {
+                self.events.push_back(line);
+                continue;
             }
-            if let Some(error) = answer.get("error") {
-                return Err(error["desc"].as_str().unwrap_or_default().to_owned());
-            }
-            self.events.push_back(answer);
-        }
-    }
-
-    /// Waits for an event of this name whose data `wanted` takes; earlier events are forgotten.
-    pub fn wait_for_event<T>(&mut self, name: &str, mut wanted: impl FnMut(&Value) -> Option<T>) -> T {
-        loop {
-            let event = self.events.pop_front().unwrap_or_else(|| self.receive());
-            if event["event"] == name
-                && let Some(value) = wanted(&event["data"])
-            {
-                return value;
+            match line.get_mut("return") {
+                Some(returned) => return returned.take(),
+                None => panic!("{request}: {line}"),
             }
         }
     }
 
-    /// Waits until a migration has come so far.
+    /// Waits for an event of this name; its data.
     ///
     /// # Panics
-    /// If it fails or is cancelled first.
-    pub fn wait_for_migration(&mut self, status: &str) {
-        self.wait_for_event("MIGRATION", |data| {
-            let now = data["status"].as_str().unwrap_or_default();
-            assert!(now == status || !matches!(now, "failed" | "cancelled" | "completed"), "the migration has {now}");
-            (now == status).then_some(())
-        });
+    /// If it does not come.
+    pub fn wait_for_event(&mut self, name: &str) -> Value {
+        loop {
+            let mut event = self.events.pop_front().unwrap_or_else(|| self.line());
+            if event.get("event").and_then(Value::as_str) == Some(name) {
+                return event.get_mut("data").map(Value::take).unwrap_or_default();
+            }
+        }
     }
 
-    fn receive(&mut self) -> Value {
+    /// Waits until a migration has come so far. The capability `events` must be on.
+    ///
+    /// # Panics
+    /// If it ends in another way first.
+    pub fn wait_for_migration(&mut self, status: &str) {
+        self.follow_migration(|event, data| event == "MIGRATION" && data["status"] == status);
+    }
+
+    /// Waits until a migration goes through the guest's memory for this time, counted from 1.
+    ///
+    /// # Panics
+    /// If it ends first.
+    pub fn wait_for_pass(&mut self, pass: u64) {
+        self.follow_migration(|event, data| event == "MIGRATION_PASS" && data["pass"].as_u64() >= Some(pass));
+    }
+
+    fn follow_migration(&mut self, mut is_there: impl FnMut(&str, &Value) -> bool) {
+        loop {
+            let event = self.events.pop_front().unwrap_or_else(|| self.line());
+            let (name, data) = (event["event"].as_str().unwrap_or_default(), &event["data"]);
+            if is_there(name, data) {
+                return;
+            }
+            let ended =
+                name == "MIGRATION" && matches!(data["status"].as_str(), Some("failed" | "cancelled" | "completed"));
+            assert!(!ended, "the migration has ended: {data}");
+        }
+    }
+
+    fn line(&mut self) -> Value {
         let mut line = String::new();
-        let received = self.stream.read_line(&mut line);
-        assert!(received.is_ok_and(|count| count > 0), "QEMU says nothing more");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+        let read = self.lines.read_line(&mut line).unwrap_or_else(|error| panic!("QEMU's monitor: {error}"));
+        assert!(read > 0, "QEMU has ended its monitor");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("QEMU's monitor said {line:?}: {error}"))
     }
 }
