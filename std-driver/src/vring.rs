@@ -40,13 +40,13 @@ use vhost_core::{DeviceQueue, GuestAddress, RingLayout, RingParts, RingUser, Vir
 pub use self::fault::{ChainFault, RingFault, RingFaults, RingMisuse};
 pub use self::queue::Queue;
 pub use self::shared::SharedVring;
+pub use self::turn::Turn;
 
 pub(crate) use self::log::RingLog;
 
 use self::kick::Kick;
 use self::recovery::Recovery;
 use self::spare::Spares;
-use crate::device::Device;
 use crate::eventfd::{EventFd, EventFdError};
 use crate::memory::{MemoryTable, OwnedRange};
 use crate::poller::{Poller, Token, WatchError};
@@ -62,16 +62,6 @@ pub type RingAddresses = vhost_core::RingAddresses<GuestAddress>;
 
 /// A ring that runs.
 type Ring = DeviceQueue<OwnedRange>;
-
-/// What is left to do after a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Turn {
-    /// Nothing: the next kick says when there is.
-    Idle,
-    /// The turn's share of chains is used up and no kick will come for the rest: call [`Vring::process`] again.
-    More,
-}
 
 /// One ring of a device: its parameters, its descriptors and its place in the driver's list of requests.
 pub struct Vring {
@@ -296,28 +286,6 @@ impl Vring {
     /// Ends [`Vring::watch`].
     pub fn unwatch(&mut self) {
         self.kick.unwatch();
-    }
-
-    /// Lets `device` serve what the driver made available: a turn of at most 256 chains, and of 16 MiB but for the last one.
-    ///
-    /// Does nothing unless the ring is started and enabled.
-    ///
-    /// # Errors
-    /// When the ring itself is broken. It is stopped then, and its error descriptor was signalled.
-    pub fn process(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
-        self.scan_due = false;
-        if !self.enabled {
-            return Ok(Turn::Idle);
-        }
-        let turn = self.turn(device).inspect_err(|fault| {
-            self.fail(*fault);
-            self.broken = true;
-        })?;
-        self.scan_due = turn == Turn::More;
-        if self.running.is_some() {
-            self.kick.wind_clock();
-        }
-        Ok(turn)
     }
 
     /// Index of the ring in its device.

@@ -28,9 +28,9 @@ pub struct Queue<'m> {
     faults: &'m mut RingFaults,
     /// Chains that the device has and did not complete yet.
     taken: &'m mut Vec<vhost_core::Chain>,
+    log: Option<&'m WriteLog<'m>>,
     /// What another device had, the oldest last; it comes before all others.
     recovered: &'m mut Vec<Resubmission>,
-    log: Option<&'m WriteLog<'m>>,
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
@@ -92,17 +92,17 @@ pub(super) struct Parts<'m> {
     pub(super) call: Option<&'m EventFd>,
     pub(super) faults: &'m mut RingFaults,
     pub(super) taken: &'m mut Vec<vhost_core::Chain>,
-    pub(super) recovered: &'m mut Vec<Resubmission>,
     pub(super) log: Option<&'m WriteLog<'m>>,
+    pub(super) recovered: &'m mut Vec<Resubmission>,
 }
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory, ring, call, faults, taken, recovered, log } = parts;
+        let Parts { index, memory, ring, call, faults, taken, log, recovered } = parts;
         let memory = Borrowed::new(memory);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, memory, ring, call, faults, taken, recovered, log, slices, budget, unsignalled, end }
+        Self { index, memory, ring, call, faults, taken, log, recovered, slices, budget, unsignalled, end }
     }
 
     /// The next request of the driver; `None` when there is none for now.

@@ -43,14 +43,13 @@ impl Vring {
             return Ok(());
         }
         let chains = u16::try_from(self.recovery.pending.len()).unwrap_or(u16::MAX);
-        let outcome = match self.pass(device, Budget { chains, bytes: u64::MAX }) {
-            Ok((End::Fault(fault), _)) | Err(fault) => Err(fault),
-            Ok(_) => Ok(()),
+        let fault = match self.pass(device, Budget { chains, bytes: u64::MAX }) {
+            Ok((End::Fault(fault), _)) | Err(fault) => fault,
+            Ok(_) => return Ok(()),
         };
-        outcome.inspect_err(|fault| {
-            self.fail(*fault);
-            self.broken = true;
-        })
+        self.fail(fault);
+        self.broken = true;
+        Err(fault)
     }
 
     /// Has a ring that starts go on where its record says.
