@@ -19,7 +19,7 @@ use crate::backend::Server;
 const KILLS: &str = "VHOST_CRASH_KILLS";
 
 /// Where [`KILLS`] is not set: a few seconds in all.
-const FEW_KILLS: u32 = 50;
+const FEW_KILLS: u32 = 25;
 
 const EVENT_IDX: VirtioFeatures = VirtioFeatures::RING_EVENT_IDX;
 const PACKED: VirtioFeatures = VirtioFeatures::RING_PACKED;
