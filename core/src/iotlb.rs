@@ -154,10 +154,12 @@ impl<A: AddressSpace, const N: usize> Iotlb<A, N> {
     }
 
     /// Forgets the translations of `size` bytes at `iova`, or of all up to the end when that wraps.
+    ///
+    /// Zero bytes are all of them up to the end too: it is what is left in 64 bits of the size of a whole
+    /// address space, and QEMU sends it.
     pub fn invalidate(&mut self, iova: Iova, size: u64) {
-        if let Some(behind_first) = size.checked_sub(1) {
-            self.carve(iova, Iova(iova.0.saturating_add(behind_first)));
-        }
+        let last = size.checked_sub(1).and_then(|behind_first| iova.0.checked_add(behind_first));
+        self.carve(iova, Iova(last.unwrap_or(u64::MAX)));
     }
 
     /// Forgets everything.

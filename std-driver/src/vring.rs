@@ -13,8 +13,10 @@
 //!
 //! Both edges into *running* and every new kick descriptor ask for one scan, because a kick may have come before.
 
+mod behind;
 mod fault;
 mod kick;
+mod place;
 mod queue;
 mod shared;
 mod spare;
@@ -32,12 +34,16 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{DeviceQueue, GuestAddress, RingLayout, RingParts, RingUser, VirtioFeatures};
+use vhost_core::{DeviceQueue, GuestAddress, RingLayout, VirtioFeatures};
 
 pub use self::fault::{ChainFault, RingFault, RingFaults, RingMisuse};
 pub use self::queue::Queue;
 pub use self::shared::SharedVring;
 
+pub(crate) use self::behind::BehindIommu;
+pub(crate) use self::place::Place;
+
+use self::behind::{Behind, Progress};
 use self::kick::Kick;
 use self::queue::{Budget, End, Parts};
 use self::spare::Spares;
@@ -74,6 +80,8 @@ pub struct Vring {
     memory: Option<MemoryTable>,
     size: u16,
     addresses: Option<RingAddresses>,
+    /// In the place of addresses, where the driver uses its own.
+    behind: Option<Box<Behind>>,
     /// `None`: at the start of an empty ring.
     base: Option<VringBase>,
     features: VirtioFeatures,
@@ -98,6 +106,7 @@ impl Vring {
             memory: None,
             size: 0,
             addresses: None,
+            behind: None,
             base: None,
             features: VirtioFeatures::empty(),
             enabled: false,
@@ -145,36 +154,6 @@ impl Vring {
         Ok(())
     }
 
-    /// Tells whether the ring could be there, as far as its memory and its size are known. Nothing changes.
-    ///
-    /// # Errors
-    /// When a part would be misaligned or outside the memory.
-    pub fn check_addresses(&self, addresses: RingAddresses) -> Result<(), RingFault> {
-        match (&self.memory, self.size) {
-            (Some(memory), size @ 1..) => self.parts(memory, addresses, size).map(drop),
-            _ => Ok(()),
-        }
-    }
-
-    /// Sets the places of the ring's parts; a started ring goes on there.
-    ///
-    /// # Errors
-    /// When a started ring cannot be there: it is stopped then.
-    pub fn set_addresses(&mut self, addresses: RingAddresses) -> Result<(), RingFault> {
-        self.addresses = Some(addresses);
-        self.translate_again()
-    }
-
-    /// Replaces guest memory, together with the ring's places in it (`None`: unknown); a started ring goes on there.
-    ///
-    /// # Errors
-    /// When a started ring cannot be there: it is stopped then.
-    pub fn set_memory(&mut self, memory: MemoryTable, addresses: Option<RingAddresses>) -> Result<(), RingFault> {
-        self.memory = Some(memory);
-        self.addresses = addresses;
-        self.translate_again()
-    }
-
     /// Replaces the descriptor that the driver kicks; `None` when it does not kick. The old one is closed.
     ///
     /// # Errors
@@ -214,13 +193,16 @@ impl Vring {
         Ok(())
     }
 
-    /// Starts the ring; a started one is scanned once more.
+    /// Starts the ring; a started one is scanned once more. Behind an IOMMU it may have to wait for its translation.
     ///
     /// # Errors
     /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
     pub fn start(&mut self) -> Result<(), RingFault> {
         if self.running.is_none() {
-            let ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            let ring = match self.open() {
+                Err(fault) if self.waits_because_of(fault) => return Ok(()),
+                opened => opened.inspect_err(|fault| self.faults.last_ring = Some(*fault))?,
+            };
             self.running = Some(ring);
             self.broken = false;
         }
@@ -268,6 +250,7 @@ impl Vring {
         self.disable();
         (self.size, self.base, self.features) = (0, None, VirtioFeatures::empty());
         self.addresses = None;
+        self.leave_iommu();
     }
 
     /// Reports kicks of this ring, and the scans it needs, to `poller` as `token`.
@@ -293,7 +276,7 @@ impl Vring {
     /// When the ring itself is broken. It is stopped then, and its error descriptor was signalled.
     pub fn process(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
         self.scan_due = false;
-        if !self.enabled {
+        if !self.enabled || !self.is_translated() {
             return Ok(Turn::Idle);
         }
         let turn = self.turn(device).inspect_err(|fault| {
@@ -371,12 +354,14 @@ impl Vring {
         let (Some(ring), Some(memory)) = (&mut self.running, &self.memory) else {
             return Ok(Turn::Idle);
         };
-        let mut budget = Budget::of_turn(self.size);
+        let whole = Budget::of_turn(self.size);
+        let mut budget = whole;
         loop {
             ring.disable_kicks()?;
             let parts = Parts {
                 index: self.index,
                 memory,
+                behind: self.behind.as_deref(),
                 ring: &mut *ring,
                 call: self.call.as_ref(),
                 faults: &mut self.faults,
@@ -388,6 +373,9 @@ impl Vring {
             match end {
                 End::Fault(fault) => return Err(fault),
                 End::BudgetSpent => return Ok(Turn::More),
+                End::Missed(miss) => {
+                    return self.missed(miss, if left == whole { Progress::None } else { Progress::Some });
+                }
                 End::DeviceStopped | End::Empty => {
                     let more = ring.enable_kicks()?;
                     // A device that neither took a chain nor asked to the end leaves them on purpose.
@@ -405,38 +393,7 @@ impl Vring {
     }
 
     fn open(&self) -> Result<Ring, RingFault> {
-        match (&self.memory, self.addresses, self.size) {
-            (Some(memory), Some(addresses), size @ 1..) => {
-                let parts = self.parts(memory, addresses, size)?;
-                Ok(Ring::new(parts, size.into(), self.features, self.base())?)
-            }
-            _ => Err(RingFault::NotConfigured),
-        }
-    }
-
-    fn parts(
-        &self,
-        memory: &MemoryTable,
-        addresses: RingAddresses,
-        size: u16,
-    ) -> Result<RingParts<OwnedRange>, RingFault> {
-        Ok(RingParts::translate(memory, addresses, self.layout(), size.into(), RingUser::Device)?)
-    }
-
-    fn translate_again(&mut self) -> Result<(), RingFault> {
-        if self.running.is_none() {
-            return Ok(());
-        }
-        let parts = match (&self.memory, self.addresses) {
-            (Some(memory), Some(addresses)) => self.parts(memory, addresses, self.size),
-            _ => Err(RingFault::NotConfigured),
-        };
-        let parts = parts.inspect_err(|fault| self.fail(*fault))?;
-        if let Some(ring) = &mut self.running {
-            ring.relocate(parts);
-        }
-        self.scan();
-        Ok(())
+        Ok(Ring::new(self.parts()?, self.size.into(), self.features, self.base())?)
     }
 
     fn while_stopped(&self, change: bool) -> Result<(), RingMisuse> {
@@ -454,6 +411,7 @@ impl Vring {
         if let Some(ring) = self.running.take() {
             self.base = Some(ring.base());
         }
+        self.wait_no_longer();
         self.broken = false;
         self.scan_due = false;
     }

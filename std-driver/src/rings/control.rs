@@ -1,10 +1,13 @@
 //! What is done to the rings of a device, whoever asks for it: a front-end's messages, or calls in this process.
 
 use core::fmt;
-use std::{os::fd::OwnedFd, sync::MutexGuard};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, MutexGuard},
+};
 
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{VirtioFeatures, VringAddresses};
+use vhost_core::{IotlbMisuse, VirtioFeatures, VringAddresses};
 
 use super::{Guest, RingSet};
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
     eventfd::EventFdError,
     memory::{AddressSpace, MemoryError, MemoryTable},
     poller::WatchError,
-    vring::{RingFault, RingMisuse, Vring},
+    vring::{Place, RingFault, RingMisuse, Vring},
 };
 
 /// Why a ring cannot be set up so.
@@ -36,6 +39,8 @@ pub enum RingError {
     Kick(WatchError),
     /// The call or error descriptor is not one.
     Signal(EventFdError),
+    /// A message about translations means nothing.
+    Iotlb(IotlbMisuse),
 }
 
 impl fmt::Display for RingError {
@@ -47,6 +52,7 @@ impl fmt::Display for RingError {
             Self::Fault(error) => error.fmt(f),
             Self::Kick(error) => error.fmt(f),
             Self::Signal(error) => error.fmt(f),
+            Self::Iotlb(error) => error.fmt(f),
         }
     }
 }
@@ -64,7 +70,8 @@ macro_rules! from {
 }
 
 from! {
-    MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal
+    MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal,
+    IotlbMisuse => Iotlb
 }
 
 /// A device, its rings and its guest, for the time of one request.
@@ -111,7 +118,9 @@ impl Control<'_> {
         {
             let vring = self.ring(ring)?;
             if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started()) {
-                vring.check_addresses(self.guest.translate(&addresses, vring.layout(), size, self.addresses)?)?;
+                if let Place::Guest(place) = self.guest.translate(&addresses, vring.layout(), size, self.addresses)? {
+                    vring.check_addresses(place)?;
+                }
             }
         }
         self.guest.wish(ring, |wish| wish.addresses = Some(addresses));
@@ -150,11 +159,17 @@ impl Control<'_> {
     pub(crate) fn stop(&mut self, ring: u64) -> Result<VringBase, RingError> {
         let base = self.ring(ring)?.stop();
         self.guest.wish(ring, |wish| wish.started = false);
+        if !self.guest.is_any_started() {
+            // The front-end does not take translations back from a device that is stopped.
+            self.rings.iommu().clear();
+        }
         Ok(base)
     }
 
     /// Gives rings and device the features that the driver accepted.
-    pub(crate) fn acknowledge(&self, features: VirtioFeatures) {
+    pub(crate) fn acknowledge(&mut self, features: VirtioFeatures) {
+        let is_behind_iommu = features.contains(VirtioFeatures::ACCESS_PLATFORM);
+        self.guest.set_iommu(is_behind_iommu.then(|| Arc::clone(self.rings.iommu())));
         for mut vring in self.rings.each() {
             if vring.set_features(features).is_err() {
                 // Started and disabled: it starts again when the rings are placed.
@@ -191,6 +206,7 @@ impl Control<'_> {
             vring.reset();
         }
         self.guest.forget_rings();
+        self.rings.iommu().clear();
         self.device.reset();
     }
 
@@ -200,6 +216,7 @@ impl Control<'_> {
             vring.forget();
         }
         self.guest.forget();
+        self.rings.iommu().clear();
         self.device.reset();
     }
 
@@ -217,8 +234,9 @@ impl Control<'_> {
         for mut vring in self.rings.each() {
             let index = u64::from(vring.index());
             let place = self.guest.place(index, vring.layout(), self.addresses).ok().flatten();
-            let _ = vring.set_memory(self.guest.memory(), place);
-            if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && place.is_some() {
+            let is_somewhere = place.is_some();
+            let _ = vring.set_place(self.guest.memory(), place);
+            if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && is_somewhere {
                 let _ = vring.start();
             }
         }

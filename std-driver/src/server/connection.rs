@@ -134,6 +134,7 @@ impl Connection<'_> {
         }
         let progress = self.receive_requests()?;
         self.notify()?;
+        self.ask_for_translations()?;
         Ok(progress)
     }
 
@@ -213,11 +214,25 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Asks the front-end for what rings behind an IOMMU lack; what cannot be asked for yet is when a channel opens.
+    fn ask_for_translations(&mut self) -> Result<(), ServeError> {
+        let Self { server, channel, machine, .. } = self;
+        server.rings.iommu().ask(|miss| {
+            let request = BackendRequest::IotlbMsg(miss.message());
+            let asked = channel.as_mut().map(|channel| channel.request(machine, request));
+            if matches!(asked, Some(Err(_))) {
+                *channel = None;
+            }
+            asked == Some(Ok(true))
+        })?;
+        Ok(())
+    }
+
     /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
     /// if the caller processes them.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let channel = self.channel.as_ref().map(AsFd::as_fd);
-        let always = [self.endpoint.as_fd(), self.server.notifier.event()];
+        let always = [self.endpoint.as_fd(), self.server.notifier.event(), self.server.rings.iommu().event()];
         always.into_iter().chain(channel).chain(self.server.rings.caller_fd())
     }
 

@@ -112,7 +112,11 @@ impl Dispatch<'_> {
                 return Ok(FrontendReply::GetConfig(Config { offset: wanted.offset, flags: wanted.flags, data }));
             }
             Request::SetConfig(write) => self.device.write_config(write.offset, write.data)?,
-            Request::SetBackendReqFd(handle) => *self.channel = Some(BackendChannel::new(Socket::from(handle))),
+            Request::SetBackendReqFd(handle) => {
+                *self.channel = Some(BackendChannel::new(Socket::from(handle)));
+                self.control(session).ask_again();
+            }
+            Request::IotlbMsg(message) => self.control(session).translate(&message)?,
             // Granted by the machine; what they change is followed up below, or nothing.
             Request::SetFeatures(_)
             | Request::SetProtocolFeatures(_)

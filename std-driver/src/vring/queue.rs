@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use vhost_core::{ChainBuffer, NoRoom, PopError, PushError};
+use vhost_core::{ChainBuffer, Miss, NoRoom, PopError, PushError};
 use vm_memory::VolatileSlice;
 
 use super::Ring;
+use super::behind::Behind;
 use super::fault::{ChainFault, RingFault, RingFaults};
 use super::spare::{Lent, Spares};
 use crate::chain::Chain;
@@ -22,7 +23,9 @@ const SIGNAL_AFTER: u16 = 16;
 /// other queues.
 pub struct Queue<'m> {
     index: u16,
+    table: &'m MemoryTable,
     memory: Borrowed<'m>,
+    behind: Option<&'m Behind>,
     ring: &'m mut Ring,
     call: Option<&'m EventFd>,
     faults: &'m mut RingFaults,
@@ -77,6 +80,8 @@ pub(super) enum End {
     Empty,
     /// The turn's chains are used up.
     BudgetSpent,
+    /// A chain needs a translation that is not known.
+    Missed(Miss),
     /// The ring cannot be used any more.
     Fault(RingFault),
 }
@@ -85,6 +90,7 @@ pub(super) enum End {
 pub(super) struct Parts<'m> {
     pub(super) index: u16,
     pub(super) memory: &'m MemoryTable,
+    pub(super) behind: Option<&'m Behind>,
     pub(super) ring: &'m mut Ring,
     pub(super) call: Option<&'m EventFd>,
     pub(super) faults: &'m mut RingFaults,
@@ -93,11 +99,11 @@ pub(super) struct Parts<'m> {
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory, ring, call, faults, taken } = parts;
-        let memory = Borrowed::new(memory);
+        let Parts { index, memory: table, behind, ring, call, faults, taken } = parts;
+        let memory = Borrowed::new(table);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, memory, ring, call, faults, taken, slices, budget, unsignalled, end }
+        Self { index, table, memory, behind, ring, call, faults, taken, slices, budget, unsignalled, end }
     }
 
     /// The next request of the driver; `None` when there is none for now.
@@ -122,7 +128,7 @@ impl<'m> Queue<'m> {
                 return None;
             }
             let mut slices = self.slices.take();
-            match self.ring.pop(&self.memory, &mut Gathered(&mut slices)) {
+            match self.pop(&mut Gathered(&mut slices)) {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
@@ -140,11 +146,22 @@ impl<'m> Queue<'m> {
                     self.push_used(chain, 0);
                 }
                 Err(PopError::Ring(fault)) => self.end = End::Fault(fault.into()),
-                // Mapped memory never misses.
-                Err(PopError::Miss(_)) => self.end = End::Empty,
+                Err(PopError::Miss(miss)) => {
+                    self.slices.give(slices);
+                    self.end = End::Missed(miss);
+                    return None;
+                }
             }
         }
         None
+    }
+
+    #[inline]
+    fn pop(&mut self, pieces: &mut Gathered<'_, 'm>) -> Result<Option<vhost_core::Chain>, PopError> {
+        match self.behind {
+            None => self.ring.pop(&self.memory, pieces),
+            Some(behind) => behind.memory(self.table, &self.memory, |memory| self.ring.pop(memory, pieces)),
+        }
     }
 
     /// Gives `chain` back to the driver, with the number of bytes written to its writable part from the start on; a number
