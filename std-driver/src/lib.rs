@@ -21,6 +21,7 @@ pub mod eventfd;
 mod file_kind;
 pub mod frontend;
 pub mod guest_io;
+pub mod inflight;
 mod iommu;
 pub mod memory;
 pub mod net;

@@ -31,7 +31,8 @@ pub(crate) const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
     .union(VirtioFeatures::RING_INDIRECT)
     .union(VirtioFeatures::RING_EVENT_IDX)
     .union(VirtioFeatures::RING_PACKED)
-    .union(VirtioFeatures::ACCESS_PLATFORM);
+    .union(VirtioFeatures::ACCESS_PLATFORM)
+    .union(VirtioFeatures::LOG_ALL);
 
 /// Who processes the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

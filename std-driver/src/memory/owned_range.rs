@@ -26,12 +26,16 @@ impl GuestMemory for MemoryTable {
 
     fn piece(&self, address: GuestAddress, length: u64, _access: Access) -> Result<OwnedRange, Unmapped> {
         let (region, _) = self.region_at(AddressSpace::Guest, address.0).ok_or(Unmapped::Outside)?;
-        let first = MappedRange::new(Arc::clone(region), address, length).ok_or(Unmapped::Outside)?;
-        Ok(OwnedRange { first, others: None })
+        OwnedRange::new(Arc::clone(region), address, length).ok_or(Unmapped::Outside)
     }
 }
 
 impl OwnedRange {
+    /// The first of `length` bytes at `address`, as many as `region` has; `None` if that is none.
+    pub(crate) fn new(region: Arc<MappedRegion>, address: GuestAddress, length: u64) -> Option<Self> {
+        Some(Self { first: MappedRange::new(region, address, length)?, others: None })
+    }
+
     /// These pieces, one behind the other; `None` if there are none.
     pub(super) fn joined(pieces: impl IntoIterator<Item = Self>) -> Option<Self> {
         let mut joined = Vec::<Piece>::new();

@@ -7,16 +7,20 @@ use std::{
 };
 
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{IotlbMisuse, VirtioFeatures, VringAddresses};
+use vhost_core::{IotlbMisuse, Logging, VirtioFeatures, VringAddresses};
 
 use super::{Guest, RingSet};
 use crate::{
     device::Device,
-    eventfd::EventFdError,
-    memory::{AddressSpace, MemoryError, MemoryTable},
+    eventfd::{EventFd, EventFdError},
+    inflight::{InflightError, InflightRecord},
+    memory::{AddressSpace, LogFile, MemoryError, MemoryTable},
     poller::WatchError,
     vring::{Place, RingFault, RingMisuse, Vring},
 };
+
+/// Features that concern the way to a device and not the device.
+const NOT_OF_DEVICES: VirtioFeatures = VirtioFeatures::PROTOCOL_FEATURES.union(VirtioFeatures::LOG_ALL);
 
 /// Why a ring cannot be set up so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub enum RingError {
     Signal(EventFdError),
     /// A message about translations means nothing.
     Iotlb(IotlbMisuse),
+    /// The inflight record is not one.
+    Inflight(InflightError),
 }
 
 impl fmt::Display for RingError {
@@ -53,6 +59,7 @@ impl fmt::Display for RingError {
             Self::Kick(error) => error.fmt(f),
             Self::Signal(error) => error.fmt(f),
             Self::Iotlb(error) => error.fmt(f),
+            Self::Inflight(error) => error.fmt(f),
         }
     }
 }
@@ -71,7 +78,7 @@ macro_rules! from {
 
 from! {
     MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal,
-    IotlbMisuse => Iotlb
+    IotlbMisuse => Iotlb, InflightError => Inflight
 }
 
 /// A device, its rings and its guest, for the time of one request.
@@ -88,6 +95,21 @@ impl Control<'_> {
     pub(crate) fn set_memory(&mut self, memory: MemoryTable) {
         self.guest.set_memory(memory);
         self.place();
+    }
+
+    /// Replaces the dirty log. When this returns, all rings mark in the new one, and what they wrote before is in the old.
+    pub(crate) fn set_log(&mut self, log: LogFile) -> Result<(), RingError> {
+        log.check_covers(&self.guest.memory())?;
+        self.guest.set_log(log);
+        self.place();
+        Ok(())
+    }
+
+    /// Sets the eventfd that tells the front-end that pages were marked.
+    pub(crate) fn set_log_signal(&mut self, signal: OwnedFd) -> Result<(), RingError> {
+        self.guest.set_log_signal(Arc::new(EventFd::try_from(signal)?));
+        self.place();
+        Ok(())
     }
 
     pub(crate) fn set_size(&mut self, ring: u64, size: u32) -> Result<(), RingError> {
@@ -117,11 +139,12 @@ impl Control<'_> {
     pub(crate) fn set_addresses(&mut self, ring: u64, addresses: VringAddresses) -> Result<(), RingError> {
         {
             let vring = self.ring(ring)?;
-            if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started()) {
-                if let Place::Guest(place) = self.guest.translate(&addresses, vring.layout(), size, self.addresses)? {
-                    vring.check_addresses(place)?;
-                }
+            if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started())
+                && let Place::Guest(place) = self.guest.translate(&addresses, vring.layout(), size, self.addresses)?
+            {
+                vring.check_addresses(place)?;
             }
+            self.guest.check_log(&addresses, vring.layout(), self.guest.wished(ring).size)?;
         }
         self.guest.wish(ring, |wish| wish.addresses = Some(addresses));
         self.place();
@@ -147,6 +170,21 @@ impl Control<'_> {
         Ok(())
     }
 
+    /// Has all rings use this inflight record from their next start on; one that is started starts anew.
+    pub(crate) fn set_inflight(&self, record: Option<&InflightRecord>) -> Result<(), RingError> {
+        if let Some(record) = record {
+            for vring in self.rings.each() {
+                record.check(vring.layout())?;
+            }
+        }
+        for mut vring in self.rings.each() {
+            vring.pause();
+            vring.set_inflight(record.cloned())?;
+        }
+        self.place();
+        Ok(())
+    }
+
     pub(crate) fn set_call(&self, ring: u64, call: Option<OwnedFd>) -> Result<(), RingError> {
         Ok(self.ring(ring)?.set_call(call)?)
     }
@@ -157,7 +195,12 @@ impl Control<'_> {
 
     /// Stops a ring; where to go on in it.
     pub(crate) fn stop(&mut self, ring: u64) -> Result<VringBase, RingError> {
-        let base = self.ring(ring)?.stop();
+        let base = {
+            let mut vring = self.ring(ring)?;
+            // Nobody hears of a fault any more: the ring stops in any case.
+            let _ = vring.settle(self.device);
+            vring.stop()
+        };
         self.guest.wish(ring, |wish| wish.started = false);
         if !self.guest.is_any_started() {
             // The front-end does not take translations back from a device that is stopped.
@@ -170,6 +213,8 @@ impl Control<'_> {
     pub(crate) fn acknowledge(&mut self, features: VirtioFeatures) {
         let is_behind_iommu = features.contains(VirtioFeatures::ACCESS_PLATFORM);
         self.guest.set_iommu(is_behind_iommu.then(|| Arc::clone(self.rings.iommu())));
+        let logging = if features.contains(VirtioFeatures::LOG_ALL) { Logging::On } else { Logging::Off };
+        self.guest.set_logging(logging);
         for mut vring in self.rings.each() {
             if vring.set_features(features).is_err() {
                 // Started and disabled: it starts again when the rings are placed.
@@ -177,7 +222,7 @@ impl Control<'_> {
                 let _ = vring.set_features(features);
             }
         }
-        self.device.features_acknowledged(features.difference(VirtioFeatures::PROTOCOL_FEATURES).bits());
+        self.device.features_acknowledged(features.difference(NOT_OF_DEVICES).bits());
         self.place();
     }
 
@@ -195,6 +240,8 @@ impl Control<'_> {
     /// Disables a ring, and tells the device if that changes anything.
     pub(crate) fn disable(&self, vring: &mut Vring) {
         if vring.is_enabled() {
+            // A fault of the ring is kept in it and was reported through its error descriptor.
+            let _ = vring.settle(self.device);
             vring.disable();
             self.device.queue_disabled(vring.index());
         }
@@ -204,9 +251,11 @@ impl Control<'_> {
     pub(crate) fn reset(&mut self) {
         for mut vring in self.rings.each() {
             vring.reset();
+            vring.set_log(None);
         }
         self.guest.forget_rings();
         self.rings.iommu().clear();
+        self.guest.set_logging(Logging::Off);
         self.device.reset();
     }
 
@@ -235,6 +284,7 @@ impl Control<'_> {
             let index = u64::from(vring.index());
             let place = self.guest.place(index, vring.layout(), self.addresses).ok().flatten();
             let is_somewhere = place.is_some();
+            vring.set_log(self.guest.ring_log(index));
             let _ = vring.set_place(self.guest.memory(), place);
             if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && is_somewhere {
                 let _ = vring.start();

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vhost_core::{ChainBuffer, Miss, NoRoom, PopError, PushError};
+use vhost_core::{ChainBuffer, GuestMemory, Miss, NoRoom, PopError, PushError, Resubmission};
 use vm_memory::VolatileSlice;
 
 use super::Ring;
@@ -11,7 +11,7 @@ use super::fault::{ChainFault, RingFault, RingFaults};
 use super::spare::{Lent, Spares};
 use crate::chain::Chain;
 use crate::eventfd::EventFd;
-use crate::memory::{Borrowed, BorrowedRange, MemoryTable};
+use crate::memory::{Borrowed, BorrowedRange, MemoryTable, WriteLog};
 
 /// Completed chains after which the driver is signalled although more are waiting, so that the first of a long batch does
 /// not wait for the last.
@@ -31,6 +31,9 @@ pub struct Queue<'m> {
     faults: &'m mut RingFaults,
     /// Chains that the device has and did not complete yet.
     taken: &'m mut Vec<vhost_core::Chain>,
+    log: Option<&'m WriteLog<'m>>,
+    /// What another device had, the oldest last; it comes before all others.
+    recovered: &'m mut Vec<Resubmission>,
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
@@ -95,15 +98,32 @@ pub(super) struct Parts<'m> {
     pub(super) call: Option<&'m EventFd>,
     pub(super) faults: &'m mut RingFaults,
     pub(super) taken: &'m mut Vec<vhost_core::Chain>,
+    pub(super) log: Option<&'m WriteLog<'m>>,
+    pub(super) recovered: &'m mut Vec<Resubmission>,
 }
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory: table, behind, ring, call, faults, taken } = parts;
+        let Parts { index, memory: table, behind, ring, call, faults, taken, log, recovered } = parts;
         let memory = Borrowed::new(table);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, table, memory, behind, ring, call, faults, taken, slices, budget, unsignalled, end }
+        Self {
+            index,
+            table,
+            memory,
+            behind,
+            ring,
+            call,
+            faults,
+            taken,
+            log,
+            recovered,
+            slices,
+            budget,
+            unsignalled,
+            end,
+        }
     }
 
     /// The next request of the driver; `None` when there is none for now.
@@ -132,7 +152,7 @@ impl<'m> Queue<'m> {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
-                    return Some(Chain::new(chain, slices));
+                    return Some(Chain::new(chain, slices, self.log));
                 }
                 Ok(None) => {
                     self.slices.give(slices);
@@ -158,9 +178,10 @@ impl<'m> Queue<'m> {
 
     #[inline]
     fn pop(&mut self, pieces: &mut Gathered<'_, 'm>) -> Result<Option<vhost_core::Chain>, PopError> {
+        let (ring, recovered) = (&mut *self.ring, &mut *self.recovered);
         match self.behind {
-            None => self.ring.pop(&self.memory, pieces),
-            Some(behind) => behind.memory(self.table, &self.memory, |memory| self.ring.pop(memory, pieces)),
+            None => pop_from(&self.memory, ring, recovered, pieces),
+            Some(behind) => behind.memory(self.table, &self.memory, |memory| pop_from(memory, ring, recovered, pieces)),
         }
     }
 
@@ -174,6 +195,7 @@ impl<'m> Queue<'m> {
     pub fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain<'m>, u32)>) {
         for (chain, written) in chains {
             let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
+            chain.log_written(written);
             let (chain, slices) = chain.into_parts();
             // Normally the first: devices that work one chain after another.
             if let Some(at) = self.taken.iter().position(|taken| *taken == chain) {
@@ -242,6 +264,24 @@ impl<'m> Queue<'m> {
             Err(fault) => self.end = End::Fault(fault.into()),
         }
     }
+}
+
+/// The next chain; what another device had comes first.
+#[inline]
+fn pop_from<'m>(
+    memory: &impl GuestMemory<Range = BorrowedRange<'m>>,
+    ring: &mut Ring,
+    recovered: &mut Vec<Resubmission>,
+    pieces: &mut Gathered<'_, 'm>,
+) -> Result<Option<vhost_core::Chain>, PopError> {
+    let Some(oldest) = recovered.last() else {
+        return ring.pop(memory, pieces);
+    };
+    let popped = ring.pop_recovered(oldest, memory, pieces);
+    if matches!(popped, Ok(_) | Err(PopError::Malformed { .. })) {
+        recovered.pop();
+    }
+    popped.map(Some)
 }
 
 /// Gathers the pieces of a chain in a vector that is used again and again.
