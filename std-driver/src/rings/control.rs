@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// Features that concern the way to a device and not the device.
-const NOT_OF_DEVICES: VirtioFeatures = VirtioFeatures::PROTOCOL_FEATURES.union(VirtioFeatures::LOG_ALL);
+const NOT_OF_DEVICES: VirtioFeatures =
+    VirtioFeatures::PROTOCOL_FEATURES.union(VirtioFeatures::LOG_ALL).union(VirtioFeatures::ACCESS_PLATFORM);
 
 /// Why a ring cannot be set up so.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::memory::{AddressSpace, Borrowed, MemoryTable, OwnedRange, ScatteredMe
 
 /// Misses in a row without a chain taken. A chain that needs more translations than are kept would go on for ever, whoever
 /// made it.
-const FRUITLESS_MISSES: usize = 4 * TRANSLATIONS;
+const FRUITLESS_MISSES: usize = 2 * TRANSLATIONS;
 
 /// A place in a driver's own address space.
 #[derive(Clone, Debug)]
