@@ -3,6 +3,7 @@
 //! A ring that finds no translation notes what it needs and waits; whoever serves the front-end asks for it
 //! ([`Iommu::ask`]), and looks at the rings that wait when an answer comes ([`Iommu::waiting`]). Nobody else waits.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -22,6 +23,8 @@ pub(crate) struct Iommu {
     /// Nothing is allocated for a device that is not behind an IOMMU.
     translations: RwLock<Option<Box<Translations>>>,
     waiting: Mutex<Vec<Waiting>>,
+    /// Whether a ring waits for what was not asked for.
+    has_unasked: AtomicBool,
     event: EventFd,
 }
 
@@ -36,7 +39,12 @@ struct Waiting {
 impl Iommu {
     /// Knows nothing.
     pub(crate) fn new() -> Result<Self, SystemError> {
-        Ok(Self { translations: RwLock::default(), waiting: Mutex::default(), event: EventFd::new()? })
+        Ok(Self {
+            translations: RwLock::default(),
+            waiting: Mutex::default(),
+            has_unasked: AtomicBool::new(false),
+            event: EventFd::new()?,
+        })
     }
 
     /// Does what a message of the front-end says. Who looks a translation up afterwards finds the new one.
@@ -78,6 +86,7 @@ impl Iommu {
             Some(place) => *place = new,
             None => waiting.push(new),
         }
+        self.has_unasked.store(true, Ordering::Release);
         // A full counter is readable already.
         let _ = self.event.signal();
     }
@@ -97,16 +106,22 @@ impl Iommu {
         self.event.as_fd()
     }
 
+    /// Whether there is something to ask for, without a look at the descriptor.
+    pub(crate) fn has_unasked(&self) -> bool {
+        self.has_unasked.load(Ordering::Acquire)
+    }
+
     /// Has `ask` ask the front-end for what rings wait for, as long as it can. For the rest nobody wakes: it is asked for after
     /// the next message.
     pub(crate) fn ask(&self, mut ask: impl FnMut(&Miss) -> bool) -> Result<(), SystemError> {
         self.event.drain()?;
-        for waiting in self.lock().iter_mut().filter(|waiting| !waiting.asked) {
-            if !ask(&waiting.miss) {
-                break;
-            }
-            waiting.asked = true;
-        }
+        let mut waiting = self.lock();
+        let mut unasked = waiting.iter_mut().filter(|waiting| !waiting.asked);
+        let refused = unasked.find_map(|waiting| {
+            waiting.asked = ask(&waiting.miss);
+            (!waiting.asked).then_some(())
+        });
+        self.has_unasked.store(refused.is_some(), Ordering::Release);
         Ok(())
     }
 

@@ -27,6 +27,7 @@ mod channel;
 mod connection;
 mod dispatch;
 mod listen;
+mod ready;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
