@@ -88,7 +88,8 @@ impl BackendServer {
         .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
-        .union(ProtocolFeatures::STATUS);
+        .union(ProtocolFeatures::STATUS)
+        .union(ProtocolFeatures::GPA_ADDRESSES);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
     pub const RING_FEATURES: VirtioFeatures = RING_FEATURES;

@@ -164,6 +164,9 @@ impl Connection<'_> {
         if ready.notifier || self.server.notifier.has_news() {
             self.notify()?;
         }
+        if ready.iommu || self.server.rings.iommu().has_unasked() {
+            self.ask_for_translations()?;
+        }
         Ok(progress)
     }
 
@@ -261,11 +264,25 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Asks the front-end for what rings behind an IOMMU lack; what cannot be asked for yet is when a channel opens.
+    fn ask_for_translations(&mut self) -> Result<(), ServeError> {
+        let Self { server, channel, machine, .. } = self;
+        server.rings.iommu().ask(|miss| {
+            let request = BackendRequest::IotlbMsg(miss.message());
+            let asked = channel.as_mut().map(|channel| channel.request(machine, request));
+            if matches!(asked, Some(Err(_))) {
+                *channel = None;
+            }
+            asked == Some(Ok(true))
+        })?;
+        Ok(())
+    }
+
     /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
     /// if the caller processes them.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let channel = self.channel.as_ref().map(AsFd::as_fd);
-        let always = [self.endpoint.as_fd(), self.server.notifier.event()];
+        let always = [self.endpoint.as_fd(), self.server.notifier.event(), self.server.rings.iommu().event()];
         let transfer = self.transfer.as_ref().and_then(Transfer::event);
         always.into_iter().chain(channel).chain(transfer).chain(self.server.rings.caller_fd())
     }
@@ -293,6 +310,7 @@ impl Connection<'_> {
             // While a reply is not taken, nothing more is heard from this front-end.
             main_events: if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN },
             notifier: self.server.notifier.event(),
+            iommu: self.server.rings.iommu().event(),
             channel: self.channel.as_ref().map(AsFd::as_fd),
             transfer: self.transfer.as_ref().and_then(Transfer::event),
             rings: self.server.rings.caller_fd(),

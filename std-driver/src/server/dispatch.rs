@@ -148,7 +148,11 @@ impl Dispatch<'_> {
                 return Ok(FrontendReply::GetConfig(Config { offset: wanted.offset, flags: wanted.flags, data }));
             }
             Request::SetConfig(write) => self.device.write_config(write.offset, write.data)?,
-            Request::SetBackendReqFd(handle) => *self.channel = Some(BackendChannel::new(Socket::from(handle))),
+            Request::SetBackendReqFd(handle) => {
+                *self.channel = Some(BackendChannel::new(Socket::from(handle)));
+                self.control(session).ask_again();
+            }
+            Request::IotlbMsg(message) => self.control(session).translate(&message)?,
             Request::SetDeviceStateFd(wanted, handle) => {
                 if !session.is_suspended() {
                     return Err(TransferError::Running.into());

@@ -14,6 +14,7 @@ mod framing;
 mod handles;
 mod hostile;
 mod inflight;
+mod iotlb;
 mod kicks;
 mod leaks;
 mod memory;
