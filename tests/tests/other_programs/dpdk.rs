@@ -30,8 +30,8 @@ fn our_network_device_serves_virtio_user(layout: RingLayout) {
     let [network, device] = ["network", "device"].map(|name| folder.path().join(name));
     let ours = UnixDatagram::bind(&network).unwrap();
     let arguments = [format!("--dgram-local={}", device.display()), format!("--dgram-remote={}", network.display())];
-    let daemon = Daemon::start("net", arguments);
-    ours.connect(&device).unwrap();
+    let mut daemon = Daemon::start("net", arguments);
+    daemon.wait_until("had its end of the network", || ours.connect(&device).ok());
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
 
     let packed = u8::from(layout == RingLayout::Packed);
