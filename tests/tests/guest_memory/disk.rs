@@ -48,7 +48,7 @@ impl Disk {
         for line in maps.lines() {
             let words = Vec::from_iter(line.split_whitespace());
             match words[..] {
-                [_, _, _, _, number, name, ..] if name == "/memfd:memory-backend-memfd" => {
+                [_, _, _, _, number, "/memfd:memory-backend-memfd", ..] => {
                     inode = Some(number.parse().unwrap())
                 }
                 ["Rss:", kibibytes, _] => {
