@@ -26,6 +26,7 @@ pub mod net;
 pub mod poller;
 mod rings;
 pub mod server;
+pub mod shared_memory;
 pub mod socket;
 pub mod soft;
 pub mod system_error;

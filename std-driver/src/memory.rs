@@ -14,6 +14,7 @@ mod table;
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
 pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
+pub(crate) use self::mapping::granularity;
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};
 
