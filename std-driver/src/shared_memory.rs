@@ -12,6 +12,7 @@ mod reservation;
 mod transfer;
 mod window;
 
+pub(crate) use self::window::Kinds;
 pub use self::{
     error::WindowError,
     layout::{DEFAULT_LIMIT, MapRules, Mapped},

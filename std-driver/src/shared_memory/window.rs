@@ -41,6 +41,16 @@ use crate::{file_kind, memory::granularity, system_error::SystemError};
 pub struct SharedWindow {
     reservation: Reservation,
     layout: Layout,
+    kinds: Kinds,
+}
+
+/// What is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    /// Files, and what the kernel has without a file type, for example the buffers that graphics devices share.
+    Files,
+    /// The same and character devices.
+    FilesAndDevices,
 }
 
 impl SharedWindow {
@@ -48,7 +58,12 @@ impl SharedWindow {
     #[must_use]
     pub fn new(reservation: Reservation, rules: MapRules) -> Self {
         let layout = Layout::new(reservation.length() as u64, rules);
-        Self { reservation, layout }
+        Self { reservation, layout, kinds: Kinds::Files }
+    }
+
+    /// The same for other kinds of descriptors.
+    pub(crate) fn with_kinds(self, kinds: Kinds) -> Self {
+        Self { kinds, ..self }
     }
 
     /// How many mappings the region may have from now on, [`DEFAULT_LIMIT`](super::DEFAULT_LIMIT) at first.
@@ -192,8 +207,8 @@ impl SharedWindow {
         }
         let stat = fstat(file).map_err(SystemError::of("fstat"))?;
         match FileType::from_raw_mode(stat.st_mode) {
-            // The kernel's own without a type are for example the buffers that graphics devices share.
             FileType::RegularFile | FileType::Unknown => {}
+            FileType::CharacterDevice if self.kinds == Kinds::FilesAndDevices => {}
             kind => return Err(WindowError::NotMappable { found: file_kind::name_of(kind) }),
         }
         let page = granularity(file)?;
