@@ -86,10 +86,11 @@ impl HostNotifiers {
 
 impl BackendRequestHandlerMut for HostNotifiers {
     fn host_notifier(&mut self, ring: u8, area: VringArea, descriptor: Option<OwnedFd>) -> Result<(), Refusal> {
-        Ok(match descriptor {
+        match descriptor {
             Some(descriptor) => self.lend(ring, area, &descriptor)?,
             None => self.remove(ring)?,
-        })
+        }
+        Ok(())
     }
 }
 

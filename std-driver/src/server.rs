@@ -27,6 +27,7 @@ mod channel;
 mod connection;
 mod dispatch;
 mod listen;
+mod mapping;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use vhost_core::{BackendConfig, ProtocolFeatures, Tolerance, VirtioFeatures};
 pub use self::channel::DeviceNotifier;
 pub use self::connection::{Connection, End, Progress, ServeError};
 pub use self::listen::ServerThread;
+pub use self::mapping::{MappingAnswer, MappingError};
 pub use crate::rings::{MAX_RINGS, RingThreads};
 
 use crate::{
@@ -76,7 +78,8 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers.
+    /// Protocol features that a [`BackendServer`] offers for every device. For one with shared memory there are `SHMEM` and
+    /// `BACKEND_SEND_FD` too.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::REPLY_ACK)
         .union(ProtocolFeatures::BACKEND_REQ)
@@ -111,7 +114,13 @@ impl BackendServer {
     }
 
     fn config(&self) -> BackendConfig {
-        let mut config = BackendConfig::new(self.features(), Self::PROTOCOL_FEATURES, self.rings.count());
+        let shared_memory = if self.device.shared_memory().iter().any(|size| *size != 0) {
+            ProtocolFeatures::SHMEM | ProtocolFeatures::BACKEND_SEND_FD
+        } else {
+            ProtocolFeatures::empty()
+        };
+        let protocol = Self::PROTOCOL_FEATURES | shared_memory;
+        let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();
         config

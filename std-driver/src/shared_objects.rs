@@ -62,7 +62,6 @@ impl SharedObjects {
     /// `source` gets an object of this device when another one looks it up, on the thread that serves the other one; usually by
     /// [`get_shared_object`](crate::frontend::Frontend::get_shared_object) of this device's front-end, if nobody else is in a
     /// call of it. It must not wait for a call of the device that looks up.
-    #[must_use]
     pub fn device(&self, source: impl Fn(Uuid) -> Result<OwnedFd, Refusal> + Send + Sync + 'static) -> DeviceObjects {
         let mut registry = self.lock();
         registry.devices += 1;

@@ -9,7 +9,7 @@ use vhost_core::{
     Session, Verdict,
 };
 
-use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch};
+use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch, mapping::MappingError};
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
@@ -197,7 +197,9 @@ impl Connection<'_> {
 
     /// Tells the front-end what changed; what cannot be told yet is told when a channel opens.
     fn notify(&mut self) -> Result<(), ServeError> {
-        if !self.server.notifier.take_config_change()? {
+        let config_changed = self.server.notifier.take_config_change()?;
+        self.forward();
+        if !config_changed {
             return Ok(());
         }
         let told = match &mut self.channel {
@@ -211,6 +213,26 @@ impl Connection<'_> {
             self.server.notifier.keep_config_change();
         }
         Ok(())
+    }
+
+    /// Asks the front-end what the device wants of it, as far as that is possible now.
+    fn forward(&mut self) {
+        loop {
+            let Some(posted) = self.server.notifier.posted().pop_front() else { return };
+            let forwarded = match &mut self.channel {
+                Some(channel) => channel.forward(&mut self.machine, posted),
+                None => {
+                    posted.fail(MappingError::NoChannel);
+                    continue;
+                }
+            };
+            match forwarded {
+                Ok(None) => {}
+                // It is looked at again after the next answer.
+                Ok(Some(later)) => return self.server.notifier.posted().push_front(later),
+                Err(_) => self.channel = None,
+            }
+        }
     }
 
     /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
@@ -261,6 +283,8 @@ impl Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
+        // The next front-end is not asked for what was meant for this one: whoever waits hears that there is no channel.
+        self.server.notifier.posted().clear();
         let (device, rings) = (&*self.server.device, &self.server.rings);
         Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }
