@@ -19,3 +19,4 @@ mod refusals;
 mod replies;
 mod requests;
 mod script;
+mod shared_memory;

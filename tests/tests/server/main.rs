@@ -19,6 +19,7 @@ mod negotiation;
 mod reconnect;
 mod ring_setup;
 mod session;
+mod shared_memory;
 mod start_stop;
 mod support;
 mod tool;
