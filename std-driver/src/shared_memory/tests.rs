@@ -129,11 +129,11 @@ fn what_cannot_be_mapped_changes_nothing() {
         (0, PAGE + 1, 0),
         (0, 17 * PAGE, 0),
         (16 * PAGE, PAGE, 0),
-        (u64::MAX & !(PAGE - 1), PAGE, 0),
+        (!(PAGE - 1), PAGE, 0),
         (0, u64::MAX, 0),
         (0, PAGE, u64::MAX),
-        (0, PAGE, u64::MAX & !(PAGE - 1)),
-        (PAGE, u64::MAX & !(PAGE - 1), PAGE),
+        (0, PAGE, !(PAGE - 1)),
+        (PAGE, !(PAGE - 1), PAGE),
     ] {
         window.map(offset, length, file.as_fd(), file_offset, BOTH).unwrap_err();
         assert_eq!(bytes(&window), first(&[Some(0), Some(1)]), "{length:#x} of {file_offset:#x} at {offset:#x}");
@@ -200,7 +200,7 @@ fn regions_are_made_as_a_device_tells_their_sizes() {
     assert_eq!(refused, WindowError::OutOfBounds { offset: 0, length: 16 << 30, size: (16 << 30) - 1 });
     sizes[1] = 1;
     assert_eq!(SharedRegions::reserve(&sizes, u64::MAX, MapRules::Exact).unwrap_err().errno(), Errno::INVAL);
-    sizes[1] = u64::MAX & !(PAGE - 1);
+    sizes[1] = !(PAGE - 1);
     assert_eq!(SharedRegions::reserve(&sizes, u64::MAX, MapRules::Exact).unwrap_err().errno(), Errno::INVAL);
 }
 
