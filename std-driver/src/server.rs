@@ -28,6 +28,7 @@ mod connection;
 mod dispatch;
 mod listen;
 mod mapping;
+mod ready;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -81,9 +82,11 @@ impl BackendServer {
     /// Protocol features that a [`BackendServer`] offers for every device. For one with shared memory there are `SHMEM` and
     /// `BACKEND_SEND_FD` too.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
+        .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
         .union(ProtocolFeatures::BACKEND_REQ)
         .union(ProtocolFeatures::CONFIG)
+        .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
         .union(ProtocolFeatures::STATUS);

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use vhost_core::VirtioFeatures;
 use vhost_std::{
     deadline::Deadline,
-    driver::{Buffer, GuestArea, Kick, RingOptions, SplitRing},
+    driver::{Buffer, GuestArea, Kick, RingOptions, DriverRing},
     eventfd::EventFd,
     frontend::{DeviceSetup, Frontend, RingSetup},
     memory::MemoryFile,
@@ -20,7 +20,7 @@ const STATUS: u64 = 0x3000;
 
 pub(crate) struct Reader {
     area: GuestArea,
-    ring: SplitRing,
+    ring: DriverRing,
     kick: EventFd,
     call: EventFd,
 }
@@ -31,7 +31,7 @@ impl Reader {
         let memory = MemoryFile::create("guest", 0, 0x4000)?;
         let area = GuestArea::of(&memory);
         let options = RingOptions { size: 8, features: VirtioFeatures::VERSION_1, table_size: 0 };
-        let ring = SplitRing::new(area.part(0, REQUEST)?, &options)?;
+        let ring = DriverRing::new(area.part(0, REQUEST)?, &options)?;
         let (kick, call) = (EventFd::new()?, EventFd::new()?);
         let queue = RingSetup {
             ring: 0,

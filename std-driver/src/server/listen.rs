@@ -175,11 +175,7 @@ fn rest(pause: &mut Option<Duration>, stop: BorrowedFd<'_>) -> Result<Wake, Syst
     wait_for(None, stop, Deadline::after(now))
 }
 
-fn wait_for(
-    listener: Option<BorrowedFd<'_>>,
-    stop: BorrowedFd<'_>,
-    deadline: Deadline,
-) -> Result<Wake, SystemError> {
+fn wait_for(listener: Option<BorrowedFd<'_>>, stop: BorrowedFd<'_>, deadline: Deadline) -> Result<Wake, SystemError> {
     let stops = match listener {
         Some(listener) => {
             wait_for_any([(listener, PollFlags::IN), (stop, PollFlags::IN)], deadline)?.is_some_and(|[_, stop]| stop)

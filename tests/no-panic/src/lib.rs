@@ -11,7 +11,8 @@ use core::{num::NonZeroU64, panic::PanicInfo, slice};
 
 use vhost_core::{
     Answered, Assembler, Backend, BackendConfig, BackendReply, BackendRequest, Delivery, Form, Frame, Frontend,
-    FrontendConfig, FrontendReply, FrontendRequest, Handles, Incoming, MAX_MESSAGE, ProtocolFeatures, VirtioFeatures,
+    FrontendConfig, FrontendReply, FrontendRequest, Handles, Incoming, MAX_MESSAGE, ProtocolFeatures, ReadAhead,
+    VirtioFeatures,
     wire::header::Header,
 };
 
@@ -71,6 +72,22 @@ pub unsafe extern "C" fn assemble(assembler: &mut Assembler<u32>, bytes: *const 
             None => {}
         }
     }
+}
+
+/// # Safety
+/// `bytes` points to `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn read_ahead(incoming: &mut ReadAhead<u32>, bytes: *const u8, length: usize) -> u32 {
+    // SAFETY: as promised by the caller.
+    let bytes = unsafe { slice::from_raw_parts(bytes, length) };
+    let room = incoming.read_buf();
+    room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    incoming.filled(length, [7, 8]);
+    let mut found = 0_u32;
+    while let Ok(Some(frame)) = incoming.next() {
+        found ^= frame.header.request() ^ frame.handles.len() as u32;
+    }
+    found
 }
 
 /// # Safety
