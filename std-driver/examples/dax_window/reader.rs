@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use vhost_core::VirtioFeatures;
 use vhost_std::{
     deadline::Deadline,
-    driver::{Buffer, GuestArea, Kick, RingOptions, DriverRing},
+    driver::{Buffer, DriverRing, GuestArea, Kick, RingOptions},
     eventfd::EventFd,
     frontend::{DeviceSetup, Frontend, RingSetup},
     memory::MemoryFile,

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -130,6 +130,7 @@ fn a_back_end_connects_again_whenever_a_front_end_is_there() {
     let mut server = Image::new().server(1, RingThreads::Shared(1));
     let (ends, heard) = mpsc::channel();
     thread::scope(|scope| {
+        let _ending = StopAtEnd(&stop);
         let stopping = stop.try_clone().unwrap();
         let told = |end: Result<End, ServeError>| ends.send(end.is_ok()).unwrap();
         let serving = scope.spawn(move || server.connect_again(&path, &stopping, told));
@@ -162,17 +163,33 @@ fn a_back_end_connects_again_whenever_a_front_end_is_there() {
     });
 }
 
+/// Ends a service even if the test fails, which would wait for it for ever.
+struct StopAtEnd<'e>(&'e EventFd);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.signal();
+    }
+}
+
 /// A front-end that waits is served when there is room again; until then the service costs nothing and can be ended.
 #[test]
 fn a_service_without_descriptors_goes_on_when_there_are_some() {
     in_own_process("reconnect::a_service_without_descriptors_goes_on_when_there_are_some", || {
+        const LIMIT: i32 = 16;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = Listener::bind(&path).unwrap();
         let stop = EventFd::new().unwrap();
         let mut server = server(1);
         let (ends, heard) = mpsc::channel();
+        // Every number below the limit is taken, whoever comes and goes; `poll` wants a few to be allowed.
+        let mut taken = vec![event()];
+        while taken.last().unwrap().as_raw_fd() < LIMIT {
+            taken.push(event());
+        }
         thread::scope(|scope| {
+            let _ending = StopAtEnd(&stop);
             let serving = scope.spawn(|| {
                 let told = |end: Result<End, ServeError>| ends.send(end).unwrap();
                 server.listen(&listener, &stop, told)
@@ -182,8 +199,7 @@ fn a_service_without_descriptors_goes_on_when_there_are_some() {
                 let frontend = FakeFrontend::connect(&path);
                 frontend.barrier();
                 let waiting = FakeFrontend::connect(&path);
-                // From here on no descriptor has a number that is allowed, but for what is open.
-                setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limits }).unwrap();
+                setrlimit(Resource::Nofile, Rlimit { current: Some(LIMIT as u64), ..limits }).unwrap();
                 drop(frontend);
                 assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), Ok(End::PeerClosed));
                 let shortage = heard.recv_timeout(PATIENCE).unwrap().unwrap_err();
