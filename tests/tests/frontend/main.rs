@@ -15,6 +15,7 @@ mod leaks;
 mod leaks_by_thousands;
 mod pacing;
 mod postcopy;
+mod reconnect;
 mod refusals;
 mod replies;
 mod requests;
