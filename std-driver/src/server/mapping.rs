@@ -94,6 +94,21 @@ impl MappingAnswer {
 impl DeviceNotifier {
     /// Has a part of `file` mapped into a shared memory region of the device (`SHMEM_MAP`).
     ///
+    /// ```no_run
+    /// use core::time::Duration;
+    /// use std::fs::File;
+    /// use vhost_core::wire::shared::SharedMemoryMap;
+    /// use vhost_std::deadline::Deadline;
+    /// use vhost_std::server::DeviceNotifier;
+    ///
+    /// fn show(front_end: &DeviceNotifier, file: File) -> Result<(), Box<dyn core::error::Error>> {
+    ///     // 2 MiB from the beginning of the file, at the beginning of region 0, for reading.
+    ///     let map = SharedMemoryMap::new(0, 0, 0, 2 << 20, 0);
+    ///     front_end.map(map, file.into())?.wait(Deadline::after(Duration::from_secs(1)))?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// The errno of `write`.
     pub fn map(&self, map: SharedMemoryMap, file: OwnedFd) -> Result<MappingAnswer, SystemError> {
