@@ -8,6 +8,7 @@
 mod answers;
 mod bad_input;
 mod cuts;
+mod explore;
 mod joined;
 mod machines;
 mod pair;
