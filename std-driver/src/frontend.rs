@@ -53,7 +53,7 @@ pub const MAX_RINGS: u16 = 256;
 
 /// The front-end's end of a connection.
 ///
-/// There is one method for each request of the protocol, named after it. A method sends its request, waits for the
+/// There is one method for each request of the protocol, named after it, but for the deprecated `RESET_OWNER`. A method sends its request, waits for the
 /// answer if one is due, and gives it back; see [`Confirmation`] for when one is due. Nothing is sent that the session
 /// does not allow, and no thread is started.
 ///

@@ -21,6 +21,7 @@ pub mod eventfd;
 mod file_kind;
 pub mod frontend;
 pub mod guest_io;
+pub mod inflight;
 pub mod memory;
 pub mod net;
 pub mod poller;

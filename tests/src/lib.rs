@@ -12,6 +12,7 @@ pub mod driver;
 pub mod explore;
 pub mod guest;
 pub mod program;
+pub mod rounds;
 pub mod tracked;
 pub mod vectors;
 pub mod wire;

@@ -7,12 +7,15 @@
 mod channel;
 mod cuts;
 mod device;
+mod dirty_log;
 mod exhaustion;
 mod faults;
 mod framing;
 mod handles;
 mod hostile;
+mod inflight;
 mod kicks;
+mod leaks;
 mod memory;
 mod negotiation;
 mod reconnect;
