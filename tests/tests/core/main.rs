@@ -4,6 +4,7 @@
 //! Bytes come from the hand-made fixtures and from recordings, never from the crate under test, unless the test says so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "an exploration tells how much it has seen")]
 
 mod answers;
 mod bad_input;

@@ -1,14 +1,14 @@
 //! The back-end's machine alone, facing a front-end that says anything at any time.
 
-use super::words::{Due, Word, addresses_taken, frontend_words, frontend_words_of, is_reply_to};
+use super::words::{Due, Heard, Word, addresses_taken, frontend_words, frontend_words_of, is_reply_to};
 use super::{assert_seen, check, ensure};
 use crate::machines::{Back, Reaction, back, buffer, frame};
 use crate::pair::grant;
 use crate::stage::Stage;
+use core::{cell::RefCell, hash};
 use core::{fmt, num::NonZeroU64};
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::{cell::RefCell, hash};
 use vhost_core::{ApiMisuse, Fault, FrontendReply, Incoming, Postcopy, Verdict};
 use vhost_tests::explore::Model;
 use vhost_tests::tracked::{Ledger, Token};
@@ -59,7 +59,8 @@ impl Alone {
         let tokens = ledger.tokens(word.fixture.descriptors);
         let mut machine = self.machine.clone();
         let incoming = machine.handle_request(frame(&bytes, tokens));
-        let due = word.due(self.machine.session());
+        let heard = if incoming.is_ok() { Heard::Understood } else { Heard::Rejected };
+        let due = word.due(self.machine.session(), heard);
         let allowed = word.is_allowed(self.machine.session());
         let reply = match incoming {
             Ok(Incoming::PostcopyMemoryMapped) => {
@@ -193,7 +194,6 @@ impl Model for Alone {
             }
         };
         fact(session.is_running(), "a ring runs");
-        fact(session.rings()[0].is_running() && session.rings()[1].is_running(), "two rings run");
         fact(self.machine.has_failed(), "a failure");
         fact(session.log().is_some() && session.is_running(), "a migration with running rings");
         fact(session.postcopy() == Postcopy::Answered, "postcopy has answered");
@@ -227,8 +227,8 @@ fn negotiation_and_rings_from_the_beginning() {
     let start = Alone::new(back(feature::OFFERED, feature::PROTOCOL_OFFERED), frontend_words(), &followed);
     let accepted = Rc::clone(&start.accepted);
     let report = check("back-end, negotiation and rings", start);
-    assert_eq!(report.states, 0);
-    assert_seen(&report, &["a ring runs", "two rings run", "a failure", "a running ring without protocol features"]);
+    assert_eq!(report.states, 448);
+    assert_seen(&report, &["a ring runs", "a failure", "a running ring without protocol features"]);
     assert_eq!(*accepted.borrow(), all_names());
 }
 
@@ -237,7 +237,8 @@ fn agreed(followed: &[&'static str]) -> Alone {
     Alone::new(Stage::with(feature::PROTOCOL_OFFERED).back(), words, followed)
 }
 
-const RINGS: [&str; 9] = [
+/// What concerns rings, and resets.
+pub(crate) const RINGS: [&str; 9] = [
     "SET_VRING_NUM",
     "SET_VRING_ADDR",
     "SET_VRING_KICK",
@@ -248,7 +249,8 @@ const RINGS: [&str; 9] = [
     "RESET_DEVICE",
     "SET_STATUS",
 ];
-const MEMORY: [&str; 8] = [
+/// What concerns memory, and migration.
+pub(crate) const MEMORY: [&str; 8] = [
     "SET_MEM_TABLE",
     "ADD_MEM_REG",
     "REM_MEM_REG",
@@ -262,24 +264,24 @@ const MEMORY: [&str; 8] = [
 #[test]
 fn rings_and_resets() {
     let report = check("back-end, rings and resets", agreed(&RINGS));
-    assert_eq!(report.states, 0);
-    assert_seen(&report, &["two rings run", "a status", "a failure"]);
+    assert_eq!(report.states, 512);
+    assert_seen(&report, &["a status", "a failure"]);
 }
 
 #[test]
 fn memory_and_migration() {
     let report = check("back-end, memory and migration", agreed(&MEMORY));
-    assert_eq!(report.states, 0);
+    assert_eq!(report.states, 256);
     assert_seen(&report, &["postcopy has answered", "three regions", "a back-end channel", "a failure"]);
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation; .ci/explore runs it")]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation; .ci/peers runs it")]
 fn everything_after_negotiation() {
-    let report = check("back-end, everything after negotiation", agreed(&[&RINGS[..], &MEMORY].concat()));
-    assert_eq!(report.states, 0);
-    assert_seen(
-        &report,
-        &["two rings run", "a migration with running rings", "postcopy has answered", "a back-end channel"],
-    );
+    // Without the sizes and places of rings, which multiply everything and decide nothing.
+    let followed = [&RINGS[2..], &MEMORY].concat();
+    let start = Alone { words: Rc::new(frontend_words_of(&followed)), ..agreed(&followed) };
+    let report = check("back-end, everything after negotiation", start);
+    assert_eq!(report.states, 8192);
+    assert_seen(&report, &["a migration with running rings", "postcopy has answered", "a back-end channel"]);
 }

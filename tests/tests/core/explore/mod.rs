@@ -4,6 +4,8 @@
 //! alphabet with every answer. Numbers of states are asserted, because an exploration that sees less proves less.
 
 mod back;
+mod front;
+mod joined;
 
 mod words;
 

@@ -1,7 +1,7 @@
 //! The messages that an exploration says, by hand, and what the protocol says about each.
 
 use crate::stage::state;
-use vhost_core::{Postcopy, ProtocolFeatures, Session, VirtioFeatures};
+use vhost_core::{Postcopy, ProtocolFeatures, Session};
 use vhost_tests::wire::{self, Bytes, Fixture, Layout, REPLY, REQUEST, REQUEST_NEEDING_REPLY, Reply, feature};
 
 /// A request with its flags.
@@ -19,6 +19,13 @@ pub(crate) enum Due {
     Number,
     /// A reply of its own.
     Own,
+}
+
+/// What a machine made of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Understood,
+    Rejected,
 }
 
 impl Word {
@@ -51,9 +58,9 @@ impl Word {
     }
 
     /// What answers the request now, written down once more from the specification.
-    pub(crate) fn due<const V: usize, const R: usize>(&self, session: &Session<V, R>) -> Due {
+    pub(crate) fn due<const V: usize, const R: usize>(&self, session: &Session<V, R>, heard: Heard) -> Due {
         let mut protocol = session.negotiated().protocol;
-        if self.fixture.name == "SET_PROTOCOL_FEATURES" {
+        if self.fixture.name == "SET_PROTOCOL_FEATURES" && heard == Heard::Understood {
             // The flag counts if this very message negotiates acknowledgements.
             protocol = ProtocolFeatures::from_bits_retain(wire_number(&self.fixture.payload));
         }
@@ -67,7 +74,7 @@ impl Word {
             ("SET_MEM_TABLE" | "ADD_MEM_REG", _) => acknowledged,
             ("SET_LOG_BASE", _) if protocol.contains(ProtocolFeatures::LOG_SHMFD) => Due::Own,
             ("SET_LOG_BASE", _) => acknowledged,
-            ("IOTLB_MSG" | "POSTCOPY_END" | "CHECK_DEVICE_STATE", _) => Due::Number,
+            ("IOTLB_MSG" | "POSTCOPY_END" | "CHECK_DEVICE_STATE", Reply::Own(_)) => Due::Number,
             // QEMU flags it without having negotiated acknowledgements, and waits.
             ("POSTCOPY_LISTEN", _) if self.flagged => Due::Number,
             (_, Reply::Own(_)) => Due::Own,
@@ -76,16 +83,15 @@ impl Word {
         }
     }
 
-    /// Every answer that a back-end may give: bytes, and how many descriptors come along.
+    /// Every answer that may come: bytes, and how many descriptors come along.
     pub(crate) fn answers(&self, due: Due) -> Vec<(Vec<u8>, usize)> {
-        let number = |value| (self.fixture.acknowledgement(value), 0);
-        match due {
-            Due::Nothing => Vec::new(),
-            Due::Number => vec![number(0), number(1)],
-            Due::Own => {
-                let answers = self.fixture.answers().iter();
-                answers.map(|answer| (answer.message(self.fixture.id), answer.descriptors)).collect()
-            }
+        let id = self.fixture.id;
+        match (due, self.fixture.answers()) {
+            (Due::Nothing, _) => Vec::new(),
+            (Due::Number, _) => [0, 1].map(|number| (self.fixture.acknowledgement(number), 0)).to_vec(),
+            // Memory that is shared while postcopy listens is answered with what it is; here at the same addresses.
+            (Due::Own, []) => vec![(crate::stage::flagged(id, REPLY, &self.fixture.payload), 0)],
+            (Due::Own, answers) => answers.iter().map(|answer| (answer.message(id), answer.descriptors)).collect(),
         }
     }
 }
@@ -155,9 +161,4 @@ pub(crate) fn addresses_taken(id: u32) -> Vec<u8> {
 pub(crate) fn is_reply_to(bytes: &[u8], id: u32) -> bool {
     let header = wire::Header::read(*bytes.first_chunk().unwrap());
     (header.request, header.flags) == (id, REPLY)
-}
-
-/// What the machines are told that the back-end offers.
-pub(crate) fn offer() -> (VirtioFeatures, ProtocolFeatures) {
-    (VirtioFeatures::from_bits_retain(feature::OFFERED), ProtocolFeatures::from_bits_retain(feature::PROTOCOL_OFFERED))
 }
