@@ -229,7 +229,9 @@ fn negotiation_and_rings_from_the_beginning() {
     let report = check("back-end, negotiation and rings", start);
     assert_eq!(report.states, 448);
     assert_seen(&report, &["a ring runs", "a failure", "a running ring without protocol features"]);
-    assert_eq!(*accepted.borrow(), all_names());
+    let never = Vec::from_iter(all_names().difference(&accepted.borrow()).cloned());
+    // They follow on requests that are not followed here.
+    assert_eq!(never, ["POSTCOPY_LISTEN", "REM_MEM_REG"]);
 }
 
 fn agreed(followed: &[&'static str]) -> Alone {

@@ -341,6 +341,6 @@ fn memory_and_migration() {
 fn two_requests_at_once() {
     let followed = ["SET_VRING_KICK", "GET_VRING_BASE", "SET_VRING_ENABLE", "SET_STATUS", "RESET_DEVICE"];
     let report = check("front-end, two requests at once", agreed(2, &followed));
-    assert_eq!(report.states, 15216);
+    assert_eq!(report.states, 65696);
     assert_seen(&report, &["a ring runs", "two requests wait"]);
 }
