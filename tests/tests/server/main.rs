@@ -23,6 +23,7 @@ mod read_ahead;
 mod reconnect;
 mod ring_setup;
 mod session;
+mod shared_memory;
 mod start_stop;
 mod state;
 mod support;
