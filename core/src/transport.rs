@@ -111,7 +111,11 @@ pub fn receive<'a, T: Transport, const CAP: usize>(
         match transport.receive(assembler.read_buf(), &mut handles).map_err(ReceiveError::Transport)? {
             0 if assembler.is_between_messages() => return Ok(None),
             0 => return Err(ReceiveError::Truncated),
-            count => assembler.filled(count, handles).map_err(ReceiveError::Bytes)?,
+            count => {
+                // The iterator of `Handles` itself could panic where it is dropped, as far as a compiler can see.
+                handles.reverse();
+                assembler.filled(count, core::iter::from_fn(|| handles.pop())).map_err(ReceiveError::Bytes)?;
+            }
         }
     }
     Ok(assembler.take())
