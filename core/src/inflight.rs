@@ -61,11 +61,11 @@ pub enum InflightFault {
         /// The version.
         found: u16,
     },
-    /// The record is of a ring of another size.
+    /// The record has fewer entries than the ring has descriptors, or more than there is room for.
     Size {
         /// Descriptors of the ring.
         expected: u16,
-        /// Descriptors of the record.
+        /// Entries of the record.
         found: u16,
     },
     /// The last batch has more chains than the ring.
@@ -118,7 +118,9 @@ impl fmt::Display for InflightFault {
         match self {
             Self::TooShort { expected, found } => write!(f, "{found} bytes, expected {expected}"),
             Self::Version { found } => write!(f, "version {found}, expected 0 or 1"),
-            Self::Size { expected, found } => write!(f, "of a ring of {found} descriptors, expected {expected}"),
+            Self::Size { expected, found } => {
+                write!(f, "{found} entries, expected {expected} or as many more as it has room for")
+            }
             Self::Batch { count, size } => write!(f, "last batch of {count} chains on a ring of {size}"),
             Self::Link { offset, found, size } => {
                 write!(f, "entry {found} named at byte {offset}, expected less than {size}")
@@ -150,18 +152,27 @@ enum Age {
     Used,
 }
 
+/// Makes a record of either form one that nobody has used yet.
+pub(crate) fn clear<R: GuestRange>(range: &R) -> Result<(), InflightFault> {
+    range.store_u16(VERSION_AT, 0, Store::Release).ok_or(InflightFault::Access { offset: VERSION_AT })
+}
+
 impl<R: GuestRange> Record<R> {
-    /// Checks the header of a record that needs `bytes`.
-    fn open(range: R, size: u16, bytes: u64) -> Result<(Self, Age), InflightFault> {
-        if u64::try_from(range.len()).is_ok_and(|len| len < bytes) {
-            return Err(InflightFault::TooShort { expected: bytes, found: range.len() });
+    /// Checks the header of the record of a ring; `bytes` tells how long one of so many entries is.
+    ///
+    /// It may have more entries than the ring: the front-end asks for one before the driver chooses how
+    /// large the ring is, and other back-ends count what was asked for.
+    fn open(range: R, ring: u16, bytes: impl Fn(u16) -> u64) -> Result<(Self, Age), InflightFault> {
+        let has = |expected| !u64::try_from(range.len()).is_ok_and(|len| len < expected);
+        if !has(bytes(ring)) {
+            return Err(InflightFault::TooShort { expected: bytes(ring), found: range.len() });
         }
-        let record = Self { range, size };
+        let record = Self { range: range.clone(), size: ring };
         match record.number(VERSION_AT)? {
             0 => Ok((record, Age::Fresh)),
             VERSION => match record.number(SIZE_AT)? {
-                found if found == size => Ok((record, Age::Used)),
-                found => Err(InflightFault::Size { expected: size, found }),
+                size if size >= ring && has(bytes(size)) => Ok((Self { size, ..record }, Age::Used)),
+                found => Err(InflightFault::Size { expected: ring, found }),
             },
             found => Err(InflightFault::Version { found }),
         }

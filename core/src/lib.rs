@@ -77,6 +77,7 @@ mod inflight;
 mod iotlb;
 mod memory_map;
 mod projection;
+mod read_ahead;
 mod rejection;
 mod rules;
 mod session;
@@ -105,13 +106,14 @@ pub use guest_memory::{WordMemory, WordRange};
 pub use inflight::{InflightFault, PackedInflight, Resubmission, SplitInflight};
 pub use iotlb::{Iotlb, IotlbEntry, IotlbMemory, IotlbMisuse};
 pub use memory_map::{MemoryFault, MemoryMap, RegionExtent};
+pub use read_ahead::ReadAhead;
 pub use rejection::{Rejection, Verdict};
 pub use rules::Violation;
 pub use session::{Negotiated, Postcopy, Session};
 pub use tolerance::{
     BrokenDependency, ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest, UnofferedFeatures,
 };
-pub use transport::{ReceiveError, Transport, receive};
+pub use transport::{ReceiveError, Transport, receive, receive_ahead};
 pub use vhost_backend::{LogArea, Logging, VhostBackend, VringAddresses, VringSetting, VringSetup};
 pub use virtqueue::{
     AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DeviceQueueState, DriverFault,

@@ -5,6 +5,7 @@ use core::fmt;
 use crate::{
     assembler::{Assembler, Frame, Handles, Transmit},
     error::DecodeError,
+    read_ahead::ReadAhead,
 };
 
 /// What carries bytes and handles from one side to the other: a socket, a serial line, a ring in
@@ -119,4 +120,28 @@ pub fn receive<'a, T: Transport, const CAP: usize>(
         }
     }
     Ok(assembler.take())
+}
+
+/// The same with [`ReadAhead`]: fewer calls of the transport, which must keep the promise that is
+/// told there. For the main channel.
+///
+/// # Errors
+/// See [`ReceiveError`]; the channel is of no use after one.
+pub fn receive_ahead<'a, T: Transport, const CAP: usize>(
+    transport: &mut T,
+    incoming: &'a mut ReadAhead<T::Handle, CAP>,
+) -> Result<Option<Frame<'a, T::Handle>>, ReceiveError<T::Error>> {
+    while !incoming.has_next() {
+        let mut handles = Handles::new();
+        match transport.receive(incoming.read_buf(), &mut handles).map_err(ReceiveError::Transport)? {
+            0 if incoming.is_between_messages() => return Ok(None),
+            0 => return Err(ReceiveError::Truncated),
+            count => {
+                // As above.
+                handles.reverse();
+                incoming.filled(count, core::iter::from_fn(|| handles.pop()));
+            }
+        }
+    }
+    incoming.next().map_err(ReceiveError::Bytes)
 }

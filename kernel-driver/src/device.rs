@@ -3,11 +3,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
-use vhost_core::VirtioFeatures;
 use vhost_core::uapi::bits::BackendFeatures;
 use vhost_core::uapi::ioctl::Command;
 use vhost_core::uapi::layout::{FeaturesArray, NO_FILE, VringFile, VringState};
-use vhost_core::uapi::vduse_layout::RingForm;
 use vhost_core::uapi::vhost::{
     VHOST_GET_BACKEND_FEATURES, VHOST_GET_FEATURES, VHOST_GET_FEATURES_ARRAY, VHOST_GET_FORK_FROM_OWNER,
     VHOST_GET_VRING_BASE, VHOST_GET_VRING_BUSYLOOP_TIMEOUT, VHOST_GET_VRING_ENDIAN, VHOST_SET_BACKEND_FEATURES,
@@ -15,6 +13,7 @@ use vhost_core::uapi::vhost::{
     VHOST_SET_VRING_CALL, VHOST_SET_VRING_ENDIAN, VHOST_SET_VRING_ERR, VHOST_SET_VRING_KICK,
 };
 use vhost_core::wire::vring::VringBase;
+use vhost_core::{RingLayout, VirtioFeatures};
 use vhost_std::system_error::SystemError;
 
 use crate::ioctl;
@@ -109,9 +108,9 @@ pub trait VhostDevice: AsFd + sealed::Sealed {
     /// # Errors
     /// The errno of `VHOST_GET_VRING_BASE`.
     #[doc(alias = "VHOST_GET_VRING_BASE")]
-    fn vring_base(&self, ring: u32, form: RingForm) -> Result<VringBase, SystemError> {
+    fn vring_base(&self, ring: u32, layout: RingLayout) -> Result<VringBase, SystemError> {
         let num = vring_state(self.as_fd(), VHOST_GET_VRING_BASE, ring)?;
-        Ok(base_of(num, form))
+        Ok(base_of(num, layout))
     }
 
     /// Sets the eventfd with which the driver tells of new buffers; `None` takes it away. The kernel reads it from now on.
@@ -239,11 +238,11 @@ pub(crate) fn unless_unknown<T>(answer: Result<T, SystemError>) -> Result<Option
 }
 
 /// Where a ring goes on, as the kernel puts it into a number.
-fn base_of(num: u32, form: RingForm) -> VringBase {
+fn base_of(num: u32, layout: RingLayout) -> VringBase {
     let (low, high) = ((num & 0xffff) as u16, (num >> 16) as u16);
-    match form {
-        RingForm::Split => VringBase::Split { available: low },
-        RingForm::Packed => VringBase::Packed {
+    match layout {
+        RingLayout::Split => VringBase::Split { available: low },
+        RingLayout::Packed => VringBase::Packed {
             available: low & 0x7fff,
             available_wrap: low & 0x8000 != 0,
             used: high & 0x7fff,
@@ -259,11 +258,11 @@ mod tests {
     #[test]
     fn a_packed_ring_that_was_just_started_keeps_its_used_position() {
         let base = VringBase::Packed { available: 5, available_wrap: true, used: 0, used_wrap: false };
-        assert_eq!(base_of(base.to_num(), RingForm::Packed), base);
+        assert_eq!(base_of(base.to_num(), RingLayout::Packed), base);
         let base = VringBase::Packed { available: 0x7fff, available_wrap: false, used: 0x7ffe, used_wrap: true };
-        assert_eq!(base_of(base.to_num(), RingForm::Packed), base);
+        assert_eq!(base_of(base.to_num(), RingLayout::Packed), base);
         let base = VringBase::Split { available: 0xffff };
-        assert_eq!(base_of(base.to_num(), RingForm::Split), base);
+        assert_eq!(base_of(base.to_num(), RingLayout::Split), base);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use vhost_core::uapi::MessageFault;
 use vhost_core::uapi::bits::DeviceStatus;
 use vhost_core::uapi::iotlb::IotlbRequest;
-use vhost_core::{Iova, UserAddress};
+use vhost_core::{Iova, RingAddress, UserAddress};
 use vhost_std::memory::MemoryError;
 use vhost_std::poller::WatchError;
 use vhost_std::system_error::SystemError;
@@ -35,6 +35,8 @@ pub enum KernelError {
     RingFault(RingFault),
     /// A ring of a served device cannot be waited for.
     Watch(WatchError),
+    /// A device with packed rings cannot be taken over: they do not tell where to go on.
+    PackedRings,
     /// A ring has no size yet, which is needed to know what memory it takes.
     NoRingSize {
         /// The ring.
@@ -81,6 +83,39 @@ pub enum KernelError {
         /// Bytes.
         size: u64,
     },
+    /// A part of a ring that does not begin where it may.
+    Misaligned {
+        /// The ring.
+        ring: u32,
+        /// Where the part begins.
+        address: RingAddress,
+        /// What that must be a multiple of.
+        alignment: u64,
+    },
+    /// The device has fewer rings.
+    NoSuchRing {
+        /// The ring asked for.
+        ring: u16,
+        /// How many there are.
+        count: usize,
+    },
+    /// That cannot change while the ring runs.
+    RingRuns {
+        /// The ring.
+        ring: u16,
+    },
+    /// That cannot change while any ring runs.
+    RingsRun,
+    /// The device cannot do that.
+    Unsupported {
+        /// What.
+        what: &'static str,
+    },
+    /// A ring did not come to rest.
+    Restless {
+        /// The ring.
+        ring: u16,
+    },
     /// A dirty log is needed first.
     NoLog,
     /// The dirty log has no bits for some of the memory.
@@ -102,6 +137,7 @@ impl fmt::Display for KernelError {
             Self::RingMisuse(misuse) => misuse.fmt(f),
             Self::RingFault(fault) => fault.fmt(f),
             Self::Watch(error) => error.fmt(f),
+            Self::PackedRings => f.write_str("packed rings do not tell another process where to go on"),
             Self::NoRingSize { ring } => write!(f, "ring {ring} needs a size before it gets addresses"),
             Self::RingGrows { ring, addressed, wanted } => {
                 write!(f, "ring {ring} got its addresses with {addressed} descriptors and cannot grow to {wanted}")
@@ -121,6 +157,14 @@ impl fmt::Display for KernelError {
             Self::NotWholePages { iova, user_address, size } => {
                 write!(f, "{size:#x} bytes at {user_address} to be mapped to {iova} are no whole pages")
             }
+            Self::Misaligned { ring, address, alignment } => {
+                write!(f, "a part of ring {ring} begins at {address}, expected a multiple of {alignment}")
+            }
+            Self::NoSuchRing { ring, count } => write!(f, "expected a ring below {count}, found {ring}"),
+            Self::RingRuns { ring } => write!(f, "that cannot change while ring {ring} runs"),
+            Self::RingsRun => f.write_str("that cannot change while a ring runs"),
+            Self::Unsupported { what } => write!(f, "the device has no {what}"),
+            Self::Restless { ring } => write!(f, "requests in ring {ring} do not come to an end"),
             Self::NoLog => f.write_str("writes cannot be logged before there is a log"),
             Self::LogTooSmall { needed, found } => {
                 write!(f, "the dirty log has {found} bytes, guest memory needs {needed}")

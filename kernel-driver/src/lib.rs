@@ -9,7 +9,7 @@
 //! use vhost_core::wire::vring::VringBase;
 //! use vhost_kernel::net::{Net, TRANSMIT_RING, Tap, TapOptions};
 //! use vhost_kernel::{MemoryDevice, VhostDevice};
-//! use vhost_std::driver::{GuestArea, RingOptions, SplitRing};
+//! use vhost_std::driver::{GuestArea, RingOptions, DriverRing};
 //! use vhost_std::eventfd::EventFd;
 //! use vhost_std::memory::{MemoryFile, MemoryTable};
 //!
@@ -18,7 +18,7 @@
 //! tap.set_up()?;
 //! let memory = MemoryFile::create("guest", 0, 0x10_0000)?;
 //! let ring = RingOptions { size: 256, features: VirtioFeatures::VERSION_1, table_size: 0 };
-//! let ring = SplitRing::new(GuestArea::of(&memory), &ring)?; // in a virtual machine the guest's driver has it
+//! let ring = DriverRing::new(GuestArea::of(&memory), &ring)?; // in a virtual machine the guest's driver has it
 //! let kick = EventFd::new()?;
 //!
 //! let net = Net::open()?;
@@ -45,6 +45,7 @@
 //! | [`net`], [`vsock`], [`scsi`] | those devices; tap devices and packet sockets |
 //! | [`vdpa`] | vhost-vdpa: status, configuration, address spaces |
 //! | [`vduse`] | making and serving devices; the vdpa bus |
+//! | [`backend`] | all of these as a [`VhostBackend`](vhost_core::VhostBackend) |
 //!
 //! Every call keeps the kernel's errno with the name of the ioctl. Numbers and layouts are [`vhost_core::uapi`]; mapped
 //! memory is [`vhost_std::memory`]. Memory that the kernel works in stays mapped while it does, and only memory that a file
@@ -54,6 +55,7 @@
 //! into a guest.
 #![deny(unsafe_code)]
 
+pub mod backend;
 mod device;
 mod error;
 mod ioctl;

@@ -117,8 +117,8 @@ pub trait MemoryDevice: VhostDevice + sealed::Sealed {
     /// Sets where a ring's parts are; their log address, if any, is a guest address. After its size and the memory.
     ///
     /// # Errors
-    /// [`Memory`](KernelError::Memory) if a part is not all in one region; [`NoRingSize`](KernelError::NoRingSize);
-    /// [`NoLog`](KernelError::NoLog), [`LogTooSmall`](KernelError::LogTooSmall); `EINVAL` if a part is not aligned.
+    /// [`Memory`](KernelError::Memory) if a part is not all in one region; [`Misaligned`](KernelError::Misaligned);
+    /// [`NoRingSize`](KernelError::NoRingSize); [`NoLog`](KernelError::NoLog), [`LogTooSmall`](KernelError::LogTooSmall).
     #[doc(alias = "VHOST_SET_VRING_ADDR")]
     fn set_vring_addresses(&self, ring: u32, addresses: &VringAddresses) -> Result<(), KernelError> {
         let mut held = self.memory_state().lock();
@@ -126,6 +126,23 @@ pub trait MemoryDevice: VhostDevice + sealed::Sealed {
         ioctl::set_vring_addr(self.as_fd(), argument)?;
         held.after_addresses(ring, placed);
         Ok(())
+    }
+
+    /// Tells whether [`set_vring_addresses`](Self::set_vring_addresses) could set these. Nothing changes.
+    ///
+    /// # Errors
+    /// As there.
+    fn check_vring_addresses(&self, ring: u32, addresses: &VringAddresses) -> Result<(), KernelError> {
+        self.memory_state().lock().place(ring, addresses).map(drop)
+    }
+
+    /// Takes a ring's addresses away; it does not start without new ones. Not while it runs.
+    ///
+    /// # Errors
+    /// The errno of `VHOST_SET_VRING_ADDR`.
+    #[doc(alias = "VHOST_SET_VRING_ADDR")]
+    fn clear_vring_addresses(&self, ring: u32) -> Result<(), SystemError> {
+        self.memory_state().lock().forget_addresses_of(self.as_fd(), ring)
     }
 
     /// Has the kernel mark pages that it writes to in `log`, from its first byte on: one bit for each 4096 bytes of guest

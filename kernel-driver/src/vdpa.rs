@@ -17,7 +17,7 @@ use vhost_core::uapi::vhost::{
     VHOST_VDPA_GET_VRING_NUM, VHOST_VDPA_GET_VRING_SIZE, VHOST_VDPA_RESUME, VHOST_VDPA_SET_CONFIG_CALL,
     VHOST_VDPA_SET_STATUS, VHOST_VDPA_SET_VRING_ENABLE, VHOST_VDPA_SUSPEND,
 };
-use vhost_core::{GuestAddress, Iova, RingAddress, VirtioFeatures};
+use vhost_core::{GuestAddress, Iova, RingAddress, RingAddresses, VirtioFeatures};
 use vhost_std::system_error::SystemError;
 
 pub use self::address_space::{Batch, Mapping};
@@ -34,17 +34,6 @@ pub enum VringSwitch {
     Enabled,
     /// It does not.
     Disabled,
-}
-
-/// Where a ring's parts are for the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VringIovas {
-    /// Descriptor table, or the packed descriptor ring. A multiple of 16.
-    pub descriptor: Iova,
-    /// Available ring (a multiple of 2), or the driver event suppression area (of 4).
-    pub available: Iova,
-    /// Used ring, or the device event suppression area. A multiple of 4.
-    pub used: Iova,
 }
 
 /// A device behind `/dev/vhost-vdpa-*`.
@@ -215,9 +204,9 @@ impl Vdpa {
     /// # Errors
     /// `EINVAL` if one is not aligned, and after [`DRIVER_OK`](DeviceStatus::DRIVER_OK) unless the device is suspended.
     #[doc(alias = "VHOST_SET_VRING_ADDR")]
-    pub fn set_vring_addresses(&self, ring: u32, addresses: &VringIovas) -> Result<(), SystemError> {
+    pub fn set_vring_addresses(&self, ring: u32, addresses: RingAddresses<Iova>) -> Result<(), SystemError> {
         let [descriptor, used, available] =
-            [addresses.descriptor, addresses.used, addresses.available].map(|iova| RingAddress(iova.0));
+            [addresses.descriptor, addresses.device, addresses.driver].map(|iova| RingAddress(iova.0));
         let argument = VringAddr::new(ring, 0, descriptor, used, available, GuestAddress(0));
         ioctl::set_vring_addr(self.as_fd(), argument)
     }

@@ -15,4 +15,4 @@ pub use self::bus::{add_to_bus, remove_from_bus};
 pub use self::control::{Control, DeviceOptions};
 pub use self::device::{VduseDevice, VringState};
 pub use self::region::Region;
-pub use self::server::VduseServer;
+pub use self::server::{RingChoice, VduseServer};

@@ -16,6 +16,7 @@
 
 mod config;
 mod disk;
+pub(crate) mod format;
 mod request;
 #[cfg(test)]
 mod tests_device;
@@ -29,17 +30,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use self::config::{Layout, SECTOR, WRITEBACK, feature};
+use self::config::Layout;
 use self::disk::Disk;
+pub use self::format::SECTOR;
+use self::format::{SERIAL_BYTES, config::WRITEBACK, feature};
 use self::request::{Target, serve};
 use crate::device::{ConfigRefused, Device, Queue, copy_config};
 use crate::system_error::SystemError;
 
 /// The virtio device type of a block device.
 const DEVICE_ID: u32 = 2;
-
-/// Bytes of the name that a driver can ask for.
-const SERIAL_BYTES: usize = 20;
 
 /// What the driver may do with a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,9 +4,10 @@
 //! what it copies, so that nothing is decided twice on bytes that were fetched twice.
 
 use core::fmt;
-use core::marker::PhantomData;
 
 use vm_memory::VolatileSlice;
+
+use crate::memory::WriteLog;
 
 /// A descriptor chain taken from a ring, to be handed back with [`Queue::complete`](crate::device::Queue::complete).
 ///
@@ -15,17 +16,29 @@ use vm_memory::VolatileSlice;
 pub struct Chain<'m> {
     token: vhost_core::Chain,
     slices: Vec<VolatileSlice<'m>>,
+    /// Where writes are logged, while a front-end migrates the guest.
+    log: Option<&'m WriteLog<'m>>,
 }
 
 impl<'m> Chain<'m> {
     /// `slices` holds the readable ones first, as `token` says.
-    pub(crate) fn new(token: vhost_core::Chain, slices: Vec<VolatileSlice<'m>>) -> Self {
-        Self { token, slices }
+    pub(crate) fn new(token: vhost_core::Chain, slices: Vec<VolatileSlice<'m>>, log: Option<&'m WriteLog<'m>>) -> Self {
+        Self { token, slices, log }
     }
 
     /// What goes back into the ring, and the vector of slices, for the next chain to fill.
     pub(crate) fn into_parts(self) -> (vhost_core::Chain, Vec<VolatileSlice<'m>>) {
         (self.token, self.slices)
+    }
+
+    /// Logs what the device says that it wrote, if a migration is under way.
+    #[inline]
+    pub(crate) fn log_written(&self, count: u32) {
+        if self.log.is_some()
+            && let Ok((written, _)) = self.writable().split_front(count.into())
+        {
+            written.log();
+        }
     }
 
     /// By what the driver knows the chain: in a split ring its first descriptor, in a packed one its buffer id.
@@ -45,7 +58,7 @@ impl<'m> Chain<'m> {
     #[must_use]
     pub fn writable(&self) -> Writable<'_> {
         let (_, writable) = self.token.split(&self.slices);
-        Segments::new(writable, self.token.writable_len().into())
+        Segments { direction: ToDriver { log: self.log }, ..Segments::new(writable, self.token.writable_len().into()) }
     }
 }
 
@@ -56,18 +69,20 @@ impl fmt::Debug for Chain<'_> {
 }
 
 /// Marks bytes that the driver wrote and the device reads.
-#[derive(Clone, Copy, Debug)]
-pub enum FromDriver {}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FromDriver(());
 
 /// Marks bytes that the device writes and the driver reads.
-#[derive(Clone, Copy, Debug)]
-pub enum ToDriver {}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ToDriver<'a> {
+    log: Option<&'a WriteLog<'a>>,
+}
 
 /// The readable bytes of a chain, or a part of them.
 pub type Readable<'a> = Segments<'a, FromDriver>;
 
 /// The writable bytes of a chain, or a part of them.
-pub type Writable<'a> = Segments<'a, ToDriver>;
+pub type Writable<'a> = Segments<'a, ToDriver<'a>>;
 
 /// A run of bytes that lies scattered over guest memory: a cheap view that can be cut, copied and walked through.
 pub struct Segments<'a, Direction> {
@@ -76,12 +91,15 @@ pub struct Segments<'a, Direction> {
     skip: usize,
     /// Bytes of the view, never more than the slices hold after `skip`.
     len: u64,
-    direction: PhantomData<Direction>,
+    direction: Direction,
 }
 
-impl<'a, Direction> Segments<'a, Direction> {
-    pub(crate) fn new(slices: &'a [VolatileSlice<'a>], len: u64) -> Self {
-        Self { slices, skip: 0, len, direction: PhantomData }
+impl<'a, Direction: Copy> Segments<'a, Direction> {
+    pub(crate) fn new(slices: &'a [VolatileSlice<'a>], len: u64) -> Self
+    where
+        Direction: Default,
+    {
+        Self { slices, skip: 0, len, direction: Direction::default() }
     }
 
     /// Bytes in view.
@@ -97,6 +115,9 @@ impl<'a, Direction> Segments<'a, Direction> {
     }
 
     /// The pieces of guest memory in order, none of them empty.
+    ///
+    /// What a device writes there by itself must be counted when the chain is completed: only these bytes, and those that
+    /// were written by methods, are logged for a migration.
     pub fn slices(&self) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a, Direction> {
         let (mut skip, mut left) = (self.skip, self.len);
         self.slices.iter().map_while(move |slice| {
@@ -138,7 +159,7 @@ impl<'a, Direction> Segments<'a, Direction> {
                 }
             }
         }
-        Ok((front, Self { slices, skip, len: rest_len, direction: PhantomData }))
+        Ok((front, Self { slices, skip, len: rest_len, ..*self }))
     }
 
     /// Everything before the last `count` bytes, and these.
@@ -180,6 +201,7 @@ impl Writable<'_> {
             slice.copy_from(bytes);
             bytes = bytes.get(slice.len()..).unwrap_or_default();
         }
+        target.log();
         *self = rest;
         Ok(())
     }
@@ -197,16 +219,25 @@ impl Writable<'_> {
                 }
             }
         }
+        self.log();
+    }
+
+    /// Logs that every byte in view was written, if a migration is under way.
+    #[inline]
+    pub(crate) fn log(&self) {
+        if let Some(log) = self.direction.log {
+            self.slices().for_each(|slice| log.mark(&slice));
+        }
     }
 }
 
-impl<Direction> Clone for Segments<'_, Direction> {
+impl<Direction: Copy> Clone for Segments<'_, Direction> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<Direction> Copy for Segments<'_, Direction> {}
+impl<Direction: Copy> Copy for Segments<'_, Direction> {}
 
 impl<Direction> fmt::Debug for Segments<'_, Direction> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

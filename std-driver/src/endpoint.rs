@@ -6,28 +6,22 @@ use std::{
     sync::Arc,
 };
 
-use vhost_core::{Assembler, Channel, DecodeError, Frame, MAX_HANDLES, Transmit, wire::header::Header};
+use vhost_core::{Channel, DecodeError, Frame, Handles, MAX_HANDLES, Transmit, wire::header::Header};
 
 use crate::{
     deadline::Deadline,
-    socket::{Received, Socket, SocketError},
+    incoming::Incoming,
+    outgoing::Outgoing,
+    socket::{Received, Run, Socket, SocketError},
     system_error::SystemError,
 };
 
-/// One end of a channel: a socket, and the message that is coming in on it.
+/// One end of a channel: a socket, and what is coming in on it.
 pub struct Endpoint {
     socket: Socket,
-    assembler: Box<Assembler<OwnedFd>>,
+    incoming: Incoming,
     observer: Option<Arc<dyn Observer>>,
-    unsent: Unsent,
-}
-
-/// The rest of a message that the peer did not take yet, for those who do not wait.
-#[derive(Debug, Default)]
-struct Unsent {
-    bytes: Vec<u8>,
-    /// Go with the first byte; empty once it is sent.
-    handles: Vec<OwnedFd>,
+    outgoing: Outgoing,
 }
 
 /// Which way a message went.
@@ -95,9 +89,23 @@ pub enum Message<'b> {
 
 impl Endpoint {
     /// A channel over a socket on which nothing was received yet.
+    ///
+    /// The main channel reads as many messages at once as there are; see [`exact`](Self::exact). The channel of the
+    /// back-end is read message by message, as how many descriptors its messages have depends on the dialect.
     #[must_use]
     pub fn new(socket: Socket, channel: Channel) -> Self {
-        Self { socket, assembler: Box::new(Assembler::new(channel)), observer: None, unsent: Unsent::default() }
+        Self::over(socket, Incoming::new(channel))
+    }
+
+    /// A channel that is never read beyond the message that is waited for: at two system calls a message, for a socket
+    /// that somebody else reads too, or that does not keep the promise of [`ReadAhead`](vhost_core::ReadAhead).
+    #[must_use]
+    pub fn exact(socket: Socket, channel: Channel) -> Self {
+        Self::over(socket, Incoming::exact(channel))
+    }
+
+    fn over(socket: Socket, incoming: Incoming) -> Self {
+        Self { socket, incoming, observer: None, outgoing: Outgoing::default() }
     }
 
     /// Has every message from now on seen by `observer`; `None` for nobody.
@@ -133,22 +141,38 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Sends as much of a message as the peer takes at once, and keeps the rest for [`flush`](Self::flush). Nothing else
-    /// may be sent before all of it is gone.
+    /// Sends several messages in as few system calls as their descriptors allow.
+    ///
+    /// # Errors
+    /// See [`Socket::send_runs`].
+    pub fn send_runs(&self, runs: &[Run<'_>], deadline: Deadline) -> Result<(), SocketError> {
+        self.socket.send_runs(runs, deadline)
+    }
+
+    /// Sends as much of a message as the peer takes at once, and keeps the rest for [`flush`](Self::flush).
     ///
     /// # Errors
     /// See [`Socket::try_send`]; and the errno of `fcntl` if descriptors that wait cannot be duplicated.
     pub fn offer<H: AsFd>(&mut self, transmit: &Transmit<'_, H>) -> Result<(), SocketError> {
         let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
-        let sent = self.socket.try_send(transmit.bytes, &handles)?;
-        if sent.is_none() {
-            let owned = handles.iter().map(|handle| rustix::io::fcntl_dupfd_cloexec(handle, 0));
-            self.unsent.handles = owned.collect::<Result<_, _>>().map_err(SystemError::of("fcntl"))?;
-        }
+        let sent = if self.has_unsent() { None } else { self.socket.try_send(transmit.bytes, &handles)? };
+        let waiting = match sent {
+            Some(_) => Handles::new(),
+            None => {
+                let owned = handles.iter().map(|handle| rustix::io::fcntl_dupfd_cloexec(handle, 0));
+                owned.collect::<Result<_, _>>().map_err(SystemError::of("fcntl"))?
+            }
+        };
         let rest = transmit.bytes.get(sent.unwrap_or(0)..).unwrap_or_default();
-        self.unsent.bytes.extend_from_slice(rest);
+        self.outgoing.push(rest, waiting);
         self.saw_sent(transmit.bytes, handles.len());
         Ok(())
+    }
+
+    /// Keeps a message for [`flush`](Self::flush), so that it goes together with those before and after it.
+    pub fn keep(&mut self, transmit: Transmit<'_, OwnedFd>) {
+        self.saw_sent(transmit.bytes, transmit.handles.len());
+        self.outgoing.push(transmit.bytes, transmit.handles);
     }
 
     /// Sends what was kept, as far as the peer takes it.
@@ -156,26 +180,36 @@ impl Endpoint {
     /// # Errors
     /// See [`Socket::try_send`].
     pub fn flush(&mut self) -> Result<(), SocketError> {
-        if self.has_unsent() {
-            let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> =
-                self.unsent.handles.iter().map(AsFd::as_fd).collect();
-            let sent = self.socket.try_send(&self.unsent.bytes, &handles)?;
-            drop(handles);
-            if let Some(sent) = sent {
-                self.unsent.bytes.drain(..sent);
-                self.unsent.handles.clear();
-            }
-        }
-        Ok(())
+        self.outgoing.flush(&self.socket)
     }
 
-    /// Whether something was kept that the peer did not take: wait until the socket is writable.
+    /// Whether something is kept that was not sent: after a [`flush`](Self::flush), wait until the socket is writable.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.unsent.bytes.is_empty()
+        !self.outgoing.is_empty()
     }
 
-    fn saw_sent(&self, bytes: &[u8], handles: usize) {
+    /// How many bytes are kept.
+    #[must_use]
+    pub(crate) fn unsent(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// Whether [`try_receive`](Self::try_receive) has a message or an error without asking the socket, whose descriptor
+    /// then need not be readable: look here before waiting for it.
+    #[must_use]
+    pub fn has_received(&self) -> bool {
+        self.incoming.has_next()
+    }
+
+    /// Whether the last thing received was all that the socket had. More may have come since, and makes it readable; but
+    /// that the peer has closed may have been there before.
+    #[must_use]
+    pub(crate) fn was_emptied(&self) -> bool {
+        self.incoming.was_emptied()
+    }
+
+    pub(crate) fn saw_sent(&self, bytes: &[u8], handles: usize) {
         if let Some(observer) = &self.observer
             && let Some((header, payload)) = Header::split_from(bytes)
         {
@@ -193,15 +227,15 @@ impl Endpoint {
         &mut self,
         receive: impl Fn(&Socket, &mut [u8]) -> Result<Option<Received>, SocketError>,
     ) -> Result<Message<'_>, EndpointError> {
-        while !self.assembler.is_whole() {
-            match receive(&self.socket, self.assembler.read_buf())? {
+        while !self.incoming.has_next() {
+            match receive(&self.socket, self.incoming.read_buf())? {
                 None => return Ok(Message::NotYet),
-                Some(Received::Data { bytes, handles }) => self.assembler.filled(bytes, handles)?,
-                Some(Received::EndOfStream) if self.assembler.is_between_messages() => return Ok(Message::Closed),
+                Some(Received::Data { bytes, handles }) => self.incoming.filled(bytes, handles),
+                Some(Received::EndOfStream) if self.incoming.is_between_messages() => return Ok(Message::Closed),
                 Some(Received::EndOfStream) => return Err(EndpointError::Truncated),
             }
         }
-        let Some(frame) = self.assembler.take() else { return Ok(Message::NotYet) };
+        let Some(frame) = self.incoming.next()? else { return Ok(Message::NotYet) };
         if let Some(observer) = &self.observer {
             observer.message(Direction::Received, &frame.header, frame.payload, frame.handles.len());
         }
@@ -217,6 +251,6 @@ impl AsFd for Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("socket", &self.socket).field("assembler", &self.assembler).finish()
+        f.debug_struct("Endpoint").field("socket", &self.socket).field("incoming", &self.incoming).finish()
     }
 }

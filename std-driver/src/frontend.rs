@@ -1,6 +1,7 @@
 //! The typed, blocking front-end: what a VMM calls to have a back-end process its queues.
 
 mod attached;
+mod batch;
 mod bring_up;
 mod call;
 mod channel;
@@ -27,7 +28,7 @@ use std::{
 
 use vhost_core::{Channel, FrontendConfig, MAX_MESSAGE, MessageName, Negotiated, Postcopy, VirtioFeatures, Vring};
 
-use self::{attached::Attached, limit::Limit, memory::SharedFile, pacing::Batch, shared::Shared};
+use self::{attached::Attached, limit::Limit, memory::SharedFile, shared::Shared};
 pub use self::{
     bring_up::{DeviceSetup, RingSetup, StoppedRing},
     channel::{BackendChannel, ChannelError, ChannelState, ChannelStopper},
@@ -53,7 +54,7 @@ pub const MAX_RINGS: u16 = 256;
 
 /// The front-end's end of a connection.
 ///
-/// There is one method for each request of the protocol, named after it. A method sends its request, waits for the
+/// There is one method for each request of the protocol, named after it, but for the deprecated `RESET_OWNER`. A method sends its request, waits for the
 /// answer if one is due, and gives it back; see [`Confirmation`] for when one is due. Nothing is sent that the session
 /// does not allow, and no thread is started.
 ///
@@ -107,8 +108,6 @@ pub struct Frontend {
     /// The files of the regions that are shared.
     files: Vec<SharedFile>,
     pacing: Pacing,
-    /// What was made together and is not confirmed yet.
-    batch: Option<Batch>,
 }
 
 impl Frontend {
@@ -140,7 +139,6 @@ impl Frontend {
             slots: None,
             files: Vec::new(),
             pacing: Pacing::default(),
-            batch: None,
         }
     }
 

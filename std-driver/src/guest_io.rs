@@ -26,7 +26,13 @@ const BATCH: usize = 64;
 /// # Errors
 /// The errno of `preadv`; bytes before the failing place may have arrived.
 pub fn read_at(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Result<u64, Errno> {
-    transfer(libc::preadv, file, offset, target)
+    let outcome = transfer(libc::preadv, file, offset, target);
+    // After an error too: some bytes may have arrived, and nobody knows which.
+    match outcome.map(|bytes| target.split_front(bytes)) {
+        Ok(Ok((arrived, _))) => arrived.log(),
+        Ok(Err(_)) | Err(_) => target.log(),
+    }
+    outcome
 }
 
 /// Writes all of `source` to the file from byte `offset` on; returns the bytes written.
@@ -45,7 +51,7 @@ type VectoredCall = unsafe extern "C" fn(c_int, *const iovec, c_int, off_t) -> s
 /// Repeats `call` until `segments` are used up, the file ends, or an error comes.
 ///
 /// `call` may write to the segments only if they are [`Writable`]; its two callers see to that.
-fn transfer<Direction>(
+fn transfer<Direction: Copy>(
     call: VectoredCall,
     file: BorrowedFd<'_>,
     offset: u64,

@@ -4,6 +4,7 @@
 //! and a [`MemoryFile`] is memory to be shared by a front-end. What reads and writes goes through
 //! vm-memory: [`MappedMemory`] is one of its `GuestMemory`s.
 
+mod dirty_log;
 mod error;
 mod file;
 mod guest_memory;
@@ -11,8 +12,10 @@ mod mapping;
 mod region;
 mod table;
 
+pub(crate) use self::dirty_log::{LogFile, WriteLog};
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
+pub(crate) use self::file::sealed;
 pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};

@@ -28,7 +28,8 @@ pub const MAX_RINGS: usize = 256;
 pub(crate) const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
     .union(VirtioFeatures::RING_INDIRECT)
     .union(VirtioFeatures::RING_EVENT_IDX)
-    .union(VirtioFeatures::RING_PACKED);
+    .union(VirtioFeatures::RING_PACKED)
+    .union(VirtioFeatures::LOG_ALL);
 
 /// Who processes the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

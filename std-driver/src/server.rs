@@ -27,6 +27,7 @@ mod channel;
 mod connection;
 mod dispatch;
 mod listen;
+mod ready;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -78,9 +79,11 @@ pub struct BackendServer {
 impl BackendServer {
     /// Protocol features that a [`BackendServer`] offers.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
+        .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
         .union(ProtocolFeatures::BACKEND_REQ)
         .union(ProtocolFeatures::CONFIG)
+        .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
         .union(ProtocolFeatures::STATUS);

@@ -8,6 +8,7 @@ mod error;
 mod listener;
 mod receive;
 mod send;
+mod send_runs;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +19,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 pub use self::error::SocketError;
 pub use self::listener::{ListenError, Listener, Occupant};
 pub use self::receive::{Received, ReceivedHandles};
+pub use self::send_runs::Run;
 use crate::system_error::SystemError;
 
 /// The most descriptors that one message carries (vhost-user, section "Communication").

@@ -73,7 +73,8 @@ pub use crate::rings::{RingError, RingThreads};
 
 use crate::{
     device::Device,
-    memory::{AddressSpace, MappedRegion, MemoryTable},
+    inflight::InflightRecord,
+    memory::{AddressSpace, LogFile, MappedRegion, MemoryTable},
     rings::{Control, Guest, RING_FEATURES, RingSet},
     system_error::SystemError,
     vring::{RingFaults, RingMisuse},
@@ -117,6 +118,19 @@ impl SoftBackend {
     /// files. User addresses are those of the regions.
     pub fn set_mapped_memory(&mut self, memory: MemoryTable) {
         self.control().set_memory(memory);
+    }
+
+    /// Has all rings record their requests in `record` from their next start on, for whoever goes on after this process has
+    /// ended, and first process what is in flight there. Features must be agreed on before; a new record comes from
+    /// [`inflight::create`](crate::inflight::create).
+    ///
+    /// # Errors
+    /// When a ring runs, or the record is too small for rings of the layout that was agreed on.
+    pub fn set_inflight(&mut self, record: Option<&InflightRecord>) -> Result<(), SoftError> {
+        for ring in 0..self.vrings() {
+            self.while_stopped(ring)?;
+        }
+        Ok(self.control().set_inflight(record)?)
     }
 
     /// What went wrong on a ring; `None` if there is no such ring.
@@ -171,7 +185,8 @@ impl VhostBackend for SoftBackend {
         if !excess.is_empty() {
             return Err(SoftError::NotOffered { excess });
         }
-        if features != self.acknowledged {
+        let changed = features.symmetric_difference(self.acknowledged);
+        if changed.difference(VirtioFeatures::LOG_ALL) != VirtioFeatures::empty() {
             for ring in 0..self.vrings() {
                 self.while_stopped(ring)?;
             }
@@ -191,8 +206,9 @@ impl VhostBackend for SoftBackend {
         Ok(())
     }
 
-    fn set_log(&mut self, _: &LogArea<'_, Self::Memory>) -> Result<(), SoftError> {
-        Err(SoftError::NoLog)
+    fn set_log(&mut self, log: &LogArea<'_, Self::Memory>) -> Result<(), SoftError> {
+        let file = LogFile::map(log.size, log.offset, duplicate(log.memory.as_fd())?)?;
+        Ok(self.control().set_log(file)?)
     }
 
     fn set_vring(&mut self, ring: u16, setting: VringSetting<'_, Self::Handle>) -> Result<(), SoftError> {

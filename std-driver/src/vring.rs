@@ -15,7 +15,9 @@
 
 mod fault;
 mod kick;
+mod log;
 mod queue;
+mod recovery;
 mod shared;
 mod spare;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests_chain;
 mod tests_ring;
 #[cfg(test)]
 mod tests_turn;
+mod turn;
 
 use core::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -37,11 +40,13 @@ use vhost_core::{DeviceQueue, GuestAddress, RingLayout, RingParts, RingUser, Vir
 pub use self::fault::{ChainFault, RingFault, RingFaults, RingMisuse};
 pub use self::queue::Queue;
 pub use self::shared::SharedVring;
+pub use self::turn::Turn;
+
+pub(crate) use self::log::RingLog;
 
 use self::kick::Kick;
-use self::queue::{Budget, End, Parts};
+use self::recovery::Recovery;
 use self::spare::Spares;
-use crate::device::Device;
 use crate::eventfd::{EventFd, EventFdError};
 use crate::memory::{MemoryTable, OwnedRange};
 use crate::poller::{Poller, Token, WatchError};
@@ -58,20 +63,11 @@ pub type RingAddresses = vhost_core::RingAddresses<GuestAddress>;
 /// A ring that runs.
 type Ring = DeviceQueue<OwnedRange>;
 
-/// What is left to do after a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Turn {
-    /// Nothing: the next kick says when there is.
-    Idle,
-    /// The turn's share of chains is used up and no kick will come for the rest: call [`Vring::process`] again.
-    More,
-}
-
 /// One ring of a device: its parameters, its descriptors and its place in the driver's list of requests.
 pub struct Vring {
     index: u16,
     memory: Option<MemoryTable>,
+    log: Option<RingLog>,
     size: u16,
     addresses: Option<RingAddresses>,
     /// `None`: at the start of an empty ring.
@@ -87,6 +83,7 @@ pub struct Vring {
     faults: RingFaults,
     taken: Vec<vhost_core::Chain>,
     spares: Spares,
+    recovery: Recovery,
 }
 
 impl Vring {
@@ -96,6 +93,7 @@ impl Vring {
         Self {
             index,
             memory: None,
+            log: None,
             size: 0,
             addresses: None,
             base: None,
@@ -110,6 +108,7 @@ impl Vring {
             faults: RingFaults::default(),
             taken: Vec::new(),
             spares: Spares::default(),
+            recovery: Recovery::default(),
         }
     }
 
@@ -220,7 +219,8 @@ impl Vring {
     /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
     pub fn start(&mut self) -> Result<(), RingFault> {
         if self.running.is_none() {
-            let ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            let mut ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            self.attach_log(&mut ring);
             self.running = Some(ring);
             self.broken = false;
         }
@@ -243,9 +243,11 @@ impl Vring {
 
     /// Back to a new ring, and lets everything of a front-end go: memory, descriptors, faults.
     pub fn forget(&mut self) {
+        // First, as the record is for whoever comes next.
+        self.recovery = Recovery::default();
         self.reset();
         (self.call, self.error) = (None, None);
-        self.memory = None;
+        (self.memory, self.log) = (None, None);
         self.faults = RingFaults::default();
     }
 
@@ -265,6 +267,7 @@ impl Vring {
     /// signal: front-ends do not send those again after a reset.
     pub fn reset(&mut self) {
         self.stop();
+        self.clear_record();
         self.disable();
         (self.size, self.base, self.features) = (0, None, VirtioFeatures::empty());
         self.addresses = None;
@@ -283,28 +286,6 @@ impl Vring {
     /// Ends [`Vring::watch`].
     pub fn unwatch(&mut self) {
         self.kick.unwatch();
-    }
-
-    /// Lets `device` serve what the driver made available: a turn of at most 256 chains, and of 16 MiB but for the last one.
-    ///
-    /// Does nothing unless the ring is started and enabled.
-    ///
-    /// # Errors
-    /// When the ring itself is broken. It is stopped then, and its error descriptor was signalled.
-    pub fn process(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
-        self.scan_due = false;
-        if !self.enabled {
-            return Ok(Turn::Idle);
-        }
-        let turn = self.turn(device).inspect_err(|fault| {
-            self.fail(*fault);
-            self.broken = true;
-        })?;
-        self.scan_due = turn == Turn::More;
-        if self.running.is_some() {
-            self.kick.wind_clock();
-        }
-        Ok(turn)
     }
 
     /// Index of the ring in its device.
@@ -367,48 +348,13 @@ impl Vring {
         &self.faults
     }
 
-    fn turn(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
-        let (Some(ring), Some(memory)) = (&mut self.running, &self.memory) else {
-            return Ok(Turn::Idle);
-        };
-        let mut budget = Budget::of_turn(self.size);
-        loop {
-            ring.disable_kicks()?;
-            let parts = Parts {
-                index: self.index,
-                memory,
-                ring: &mut *ring,
-                call: self.call.as_ref(),
-                faults: &mut self.faults,
-                taken: &mut self.taken,
-            };
-            let mut queue = Queue::new(parts, &mut self.spares, budget);
-            device.process(&mut queue);
-            let (end, left) = queue.finish(&mut self.spares);
-            match end {
-                End::Fault(fault) => return Err(fault),
-                End::BudgetSpent => return Ok(Turn::More),
-                End::DeviceStopped | End::Empty => {
-                    let more = ring.enable_kicks()?;
-                    // A device that neither took a chain nor asked to the end leaves them on purpose.
-                    let willing = end == End::Empty || left != budget;
-                    if !(more && willing) {
-                        return Ok(Turn::Idle);
-                    }
-                    // More came after the device looked, and no kick will tell. A pass without any chain counts too, so
-                    // that there is an end to it.
-                    let chains = left.chains.min(budget.chains.saturating_sub(1));
-                    budget = Budget { chains, ..left };
-                }
-            }
-        }
-    }
-
-    fn open(&self) -> Result<Ring, RingFault> {
+    fn open(&mut self) -> Result<Ring, RingFault> {
         match (&self.memory, self.addresses, self.size) {
             (Some(memory), Some(addresses), size @ 1..) => {
                 let parts = self.parts(memory, addresses, size)?;
-                Ok(Ring::new(parts, size.into(), self.features, self.base())?)
+                let mut ring = Ring::new(parts, size.into(), self.features, self.base())?;
+                self.recover(&mut ring)?;
+                Ok(ring)
             }
             _ => Err(RingFault::NotConfigured),
         }
@@ -454,6 +400,7 @@ impl Vring {
         if let Some(ring) = self.running.take() {
             self.base = Some(ring.base());
         }
+        self.recovery.pending.clear();
         self.broken = false;
         self.scan_due = false;
     }

@@ -4,10 +4,12 @@
 
 mod backend;
 mod frontend;
+mod relay;
 mod socket;
 
 pub use backend::FakeBackend;
 pub use frontend::FakeFrontend;
+pub use relay::{Relay, Speaker};
 pub use socket::{PATIENCE, Received, Socket};
 
 use crate::wire::Fixture;

@@ -9,6 +9,7 @@
 mod archive;
 mod booted;
 mod kernel;
+mod monitor;
 
 use core::fmt::Write as _;
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use archive::Archive;
 pub use booted::{Booted, Report};
 pub use kernel::KERNEL_FOLDER;
 use kernel::Kernel;
+pub use monitor::Monitor;
 
 /// The guest's first program. The second serial port is the script's alone, so that no kernel
 /// message gets into its lines.
@@ -55,6 +57,8 @@ pub struct Guest {
     modules: Vec<String>,
     memory: u32,
     processors: u32,
+    hot_plug: String,
+    kernel_arguments: String,
     arguments: Vec<OsString>,
     devices: u32,
 }
@@ -70,14 +74,36 @@ impl Guest {
         let mut archive = Archive::new();
         archive.program("bin/busybox", &busybox);
         archive.script("init", INIT);
-        let (modules, arguments) = (Vec::new(), Vec::new());
-        Some(Self { emulator, kernel, archive, modules, memory: 256, processors: 1, arguments, devices: 0 })
+        Some(Self {
+            emulator,
+            kernel,
+            archive,
+            modules: Vec::new(),
+            memory: 256,
+            processors: 1,
+            hot_plug: String::new(),
+            kernel_arguments: String::new(),
+            arguments: Vec::new(),
+            devices: 0,
+        })
     }
 
     /// With this much memory, in MiB.
     #[must_use]
     pub fn memory(self, mebibytes: u32) -> Self {
         Self { memory: mebibytes, ..self }
+    }
+
+    /// With room for so many memory modules that are plugged in later, up to this much memory in all, in MiB.
+    #[must_use]
+    pub fn hot_plug(self, slots: u32, mebibytes: u32) -> Self {
+        Self { hot_plug: format!(",slots={slots},maxmem={mebibytes}M"), ..self }
+    }
+
+    /// Gives the guest's kernel more arguments.
+    #[must_use]
+    pub fn kernel_arguments(self, arguments: &str) -> Self {
+        Self { kernel_arguments: format!("{} {arguments}", self.kernel_arguments), ..self }
     }
 
     /// With this many processors.
@@ -140,7 +166,8 @@ impl Guest {
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
         self.archive.file("script", script.as_bytes());
         self.add_modules();
-        let [archive, console, output] = ["archive", "console", "output"].map(|name| folder.path().join(name));
+        let [archive, console, output, monitor] =
+            ["archive", "console", "output", "monitor"].map(|name| folder.path().join(name));
         fs::write(&archive, self.archive.finish()).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
 
         let mut command = Command::new(&self.emulator);
@@ -151,12 +178,14 @@ impl Guest {
         command.args(["-smp", &self.processors.to_string()]);
         // Back-ends map the guest's memory: it is a file that can be passed to them.
         command.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={}M,share=on", self.memory));
-        command.arg("-m").arg(format!("{}M", self.memory));
+        command.arg("-m").arg(format!("{}M{}", self.memory, self.hot_plug));
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
         for port in [&console, &output] {
             command.arg("-serial").arg(format!("file:{}", port.display()));
         }
         command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&archive);
-        command.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"]).args(&self.arguments);
+        let kernel_arguments = format!("console=ttyS0 quiet panic=-1 no_timer_check{}", self.kernel_arguments);
+        command.arg("-append").arg(kernel_arguments).args(&self.arguments);
         Booted { emulator: Running::start(&mut command), folder }
     }
 

@@ -11,6 +11,7 @@ pub mod dialog;
 pub mod driver;
 pub mod guest;
 pub mod program;
+pub mod rounds;
 pub mod tracked;
 pub mod vectors;
 pub mod wire;

@@ -33,6 +33,8 @@ const ENTRY: u16 = 32;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PackedInflight<R> {
     record: Record<R>,
+    /// Descriptors of the ring, which may be fewer than the entries of the record.
+    ring: u16,
     /// What the next chain gets.
     counter: u64,
     /// The first free entry, and the first one before what is under way; the number behind the last
@@ -67,7 +69,7 @@ impl<R: GuestRange> PackedInflight<R> {
     /// # Errors
     /// When it is too short, or of another version or size.
     pub fn open(range: R, size: u16) -> Result<Self, InflightFault> {
-        let (record, age) = Record::open(range, size, Self::size_for(size))?;
+        let (record, age) = Record::open(range, size, Self::size_for)?;
         if age == Age::Fresh {
             for entry in 0..size {
                 record.set_bytes(entry_at(entry), [0; 32])?;
@@ -75,7 +77,7 @@ impl<R: GuestRange> PackedInflight<R> {
             }
             record.set_bytes(0, [0; 8])?;
         }
-        Ok(Self { record, counter: 0, free: 0, old_free: 0, old_used: Place::START })
+        Ok(Self { record, ring: size, counter: 0, free: 0, old_free: 0, old_used: Place::START })
     }
 
     /// Completes what the last writer left half done, or takes it back, and finds the chains in
@@ -227,9 +229,9 @@ impl<R: GuestRange> PackedInflight<R> {
 
     /// The chains in flight, in no order, and the slots of all of them.
     fn in_flight(&self, room: &mut [Resubmission]) -> Result<(usize, u16), InflightFault> {
-        let (record, size) = (&self.record, self.record.size);
+        let (record, size) = (&self.record, self.ring);
         let (mut found, mut total): (usize, u16) = (0, 0);
-        for entry in 0..size {
+        for entry in 0..record.size {
             let at = entry_at(entry);
             if record.bytes(at)? == [0] {
                 continue;
@@ -253,7 +255,7 @@ impl<R: GuestRange> PackedInflight<R> {
         let mut place = self.old_used;
         for resubmission in list.iter_mut() {
             resubmission.position = place.to_word();
-            place = place.forward(resubmission.slots, self.record.size);
+            place = place.forward(resubmission.slots, self.ring);
         }
         self.counter = list.last().map_or(0, |newest| newest.counter.wrapping_add(1));
     }
@@ -277,7 +279,7 @@ impl<R: GuestRange> PackedInflight<R> {
     /// The used place and the old one.
     fn places(&self) -> Result<(Place, Place), InflightFault> {
         let [u0, u1, o0, o1, wrap, old_wrap, _, _] = self.record.bytes(PLACES_AT)?;
-        let size = self.record.size;
+        let size = self.ring;
         let place = |offset, index: [u8; 2], wrap: u8| match u16::from_ne_bytes(index) {
             index if index < size => Ok(Place { index, wrap: wrap != 0 }),
             found => Err(InflightFault::Place { offset, found, size }),

@@ -39,7 +39,7 @@ impl<R: GuestRange> SplitInflight<R> {
     /// # Errors
     /// When it is too short, or of another version or size.
     pub fn open(range: R, size: u16) -> Result<Self, InflightFault> {
-        let (record, age) = Record::open(range, size, Self::size_for(size))?;
+        let (record, age) = Record::open(range, size, Self::size_for)?;
         if age == Age::Fresh {
             for entry in 0..size {
                 record.set_bytes(entry_at(entry), [0; 16])?;

@@ -3,6 +3,7 @@
 //! Fields that only version 1 of the interface has must be zero in version 0.
 
 use crate::address::{Iova, UserAddress};
+use crate::virtqueue::RingLayout;
 use crate::wire::scalar::layout;
 use crate::wire::vring::VringBase;
 
@@ -116,22 +117,13 @@ layout! {
     }
 }
 
-/// The two forms that a ring can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RingForm {
-    /// Three parts: descriptors, available, used.
-    Split,
-    /// One ring of descriptors.
-    Packed,
-}
-
 impl VringPosition {
-    /// The position as a ring of this form has it.
+    /// The position as a ring of this layout has it.
     #[must_use]
-    pub fn base(&self, form: RingForm) -> VringBase {
-        match form {
-            RingForm::Split => VringBase::Split { available: self.first() },
-            RingForm::Packed => VringBase::Packed {
+    pub fn base(&self, layout: RingLayout) -> VringBase {
+        match layout {
+            RingLayout::Split => VringBase::Split { available: self.first() },
+            RingLayout::Packed => VringBase::Packed {
                 available: self.available(),
                 available_wrap: self.first() != 0,
                 used: self.used(),
@@ -176,9 +168,9 @@ layout! {
 impl VringInfo {
     /// Where the ring goes on.
     #[must_use]
-    pub fn base(&self, form: RingForm) -> VringBase {
+    pub fn base(&self, layout: RingLayout) -> VringBase {
         let position: VringPosition = zerocopy::transmute!(self.position());
-        position.base(form)
+        position.base(layout)
     }
 }
 

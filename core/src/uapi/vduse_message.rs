@@ -5,8 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::bits::DeviceStatus;
 use super::message_fault::MessageFault;
-use super::vduse_layout::{RingForm, VringPosition};
+use super::vduse_layout::VringPosition;
 use crate::address::Iova;
+use crate::virtqueue::RingLayout;
 use crate::wire::vring::VringBase;
 
 /// Bytes of a request, and of an answer.
@@ -195,11 +196,11 @@ impl VduseAnswer {
         }
     }
 
-    /// Reads the number and the answer to `request`, whose ring has this form, as the kernel does.
+    /// Reads the number and the answer to `request`, whose ring has this layout, as the kernel does.
     ///
     /// # Errors
     /// There are fewer than 152 bytes, or one that must be zero is not.
-    pub fn decode(bytes: &[u8], request: VduseRequest, form: RingForm) -> Result<(u32, Self), MessageFault> {
+    pub fn decode(bytes: &[u8], request: VduseRequest, layout: RingLayout) -> Result<(u32, Self), MessageFault> {
         let whole = whole(bytes)?;
         if let Some(found) = whole.reserved.iter().find(|byte| **byte != 0) {
             return Err(MessageFault::Field { name: "reserved", expected: "0", found: (*found).into() });
@@ -207,7 +208,7 @@ impl VduseAnswer {
         let answer = match (whole.second.get(), request) {
             (0, VduseRequest::GetVringState { .. }) => {
                 let state: StateBody = body(whole);
-                Self::Position { index: state.index.get(), base: state.position.base(form) }
+                Self::Position { index: state.index.get(), base: state.position.base(layout) }
             }
             (0, _) => Self::Done,
             _ => Self::Failed,

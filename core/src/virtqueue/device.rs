@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     guest_memory::{GuestMemory, GuestRange},
-    inflight::{InflightFault, PackedInflight, Resubmission, SplitInflight},
+    inflight::{InflightFault, PackedInflight, Resubmission, SplitInflight, clear},
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
@@ -71,6 +71,14 @@ impl<R: GuestRange> DeviceQueue<R> {
             RingLayout::Split => SplitInflight::<R>::size_for(size),
             RingLayout::Packed => PackedInflight::<R>::size_for(size),
         }
+    }
+
+    /// Makes the inflight record that lies in `range` one that nobody has used yet.
+    ///
+    /// # Errors
+    /// When it is too short for any ring.
+    pub fn clear_inflight(range: &R) -> Result<(), InflightFault> {
+        clear(range)
     }
 
     /// Records every chain in the inflight record that lies in `range` from now on, and finds in it

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     guest_memory::{AddressSpace, GuestRange},
-    wire::feature::VirtioFeatures,
+    wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
 /// The driver's side of a ring, split or packed, of up to `N` descriptors.
@@ -121,6 +121,13 @@ impl<R: GuestRange, const N: usize> DriverQueue<R, N> {
     /// When the ring cannot be accessed any more, or its index is wrong.
     pub fn enable_calls(&mut self) -> Result<bool, DriverFault> {
         either!(self, ring => ring.enable_calls())
+    }
+
+    /// Where a device begins that takes over from one which gave its chains back in the order in
+    /// which it got them.
+    #[must_use]
+    pub fn base(&self) -> VringBase {
+        either!(self, ring => ring.base())
     }
 
     /// Descriptors of the ring that are free.

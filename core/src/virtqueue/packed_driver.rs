@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     guest_memory::{AddressSpace, GuestRange, Load, Store},
-    wire::feature::VirtioFeatures,
+    wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
 /// Where the flags are in a descriptor, behind everything else.
@@ -199,6 +199,14 @@ impl<R: GuestRange, const N: usize> PackedDriver<R, N> {
         wish.ok_or(RingFault::Access { part: RingPart::DriverEvent, offset: 0 })?;
         self.parts.driver.full_fence();
         self.has_used()
+    }
+
+    /// Where a device begins that takes over from one which gave its chains back in the order in
+    /// which it got them.
+    #[must_use]
+    pub fn base(&self) -> VringBase {
+        let Place { index, wrap } = self.state.next_used;
+        VringBase::Packed { available: index, available_wrap: wrap, used: index, used_wrap: wrap }
     }
 
     /// Descriptors of the ring that are free.

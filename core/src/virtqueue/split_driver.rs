@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     guest_memory::{AddressSpace, GuestRange, Load, Store},
-    wire::feature::VirtioFeatures,
+    wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
 /// Offsets in the available and the used ring: flags, index, then the entries.
@@ -215,6 +215,13 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
         }
         self.parts.driver.full_fence();
         self.has_used()
+    }
+
+    /// Where a device begins that takes over from one which gave its chains back in the order in
+    /// which it got them.
+    #[must_use]
+    pub fn base(&self) -> VringBase {
+        VringBase::Split { available: self.state.next_used }
     }
 
     /// Descriptors that are free.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vhost_core::uapi::layout::VringAddr;
-use vhost_core::{GuestAddress, Logging, RingAddress, UserAddress, VirtioFeatures, VringAddresses};
+use vhost_core::{GuestAddress, Logging, RingAddress, RingLayout, UserAddress, VirtioFeatures, VringAddresses};
 use vhost_std::memory::{AddressSpace, MappedRegion, MemoryError, MemoryTable};
 use vhost_std::system_error::SystemError;
 
@@ -66,12 +66,17 @@ impl Held {
         Ok(())
     }
 
-    /// Takes the rings' addresses away from the kernel, which would take them for something else from now on. Nothing is
-    /// mapped at address 0, so that a ring which is started without new ones fails.
+    /// Takes the rings' addresses away from the kernel, which would take them for something else from now on.
     fn forget_addresses(&mut self, fd: BorrowedFd<'_>) -> Result<(), SystemError> {
+        let placed = self.rings.iter().filter(|(_, ring)| ring.placed.is_some()).map(|(index, _)| *index);
+        placed.collect::<Vec<_>>().into_iter().try_for_each(|index| self.forget_addresses_of(fd, index))
+    }
+
+    /// Nothing is mapped at address 0, so that a ring which is started there fails.
+    pub(super) fn forget_addresses_of(&mut self, fd: BorrowedFd<'_>, index: u32) -> Result<(), SystemError> {
         let nowhere = RingAddress(0);
-        for (index, ring) in self.rings.iter_mut().filter(|(_, ring)| ring.placed.is_some()) {
-            ioctl::set_vring_addr(fd, VringAddr::new(*index, 0, nowhere, nowhere, nowhere, GuestAddress(0)))?;
+        ioctl::set_vring_addr(fd, VringAddr::new(index, 0, nowhere, nowhere, nowhere, GuestAddress(0)))?;
+        if let Some(ring) = self.rings.get_mut(&index) {
             ring.placed = None;
         }
         Ok(())
@@ -119,14 +124,16 @@ impl Held {
         if size == 0 {
             return Err(KernelError::NoRingSize { ring: index });
         }
-        // Flags, index and the other side's event index stand in both rings, whether they are used or not.
-        let descriptors = u64::from(size);
-        let (available, used) = (6 + 2 * descriptors, 6 + 8 * descriptors);
-        let logged_to = match addresses.logging {
-            Logging::Off => 0,
-            Logging::On => {
-                addresses.log.0.checked_add(used).ok_or(KernelError::LogTooSmall { needed: u64::MAX, found: 0 })?
-            }
+        let parts = [(addresses.descriptor, 16), (addresses.available, 2), (addresses.used, 4)];
+        if let Some((address, alignment)) = parts.into_iter().find(|(address, to)| !address.0.is_multiple_of(*to)) {
+            return Err(KernelError::Misaligned { ring: index, address, alignment });
+        }
+        // A size that no ring can have is refused by the kernel.
+        let [descriptors, available, used] = RingLayout::Split.lengths(u16::try_from(size).unwrap_or(u16::MAX));
+        let (flags, logged_to) = match addresses.logging {
+            Logging::Off => (0, 0),
+            // No log reaches as far as a sum that does not fit.
+            Logging::On => (VringAddr::LOG, addresses.log.0.saturating_add(used)),
         };
         if logged_to > 0 {
             let log = self.log.as_ref().ok_or(KernelError::NoLog)?;
@@ -143,8 +150,8 @@ impl Held {
         };
         let argument = VringAddr::new(
             index,
-            if addresses.logging == Logging::On { VringAddr::LOG } else { 0 },
-            here(addresses.descriptor, 16 * descriptors)?,
+            flags,
+            here(addresses.descriptor, descriptors)?,
             here(addresses.used, used)?,
             here(addresses.available, available)?,
             addresses.log,

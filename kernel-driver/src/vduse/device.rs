@@ -9,10 +9,10 @@ use vhost_core::uapi::vduse::{
     VDUSE_DEV_GET_FEATURES, VDUSE_DEV_INJECT_CONFIG_IRQ, VDUSE_DEV_SET_CONFIG, VDUSE_VQ_GET_INFO, VDUSE_VQ_INJECT_IRQ,
     VDUSE_VQ_SETUP, VDUSE_VQ_SETUP_KICKFD,
 };
-use vhost_core::uapi::vduse_layout::{ConfigData, RingForm, VringConfig, VringEventfd, VringInfo};
+use vhost_core::uapi::vduse_layout::{ConfigData, VringConfig, VringEventfd, VringInfo};
 use vhost_core::uapi::vduse_message::{VDUSE_MESSAGE_SIZE, VduseAnswer, VduseMessage, VduseVersion};
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{Iova, VirtioFeatures};
+use vhost_core::{Iova, RingAddresses, RingLayout, VirtioFeatures};
 use vhost_std::system_error::SystemError;
 
 use crate::error::KernelError;
@@ -23,12 +23,8 @@ use crate::{ioctl, node};
 pub struct VringState {
     /// Number of descriptors.
     pub size: u32,
-    /// Descriptor table, or the packed descriptor ring.
-    pub descriptor: Iova,
-    /// Available ring, or the driver event suppression area.
-    pub available: Iova,
-    /// Used ring, or the device event suppression area.
-    pub used: Iova,
+    /// Where its parts are.
+    pub addresses: RingAddresses<Iova>,
     /// Where to begin.
     pub base: VringBase,
     /// Whether the driver has enabled it.
@@ -131,16 +127,14 @@ impl VduseDevice {
     /// # Errors
     /// `EINVAL` if there is no such ring.
     #[doc(alias = "VDUSE_VQ_GET_INFO")]
-    pub fn vring(&self, ring: u32, form: RingForm) -> Result<VringState, SystemError> {
+    pub fn vring(&self, ring: u32, layout: RingLayout) -> Result<VringState, SystemError> {
         let nowhere = Iova(0);
         let argument = VringInfo::new(ring, 0, nowhere, nowhere, nowhere, [0; 8], 0);
         let info = ioctl::exchange(self.as_fd(), VDUSE_VQ_GET_INFO, argument)?;
         Ok(VringState {
             size: info.num(),
-            descriptor: info.descriptor(),
-            available: info.driver(),
-            used: info.device(),
-            base: info.base(form),
+            addresses: RingAddresses { descriptor: info.descriptor(), driver: info.driver(), device: info.device() },
+            base: info.base(layout),
             ready: info.ready() != 0,
         })
     }

@@ -1,12 +1,16 @@
 //! The driver's memory as a served device sees it: regions are mapped as they appear.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use vhost_core::Iova;
+use rustix::io::Errno;
 use vhost_core::uapi::vduse_layout::IovaInfo;
-use vhost_std::memory::{MappedRegion, MemoryTable};
+use vhost_core::{GuestAddress, Iova, MemoryRegion, UserAddress};
+use vhost_std::memory::{MappedRegion, MemoryFile, MemoryTable};
+use vhost_std::system_error::SystemError;
 
-use super::VduseDevice;
+use super::{Region, VduseDevice};
 use crate::error::KernelError;
 
 /// The regions that are mapped, at guest addresses that are the I/O virtual ones.
@@ -16,11 +20,22 @@ pub(super) struct DriverMemory {
     /// Whether a change will be told. A driver of `vhost_vdpa` changes its memory with an `UPDATE_IOTLB`; one of
     /// `virtio_vdpa` never does, and its bounce buffer appears with the first request.
     settled: bool,
+    /// What the bounce buffer is kept in, if it has this size.
+    bounce: Option<MemoryFile>,
 }
 
 impl DriverMemory {
     pub(super) fn table(&self) -> &MemoryTable {
         &self.table
+    }
+
+    pub(super) fn keep_bounce_buffer_in(&mut self, memory: MemoryFile) {
+        self.bounce = Some(memory);
+    }
+
+    /// The driver is gone, and with it all that it has shared.
+    pub(super) fn forget(&mut self) {
+        (self.table, self.settled) = (MemoryTable::default(), false);
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -60,11 +75,33 @@ impl DriverMemory {
                 continue;
             };
             next = region.last.0.checked_add(1);
-            self.settled |= is_bounce_buffer(vduse, region.first, region.last);
-            self.table = self.table.insert(region.map()?)?;
+            let bounce = is_bounce_buffer(vduse, region.first, region.last);
+            self.settled |= bounce;
+            let own = if bounce { self.own_bounce_buffer(vduse, &region)? } else { None };
+            self.table = self.table.insert(own.map_or_else(|| region.map(), Ok)?)?;
             changed = true;
         }
         Ok(changed)
+    }
+}
+
+impl DriverMemory {
+    /// Moves the bounce buffer into memory of this process, if there is some for it.
+    fn own_bounce_buffer(&self, vduse: &VduseDevice, buffer: &Region) -> Result<Option<MappedRegion>, KernelError> {
+        let size = buffer.last.0.saturating_sub(buffer.first.0).saturating_add(1);
+        let Some(memory) = self.bounce.as_ref().filter(|memory| memory.region().size == size) else {
+            return Ok(None);
+        };
+        match vduse.register_user_memory(0, buffer.first, memory.mapped()) {
+            // It was registered before a reset, which it outlives.
+            Ok(()) | Err(SystemError { errno: Errno::EXIST, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let region = MemoryRegion::new(GuestAddress(buffer.first.0), size, UserAddress(buffer.first.0), 0);
+        let file = memory.as_fd().try_clone_to_owned();
+        let failed =
+            |error: io::Error| SystemError { call: "fcntl", errno: Errno::from_io_error(&error).unwrap_or(Errno::IO) };
+        Ok(Some(MappedRegion::new(region, file.map_err(failed)?)?))
     }
 }
 

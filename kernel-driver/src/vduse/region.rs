@@ -75,8 +75,8 @@ impl VduseDevice {
     /// kernel's bounce buffer, the region at `iova` with that [capability](IovaInfo::USER_MEMORY), and has its size.
     ///
     /// # Errors
-    /// `EINVAL` if it is another size or place, `ENOENT` if the kernel has no such buffer yet, `ENOMEM` for more than
-    /// `RLIMIT_MEMLOCK`, `EEXIST` if it has memory.
+    /// `EINVAL` if it is another size or place, or the kernel has no such buffer yet; `ENOMEM` for more than
+    /// `RLIMIT_MEMLOCK`, `EEXIST` if there is memory for it.
     #[doc(alias = "VDUSE_IOTLB_REG_UMEM")]
     pub fn register_user_memory(&self, asid: u32, iova: Iova, memory: &MappedRegion) -> Result<(), SystemError> {
         ioctl::register_user_memory(self.as_fd(), memory, iova, asid)

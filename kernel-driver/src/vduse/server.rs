@@ -12,6 +12,7 @@ use vhost_core::VirtioFeatures;
 use vhost_core::uapi::bits::DeviceStatus;
 use vhost_core::uapi::vduse_message::{VduseAnswer, VduseRequest, VduseVersion};
 use vhost_std::device::Device;
+use vhost_std::memory::MemoryFile;
 use vhost_std::system_error::SystemError;
 use vhost_std::worker::RingLoop;
 
@@ -25,7 +26,7 @@ use crate::error::KernelError;
 const BLOCK: u32 = 2;
 const CONFIG_WCE: u64 = 1 << 11;
 
-/// What the rings can do.
+/// What rings can do, whatever their layout.
 const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
     .union(VirtioFeatures::ACCESS_PLATFORM)
     .union(VirtioFeatures::RING_EVENT_IDX)
@@ -43,14 +44,14 @@ const SHORTLY: Duration = Duration::from_millis(1);
 /// use std::path::Path;
 /// use std::sync::Arc;
 /// use vhost_core::uapi::vduse_message::VduseVersion;
-/// use vhost_kernel::vduse::{self, Control, VduseServer};
+/// use vhost_kernel::vduse::{self, Control, RingChoice, VduseServer};
 /// use vhost_std::block::{BlockDevice, BlockOptions};
 /// use vhost_std::eventfd::EventFd;
 ///
 /// # fn main() -> Result<(), Box<dyn core::error::Error>> {
 /// let disk = BlockDevice::open(Path::new("disk.img"), &BlockOptions::default())?;
 /// let control = Control::open(VduseVersion::V0)?;
-/// let mut server = VduseServer::create(&control, "disk0", Arc::new(disk))?;
+/// let mut server = VduseServer::create(&control, "disk0", Arc::new(disk), RingChoice::Split)?;
 /// let stop = EventFd::new()?;
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| vduse::add_to_bus("disk0")); // then there is a /dev/vda, if virtio_vdpa is loaded
@@ -69,6 +70,16 @@ pub struct VduseServer {
     status: DeviceStatus,
 }
 
+/// Which rings a driver may choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RingChoice {
+    /// Split ones. Another process can [take such a device over](VduseServer::take_over).
+    #[default]
+    Split,
+    /// Packed ones too. They do not tell another process where to go on.
+    SplitOrPacked,
+}
+
 /// A device that can be shown by its type.
 struct ServedDevice(Arc<dyn Device>);
 
@@ -83,7 +94,16 @@ impl VduseServer {
     ///
     /// # Errors
     /// The errno of the call that failed: see [`Control::create`].
-    pub fn create(control: &Control, name: &str, device: Arc<dyn Device>) -> Result<Self, KernelError> {
+    pub fn create(
+        control: &Control,
+        name: &str,
+        device: Arc<dyn Device>,
+        rings: RingChoice,
+    ) -> Result<Self, KernelError> {
+        let packed = match rings {
+            RingChoice::Split => VirtioFeatures::empty(),
+            RingChoice::SplitOrPacked => VirtioFeatures::RING_PACKED,
+        };
         let mut config = vec![0; device.config_size() as usize];
         device.read_config(0, &mut config);
         let hidden = if device.device_id() == BLOCK { CONFIG_WCE } else { 0 };
@@ -91,7 +111,7 @@ impl VduseServer {
             name,
             vendor_id: 0,
             device_id: device.device_id(),
-            features: VirtioFeatures::from_bits_retain(device.features() & !hidden) | RING_FEATURES,
+            features: VirtioFeatures::from_bits_retain(device.features() & !hidden) | RING_FEATURES | packed,
             vring_count: device.queues().into(),
             vring_align: rustix::param::page_size() as u32,
             group_count: 1,
@@ -105,14 +125,17 @@ impl VduseServer {
         Self::new(vduse, device)
     }
 
-    /// Takes over a device that another process has made and served, and goes on where that one has stopped: what was not
-    /// completed is done again.
+    /// Takes over a device that another process has made and served, one request after another, and goes on where that one
+    /// has stopped: what was not completed is done again.
     ///
     /// # Errors
-    /// The errno of the call that failed: see [`VduseDevice::open`].
+    /// The errno of the call that failed: see [`VduseDevice::open`]; [`PackedRings`](KernelError::PackedRings).
     pub fn take_over(name: &str, version: VduseVersion, device: Arc<dyn Device>) -> Result<Self, KernelError> {
         let mut server = Self::new(VduseDevice::open(name, version)?, device)?;
         let features = server.vduse.features()?;
+        if features.contains(VirtioFeatures::RING_PACKED) {
+            return Err(KernelError::PackedRings);
+        }
         if !features.is_empty() {
             server.features_acknowledged(features)?;
             server.memory.complete(&server.vduse)?;
@@ -127,6 +150,13 @@ impl VduseServer {
         let rings = Rings::new(device.queues(), &ring_loop)?;
         let status = DeviceStatus::empty();
         Ok(Self { vduse, device: ServedDevice(device), memory: DriverMemory::default(), rings, ring_loop, status })
+    }
+
+    /// Keeps what a driver of this machine (`virtio_vdpa`) moves in `memory`, instead of in pages of the kernel. It must be as
+    /// large as the kernel's bounce buffer, which has 64 MiB unless the device's `bounce_size` says otherwise; other memory
+    /// is not used. Where `RLIMIT_MEMLOCK` does not allow it, the device fails with the errno of `VDUSE_IOTLB_REG_UMEM`.
+    pub fn keep_bounce_buffer_in(&mut self, memory: MemoryFile) {
+        self.memory.keep_bounce_buffer_in(memory);
     }
 
     /// The VDUSE device.
@@ -233,7 +263,7 @@ impl VduseServer {
         let new = status - self.status;
         if status.is_empty() {
             self.rings.stop();
-            self.memory = DriverMemory::default();
+            self.memory.forget();
             self.device.0.reset();
         }
         if new.contains(DeviceStatus::FEATURES_OK) {

@@ -5,9 +5,10 @@ use std::{collections::HashMap, os::fd::AsFd, path::Path, sync::Arc, time::Insta
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use vhost_core::VirtioFeatures;
 use vhost_std::{
     deadline::Deadline,
-    driver::{BlockClient, BlockClientError, BlockClientOptions, BlockRequest, BlockStatus},
+    driver::{BlockClient, BlockClientError, BlockClientOptions, BlockRequest, BlockStatus, SECTOR},
     frontend::Frontend,
     socket::Socket,
 };
@@ -23,15 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(socket: &Path) -> Result<()> {
     let timeline = Arc::new(Timeline::new());
-    let options =
+    let packed =
         BlockClientOptions { queues: QUEUES, slots: DEPTH, slot_size: REQUEST, ..BlockClientOptions::default() };
-    let client = BlockClient::start(connect(socket, &timeline)?, options)?;
+    let split = BlockClientOptions { features: packed.features - VirtioFeatures::RING_PACKED, ..packed };
+    let client = BlockClient::start(connect(socket, &timeline)?, split)?;
     let mut user = User { client, socket, timeline: Arc::clone(&timeline), reconnections: 0 };
-    user.timeline.note("the disk is ready");
+    user.timeline.note("the disk is ready, with split rings");
 
     let written = user.work(Work::Write)?;
     user.flush()?;
     user.timeline.note("everything is written and flushed");
+    user.client = BlockClient::start(user.client.stop()?, packed)?;
+    if !user.client.agreed().acknowledged.contains(VirtioFeatures::RING_PACKED) {
+        return Err("the disk does not know packed rings".into());
+    }
+    user.timeline.note("the disk is ready once more, with packed rings");
     let read = user.work(Work::Read)?;
     let reconnections = user.reconnections;
     drop(user.client.stop()?);
@@ -39,8 +46,8 @@ pub(crate) fn run(socket: &Path) -> Result<()> {
     for line in timeline.lines() {
         Note::Line(line).tell();
     }
-    Note::Line(format!("written: {written}")).tell();
-    Note::Line(format!("read:    {read}")).tell();
+    Note::Line(format!("written through split rings: {written}")).tell();
+    Note::Line(format!("read through packed rings:   {read}")).tell();
     Note::Line(format!("reconnected {reconnections} time(s); requests that were under way were made once more")).tell();
     Ok(())
 }
@@ -70,7 +77,7 @@ struct User<'s> {
 impl User<'_> {
     /// Goes once over the whole disk; says how fast it was.
     fn work(&mut self, work: Work) -> Result<String> {
-        let size = self.client.limits().capacity * 512;
+        let size = self.client.limits().capacity * SECTOR;
         let mut pass =
             Pass { work, size, next: 0, done: 0, under_way: HashMap::new(), checksum: pattern::Checksum::default() };
         let started = Instant::now();
@@ -173,7 +180,7 @@ impl Pass {
         let mut buffer = vec![0; REQUEST as usize];
         let Some(ring) = client.queues_mut().get_mut(queue) else { return Err("there is no such queue".into()) };
         while self.next < self.size && ring.in_flight() < usize::from(DEPTH) {
-            let sector = self.next / 512;
+            let sector = self.next / SECTOR;
             let ticket = match self.work {
                 Work::Write => {
                     pattern::fill(self.next, &mut buffer);

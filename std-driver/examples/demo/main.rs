@@ -1,9 +1,10 @@
 //! `cargo demo`: a disk in one process, its user in another, a crash in the middle, and every byte checked.
 //!
 //! This process starts both and watches. The *back-end* serves a disk image over vhost-user. The *front-end* negotiates,
-//! shares memory, drives the rings, writes a pattern to the whole disk and reads it back. Half-way through the writing the
-//! back-end is killed with SIGKILL and started anew; the front-end connects again and repeats what had not completed.
-//! In the end the image is read directly, too. The exit status is 0 only if every byte was right.
+//! shares memory, drives the rings, writes a pattern to the whole disk through split rings and reads it back through packed
+//! ones. Half-way through the writing the back-end is killed with SIGKILL and started anew; the front-end connects again
+//! and repeats what had not completed. In the end the image is read directly, too. The exit status is 0 only if every byte
+//! was right.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 

@@ -1,13 +1,9 @@
-//! Feature bits and configuration space of a block device (virtio specification, 5.2.3 and 5.2.4).
+//! The configuration space of a block device (virtio specification, 5.2.4).
+
+use super::format::{SECTOR, config as offset};
 
 /// Bytes of `struct virtio_blk_config` up to the write-zeroes fields.
 pub(super) const SIZE: usize = 60;
-
-/// Offset of `writeback`, the only field a driver may write.
-pub(super) const WRITEBACK: usize = 32;
-
-/// Bytes of a sector: the unit of every address and length of the protocol, whatever the disk's block size is.
-pub(super) const SECTOR: u64 = 512;
 
 /// Data segments of a request. With the header and the status it fits a ring of 128.
 const SEGMENTS_MAX: u32 = 126;
@@ -23,19 +19,6 @@ pub(super) const WRITE_ZEROES_SECTORS_MAX: u32 = 1 << 16;
 
 /// Segments of one write-zeroes request.
 pub(super) const WRITE_ZEROES_SEGMENTS_MAX: u32 = 1;
-
-/// `VIRTIO_BLK_F_*`
-pub(super) mod feature {
-    pub(crate) const SEG_MAX: u64 = 1 << 2;
-    pub(crate) const RO: u64 = 1 << 5;
-    pub(crate) const BLK_SIZE: u64 = 1 << 6;
-    pub(crate) const FLUSH: u64 = 1 << 9;
-    pub(crate) const TOPOLOGY: u64 = 1 << 10;
-    pub(crate) const CONFIG_WCE: u64 = 1 << 11;
-    pub(crate) const MQ: u64 = 1 << 12;
-    pub(crate) const DISCARD: u64 = 1 << 13;
-    pub(crate) const WRITE_ZEROES: u64 = 1 << 14;
-}
 
 /// What the configuration space tells about a disk.
 #[derive(Clone, Copy, Debug)]
@@ -63,21 +46,22 @@ impl Layout {
                 *to = *from;
             }
         };
-        put(0, &self.capacity.to_le_bytes());
-        put(12, &SEGMENTS_MAX.to_le_bytes()); // seg_max
-        put(20, &self.block_size.to_le_bytes()); // blk_size
-        put(24, &[blocks_per_physical.ilog2() as u8]); // topology.physical_block_exp
-        put(25, &[0]); // topology.alignment_offset: the first block is aligned
-        put(26, &u16::try_from(blocks_per_physical).unwrap_or(u16::MAX).to_le_bytes()); // topology.min_io_size, in logical blocks
-        put(28, &0_u32.to_le_bytes()); // topology.opt_io_size: no preference
-        put(WRITEBACK, &[u8::from(self.write_back)]);
-        put(34, &self.queues.to_le_bytes()); // num_queues
-        put(36, &DISCARD_SECTORS_MAX.to_le_bytes()); // max_discard_sectors
-        put(40, &DISCARD_SEGMENTS_MAX.to_le_bytes()); // max_discard_seg
-        put(44, &discard_alignment.to_le_bytes()); // discard_sector_alignment
-        put(48, &WRITE_ZEROES_SECTORS_MAX.to_le_bytes()); // max_write_zeroes_sectors
-        put(52, &WRITE_ZEROES_SEGMENTS_MAX.to_le_bytes()); // max_write_zeroes_seg
-        put(56, &[1]); // write_zeroes_may_unmap
+        put(offset::CAPACITY, &self.capacity.to_le_bytes());
+        put(offset::SEG_MAX, &SEGMENTS_MAX.to_le_bytes());
+        put(offset::BLK_SIZE, &self.block_size.to_le_bytes());
+        put(offset::TOPOLOGY, &[blocks_per_physical.ilog2() as u8]); // physical_block_exp
+        put(offset::TOPOLOGY + 1, &[0]); // alignment_offset: the first block is aligned
+        let smallest = u16::try_from(blocks_per_physical).unwrap_or(u16::MAX);
+        put(offset::TOPOLOGY + 2, &smallest.to_le_bytes()); // min_io_size, in logical blocks
+        put(offset::TOPOLOGY + 4, &0_u32.to_le_bytes()); // opt_io_size: no preference
+        put(offset::WRITEBACK, &[u8::from(self.write_back)]);
+        put(offset::NUM_QUEUES, &self.queues.to_le_bytes());
+        put(offset::MAX_DISCARD_SECTORS, &DISCARD_SECTORS_MAX.to_le_bytes());
+        put(offset::MAX_DISCARD_SEG, &DISCARD_SEGMENTS_MAX.to_le_bytes());
+        put(offset::DISCARD_SECTOR_ALIGNMENT, &discard_alignment.to_le_bytes());
+        put(offset::MAX_WRITE_ZEROES_SECTORS, &WRITE_ZEROES_SECTORS_MAX.to_le_bytes());
+        put(offset::MAX_WRITE_ZEROES_SEG, &WRITE_ZEROES_SEGMENTS_MAX.to_le_bytes());
+        put(offset::WRITE_ZEROES_MAY_UNMAP, &[1]);
         bytes
     }
 }
@@ -109,7 +93,7 @@ mod tests {
         ];
         assert_eq!(layout.encode(), expected);
         assert_eq!(expected.len(), SIZE);
-        assert_eq!(expected[WRITEBACK], 1);
+        assert_eq!(expected[offset::WRITEBACK], 1);
     }
 
     #[test]

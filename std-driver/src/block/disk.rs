@@ -7,7 +7,7 @@ use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SeekFrom, fallocate, fc
 use rustix::fs::{fdatasync, ioctl_blkpbszget, ioctl_blksszget, open, seek};
 use rustix::io::{Errno, pwrite};
 
-use super::config::SECTOR;
+use super::format::SECTOR;
 use super::{Access, BlockError};
 use crate::file_kind::name_of;
 use crate::system_error::SystemError;

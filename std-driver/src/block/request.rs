@@ -2,31 +2,22 @@
 
 use rustix::io::Errno;
 
-use super::config::{
-    DISCARD_SECTORS_MAX, DISCARD_SEGMENTS_MAX, SECTOR, WRITE_ZEROES_SECTORS_MAX, WRITE_ZEROES_SEGMENTS_MAX,
-};
+use super::Access;
+use super::config::{DISCARD_SECTORS_MAX, DISCARD_SEGMENTS_MAX, WRITE_ZEROES_SECTORS_MAX, WRITE_ZEROES_SEGMENTS_MAX};
 use super::disk::{Disk, Space};
-use super::{Access, SERIAL_BYTES};
+use super::format::{HEADER_BYTES, SECTOR, SEGMENT_BYTES, SERIAL_BYTES, UNMAP, request as kind, status};
 use crate::chain::{Chain, Readable, TooShort, Writable};
 use crate::guest_io;
 
-/// `struct virtio_blk_req` before the data: type u32, reserved u32, sector u64.
-const HEADER_BYTES: usize = 16;
-
-/// `struct virtio_blk_discard_write_zeroes`: sector u64, number of sectors u32, flags u32.
-const SEGMENT_BYTES: usize = 16;
-
 const SEGMENTS_BYTES: usize = SEGMENT_BYTES * DISCARD_SEGMENTS_MAX as usize;
-
-/// `VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP`
-const UNMAP: u32 = 1;
 
 /// The last byte of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Status {
-    Ok = 0,
-    IoError = 1,
-    Unsupported = 2,
+    Ok = status::OK,
+    IoError = status::IOERR,
+    Unsupported = status::UNSUPP,
 }
 
 impl From<TooShort> for Status {
@@ -82,12 +73,12 @@ impl Target<'_> {
         let [t0, t1, t2, t3, _, _, _, _, s0, s1, s2, s3, s4, s5, s6, s7] = header;
         let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
         match u32::from_le_bytes([t0, t1, t2, t3]) {
-            0 => self.read(sector, data),
-            1 => self.write(sector, request).map(|()| data),
-            4 => Ok(self.disk.flush().map(|()| data)?),
-            8 => self.name(data),
-            11 => self.discard(request).map(|()| data),
-            13 => self.write_zeroes(request).map(|()| data),
+            kind::IN => self.read(sector, data),
+            kind::OUT => self.write(sector, request).map(|()| data),
+            kind::FLUSH => Ok(self.disk.flush().map(|()| data)?),
+            kind::GET_ID => self.name(data),
+            kind::DISCARD => self.discard(request).map(|()| data),
+            kind::WRITE_ZEROES => self.write_zeroes(request).map(|()| data),
             _ => Err(Status::Unsupported),
         }
     }

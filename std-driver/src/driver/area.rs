@@ -1,17 +1,16 @@
 //! A piece of shared memory that this side lays out.
 
-use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use vhost_core::{GuestAddress, UserAddress};
-use vm_memory::{Bytes, GuestMemoryError, MemoryRegionAddress};
+use vhost_core::{Access, GuestAddress, GuestMemory, Unmapped, UserAddress};
+use vm_memory::{Bytes, MemoryRegionAddress};
 
 use super::DriverError;
-use crate::memory::{MappedRegion, MemoryFile};
+use crate::memory::{MappedRegion, MemoryFile, OwnedRange};
 
 /// A piece of one memory region, by offsets from its start. The other side may read and write it at any time.
 ///
-/// Numbers in it are little-endian, as virtio 1.0 has them.
+/// The core's ring code takes it for guest memory: that of its own guest addresses.
 #[derive(Clone, Debug)]
 pub struct GuestArea {
     region: Arc<MappedRegion>,
@@ -92,18 +91,10 @@ impl GuestArea {
         Ok(())
     }
 
-    /// Reads a number of 16 bits at a multiple of 2 in one access.
-    pub(super) fn load_u16(&self, offset: u64, order: Ordering) -> Result<u16, DriverError> {
-        let at = self.check(offset, size_of::<u16>())?;
-        let loaded: Result<u16, GuestMemoryError> = self.region.load(at, order);
-        loaded.map(u16::from_le).map_err(|_| DriverError::Misaligned { address: self.guest_address(offset) })
-    }
-
-    /// Writes a number of 16 bits at a multiple of 2 in one access.
-    pub(super) fn store_u16(&self, offset: u64, value: u16, order: Ordering) -> Result<(), DriverError> {
-        let at = self.check(offset, size_of::<u16>())?;
-        let stored = self.region.store(value.to_le(), at, order);
-        stored.map_err(|_| DriverError::Misaligned { address: self.guest_address(offset) })
+    /// `length` bytes at `offset`, for what is accessed often.
+    pub(super) fn owned(&self, offset: u64, length: u64) -> Result<OwnedRange, DriverError> {
+        let outside = DriverError::OutsideArea { offset, length, available: self.length };
+        GuestMemory::range(self, self.guest_address(offset), length, Access::ReadWrite).map_err(|_| outside)
     }
 
     fn check(&self, offset: u64, length: usize) -> Result<MemoryRegionAddress, DriverError> {
@@ -115,5 +106,16 @@ impl GuestArea {
 
     fn outside(&self, offset: u64, length: usize) -> DriverError {
         DriverError::OutsideArea { offset, length: length as u64, available: self.length }
+    }
+}
+
+impl GuestMemory for GuestArea {
+    type Address = GuestAddress;
+    type Range = OwnedRange;
+
+    fn piece(&self, address: GuestAddress, length: u64, _access: Access) -> Result<OwnedRange, Unmapped> {
+        let left = address.0.checked_sub(self.guest_address(0).0).and_then(|offset| self.length.checked_sub(offset));
+        let length = length.min(left.ok_or(Unmapped::Outside)?);
+        OwnedRange::new(Arc::clone(&self.region), address, length).ok_or(Unmapped::Outside)
     }
 }

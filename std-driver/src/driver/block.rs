@@ -13,7 +13,7 @@ pub use self::{
     error::BlockClientError,
     limits::BlockLimits,
     queue::{BlockQueue, Completion},
-    request::{BlockRequest, BlockStatus, SECTOR, Unmap},
+    request::{BlockRequest, BlockStatus, Unmap},
 };
 use self::{
     limits::{CONFIG_SIZE, feature},
@@ -48,10 +48,14 @@ pub struct BlockClientOptions {
 }
 
 impl Default for BlockClientOptions {
-    /// One queue of 128 with room for 32 requests of 64 KiB, and all features that the client can make use of.
+    /// One queue of 128 with room for 32 requests of 64 KiB, and all features that the client can make use of. A disk that
+    /// offers packed rings gets them.
     fn default() -> Self {
         let disk = feature::READ_ONLY | feature::BLOCK_SIZE | feature::FLUSH | feature::MQ;
-        let ring = VirtioFeatures::VERSION_1 | VirtioFeatures::RING_EVENT_IDX | VirtioFeatures::RING_INDIRECT;
+        let ring = VirtioFeatures::VERSION_1
+            | VirtioFeatures::RING_EVENT_IDX
+            | VirtioFeatures::RING_INDIRECT
+            | VirtioFeatures::RING_PACKED;
         Self {
             queues: 1,
             queue_size: 128,

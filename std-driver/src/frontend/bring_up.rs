@@ -3,11 +3,17 @@
 use std::os::fd::BorrowedFd;
 
 use vhost_core::{
-    MemoryRegion, ProtocolFeatures, RegionExtent, VirtioFeatures,
+    FrontendRequest, MemoryRegion, MemoryTable, Postcopy, ProtocolFeatures, RegionExtent, VirtioFeatures,
     wire::{inflight::Inflight, vring::VringBase},
 };
 
-use super::{Enabled, Frontend, FrontendError, VringAddresses, memory::SharedFile};
+use super::{
+    Enabled, Frontend, FrontendError, VringAddresses,
+    batch::Batch,
+    call::Request,
+    memory::{self, SharedFile},
+    vring,
+};
 
 /// Device status: the driver has found the device, knows how to drive it, and features are agreed on (virtio, section
 /// "Device Status Field").
@@ -71,31 +77,32 @@ impl Frontend {
             self.set_features(self.agreed)?;
         }
         self.raise_status(FEATURES_OK)?;
-        self.together(|frontend| frontend.set_up(setup))?;
+        self.memory_slots()?;
+        self.together(|frontend, batch| frontend.set_up(setup, batch))?;
         self.raise_status(DRIVER_OK)
     }
 
-    fn set_up(&mut self, setup: &DeviceSetup<'_>) -> Result<(), FrontendError> {
-        if let Some((record, file)) = &setup.inflight {
-            self.set_inflight_fd(record, *file)?;
+    fn set_up<'s>(&mut self, setup: &DeviceSetup<'s>, batch: &mut Batch<'s>) -> Result<(), FrontendError> {
+        if let Some((record, file)) = setup.inflight {
+            batch.order(self, Request::SetInflightFd(record, file))?;
         }
         // VPP learns from these how many rings there are, so they come first.
         for ring in setup.rings {
-            self.set_vring_call(ring.ring, ring.call)?;
+            batch.order(self, vring::call(ring.ring, ring.call))?;
             if ring.error.is_some() {
-                self.set_vring_err(ring.ring, ring.error)?;
+                batch.order(self, vring::err(ring.ring, ring.error))?;
             }
         }
-        self.share_memory(setup.memory)?;
+        self.share(setup.memory, batch)?;
         for ring in setup.rings {
-            self.set_vring_num(ring.ring, ring.size)?;
-            self.set_vring_base(ring.ring, ring.base)?;
-            self.set_vring_addr(ring.ring, &ring.addresses)?;
-            self.set_vring_kick(ring.ring, ring.kick)?;
+            batch.order(self, vring::num(ring.ring, ring.size))?;
+            batch.order(self, vring::base(ring.ring, ring.base))?;
+            batch.order(self, vring::addr(ring.ring, &ring.addresses))?;
+            batch.order(self, vring::kick(ring.ring, ring.kick))?;
         }
         if self.can_enable() {
             for ring in setup.rings {
-                self.set_vring_enable(ring.ring, Enabled::Yes)?;
+                batch.order(self, vring::enable(ring.ring, Enabled::Yes))?;
             }
         }
         Ok(())
@@ -110,7 +117,9 @@ impl Frontend {
         let rings = (0..=u8::MAX).filter(|ring| self.vring(*ring).is_started());
         let rings: Vec<u8> = rings.collect();
         if self.can_enable() {
-            self.together(|frontend| rings.iter().try_for_each(|ring| frontend.set_vring_enable(*ring, Enabled::No)))?;
+            self.together(|frontend, batch| {
+                rings.iter().try_for_each(|ring| batch.order(frontend, vring::enable(*ring, Enabled::No)))
+            })?;
         }
         let mut stopped = Vec::with_capacity(rings.len());
         for ring in rings {
@@ -130,9 +139,18 @@ impl Frontend {
     /// # Errors
     /// [`TooManyRegions`](FrontendError::TooManyRegions): more than the slots, or than eight without slots.
     pub fn share_memory(&mut self, regions: &[(MemoryRegion, BorrowedFd<'_>)]) -> Result<(), FrontendError> {
+        self.memory_slots()?;
+        self.together(|frontend, batch| frontend.share(regions, batch))
+    }
+
+    fn share<'s>(
+        &mut self,
+        regions: &[(MemoryRegion, BorrowedFd<'s>)],
+        batch: &mut Batch<'s>,
+    ) -> Result<(), FrontendError> {
         let slots = self.memory_slots()?;
         if slots == 0 {
-            return self.set_mem_table(regions).map(drop);
+            return self.share_table(regions, batch);
         }
         let limit = usize::try_from(slots).unwrap_or(usize::MAX);
         if regions.len() > limit {
@@ -146,16 +164,40 @@ impl Frontend {
             let mut kept = wanted.iter().flatten().filter(|file| is_there(file));
             if !kept.any(|file| file.extent == *extent) {
                 let RegionExtent { guest_address, size, user_address } = *extent;
-                self.rem_mem_reg(&MemoryRegion { guest_address, size, user_address, mmap_offset: 0, xen: None })?;
+                let region = MemoryRegion { guest_address, size, user_address, mmap_offset: 0, xen: None };
+                batch.order(self, Request::RemMemReg(region))?;
+                self.remember_removed(&region);
             }
         }
         // Until a removal is confirmed its region counts as shared.
-        self.confirm_batch()?;
+        batch.confirm(self)?;
         for ((region, file), wanted) in regions.iter().zip(&wanted) {
             if !wanted.as_ref().is_some_and(is_there) {
-                self.add_mem_reg(region, *file)?;
+                if self.postcopy() == Postcopy::Off {
+                    batch.order(self, Request::AddMemReg(*region, *file))?;
+                    self.remember_added(region, *file);
+                } else {
+                    self.add_mem_reg(region, *file)?;
+                }
             }
         }
+        Ok(())
+    }
+
+    /// As one table.
+    fn share_table<'s>(
+        &mut self,
+        regions: &[(MemoryRegion, BorrowedFd<'s>)],
+        batch: &mut Batch<'s>,
+    ) -> Result<(), FrontendError> {
+        if self.postcopy() != Postcopy::Off {
+            // It is answered with the places of the regions.
+            batch.confirm(self)?;
+            return self.set_mem_table(regions).map(drop);
+        }
+        let (table, files) = memory::table(regions)?;
+        batch.order(self, FrontendRequest::SetMemTable(MemoryTable::new(&table), files))?;
+        self.remember_table(regions);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ pub(super) type Request<'b> = FrontendRequest<'b, BorrowedFd<'b>>;
 pub(super) type Reply<'b> = FrontendReply<'b, OwnedFd>;
 
 /// Whether an answer comes.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Answer,
     Nothing,
@@ -27,11 +27,7 @@ pub(super) enum Due {
 impl Frontend {
     /// Makes a request that succeeds or fails and tells nothing else.
     pub(super) fn order(&mut self, request: Request<'_>) -> Result<(), FrontendError> {
-        self.check_alive()?;
-        match self.add_to_batch(request)? {
-            Some(request) => self.ask(request, |_| Some(())),
-            None => Ok(()),
-        }
+        self.ask(request, |_| Some(()))
     }
 
     /// Makes a request and reads its reply with `read`, which gets none but the reply to this request.
@@ -41,7 +37,6 @@ impl Frontend {
         read: impl FnOnce(Reply<'_>) -> Option<T>,
     ) -> Result<T, FrontendError> {
         self.check_alive()?;
-        self.confirm_batch()?;
         let message = request.code().message();
         let deadline = self.limit.deadline();
         let outcome = self.converse(message, request, deadline, read);
@@ -97,7 +92,7 @@ impl Frontend {
         outcome
     }
 
-    fn check_alive(&self) -> Result<(), FrontendError> {
+    pub(super) fn check_alive(&self) -> Result<(), FrontendError> {
         match self.ended {
             Some((during, end)) => Err(FrontendError::Ended { during, end }),
             None => Ok(()),

@@ -48,13 +48,7 @@ impl Frontend {
         &mut self,
         regions: &[(MemoryRegion, BorrowedFd<'_>)],
     ) -> Result<MappedRegions, FrontendError> {
-        let mut descriptors = Handles::new();
-        let mut table = MappedRegions::new();
-        for (region, descriptor) in regions {
-            if table.push(*region).is_err() || descriptors.push(*descriptor).is_err() {
-                return Err(FrontendError::TooManyRegions { found: regions.len(), limit: MAX_HANDLES });
-            }
-        }
+        let (table, descriptors) = table(regions)?;
         let request = Request::SetMemTable(MemoryTable::new(&table), descriptors);
         let mapped = if self.postcopy() == Postcopy::Off {
             self.order(request).map(|()| MappedRegions::new())
@@ -64,7 +58,7 @@ impl Frontend {
                 _ => Some(MappedRegions::new()),
             })
         }?;
-        self.files = regions.iter().filter_map(|(region, file)| SharedFile::new(region, *file)).collect();
+        self.remember_table(regions);
         Ok(mapped)
     }
 
@@ -102,7 +96,7 @@ impl Frontend {
                 _ => Some(None),
             })
         }?;
-        self.files.extend(SharedFile::new(region, descriptor));
+        self.remember_added(region, descriptor);
         Ok(mapped)
     }
 
@@ -114,8 +108,20 @@ impl Frontend {
     #[doc(alias = "REM_MEM_REG")]
     pub fn rem_mem_reg(&mut self, region: &MemoryRegion) -> Result<(), FrontendError> {
         self.order(Request::RemMemReg(*region))?;
-        self.files.retain(|file| file.extent != RegionExtent::from(region));
+        self.remember_removed(region);
         Ok(())
+    }
+
+    pub(super) fn remember_table(&mut self, regions: &[(MemoryRegion, BorrowedFd<'_>)]) {
+        self.files = regions.iter().filter_map(|(region, file)| SharedFile::new(region, *file)).collect();
+    }
+
+    pub(super) fn remember_added(&mut self, region: &MemoryRegion, descriptor: BorrowedFd<'_>) {
+        self.files.extend(SharedFile::new(region, descriptor));
+    }
+
+    pub(super) fn remember_removed(&mut self, region: &MemoryRegion) {
+        self.files.retain(|file| file.extent != RegionExtent::from(region));
     }
 
     /// Tells that the regions which the back-end has mapped are registered with userfaultfd. `request` is the one that
@@ -144,4 +150,17 @@ impl Frontend {
     pub fn set_log_fd(&mut self, event: BorrowedFd<'_>) -> Result<(), FrontendError> {
         self.order(Request::SetLogFd(event))
     }
+}
+
+/// The regions of a table and their files.
+pub(super) fn table<'f>(
+    regions: &[(MemoryRegion, BorrowedFd<'f>)],
+) -> Result<(MappedRegions, Handles<BorrowedFd<'f>>), FrontendError> {
+    let (mut table, mut descriptors) = (MappedRegions::new(), Handles::new());
+    for (region, descriptor) in regions {
+        if table.push(*region).is_err() || descriptors.push(*descriptor).is_err() {
+            return Err(FrontendError::TooManyRegions { found: regions.len(), limit: MAX_HANDLES });
+        }
+    }
+    Ok((table, descriptors))
 }

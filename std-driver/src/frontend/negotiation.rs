@@ -97,15 +97,6 @@ impl Frontend {
         self.order(Request::SetOwner)
     }
 
-    /// `RESET_OWNER`: disables all rings. Deprecated by the specification, and back-ends do different things.
-    ///
-    /// # Errors
-    /// See [`FrontendError`].
-    #[doc(alias = "RESET_OWNER")]
-    pub fn reset_owner(&mut self) -> Result<(), FrontendError> {
-        self.order(Request::ResetOwner)
-    }
-
     /// `RESET_DEVICE`: resets the device and its rings, but neither the connection nor the memory.
     ///
     /// # Errors

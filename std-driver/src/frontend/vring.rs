@@ -37,7 +37,7 @@ impl Frontend {
     /// [`Misuse`](FrontendError::Misuse) also while the ring runs.
     #[doc(alias = "SET_VRING_NUM")]
     pub fn set_vring_num(&mut self, ring: u8, size: u16) -> Result<(), FrontendError> {
-        self.order(Request::SetVringNum(VringState::new(ring.into(), size.into())))
+        self.order(num(ring, size))
     }
 
     /// `SET_VRING_ADDR`: where a ring lies. Its memory must be shared before, and its size be set.
@@ -46,12 +46,7 @@ impl Frontend {
     /// [`Misuse`](FrontendError::Misuse) also for addresses that are misaligned or wrap around.
     #[doc(alias = "SET_VRING_ADDR")]
     pub fn set_vring_addr(&mut self, ring: u8, addresses: &VringAddresses) -> Result<(), FrontendError> {
-        let VringAddresses { descriptor, available, used, log, logging } = *addresses;
-        let flags = match logging {
-            Logging::On => VringAddr::LOG,
-            Logging::Off => 0,
-        };
-        self.order(Request::SetVringAddr(VringAddr::new(ring.into(), flags, descriptor, used, available, log)))
+        self.order(addr(ring, addresses))
     }
 
     /// `SET_VRING_BASE`: where the back-end goes on in a ring.
@@ -60,7 +55,7 @@ impl Frontend {
     /// [`Misuse`](FrontendError::Misuse) also while the ring runs.
     #[doc(alias = "SET_VRING_BASE")]
     pub fn set_vring_base(&mut self, ring: u8, base: VringBase) -> Result<(), FrontendError> {
-        self.order(Request::SetVringBase(VringState::new(ring.into(), base.to_num())))
+        self.order(self::base(ring, base))
     }
 
     /// `GET_VRING_BASE`: stops a ring and tells where the back-end stood, so that another one can go on there.
@@ -83,7 +78,7 @@ impl Frontend {
     /// See [`FrontendError`].
     #[doc(alias = "SET_VRING_KICK")]
     pub fn set_vring_kick(&mut self, ring: u8, kick: Option<BorrowedFd<'_>>) -> Result<(), FrontendError> {
-        self.order(Request::SetVringKick(target(ring, kick), kick))
+        self.order(self::kick(ring, kick))
     }
 
     /// `SET_VRING_CALL`: the eventfd that tells the driver of used buffers; without one it polls.
@@ -92,7 +87,7 @@ impl Frontend {
     /// See [`FrontendError`].
     #[doc(alias = "SET_VRING_CALL")]
     pub fn set_vring_call(&mut self, ring: u8, call: Option<BorrowedFd<'_>>) -> Result<(), FrontendError> {
-        self.order(Request::SetVringCall(target(ring, call), call))
+        self.order(self::call(ring, call))
     }
 
     /// `SET_VRING_ERR`: the eventfd that tells the front-end of an error of the ring.
@@ -101,7 +96,7 @@ impl Frontend {
     /// See [`FrontendError`].
     #[doc(alias = "SET_VRING_ERR")]
     pub fn set_vring_err(&mut self, ring: u8, error: Option<BorrowedFd<'_>>) -> Result<(), FrontendError> {
-        self.order(Request::SetVringErr(target(ring, error), error))
+        self.order(err(ring, error))
     }
 
     /// `SET_VRING_ENABLE`: enables or disables a ring.
@@ -110,11 +105,7 @@ impl Frontend {
     /// See [`FrontendError`]. Needs protocol features to be negotiated.
     #[doc(alias = "SET_VRING_ENABLE")]
     pub fn set_vring_enable(&mut self, ring: u8, enabled: Enabled) -> Result<(), FrontendError> {
-        let number = match enabled {
-            Enabled::Yes => 1,
-            Enabled::No => 0,
-        };
-        self.order(Request::SetVringEnable(VringState::new(ring.into(), number)))
+        self.order(enable(ring, enabled))
     }
 
     /// `SET_VRING_ENDIAN`: the byte order of a legacy ring.
@@ -138,6 +129,43 @@ impl Frontend {
     pub fn vring_kick(&mut self, ring: u8) -> Result<(), FrontendError> {
         self.order(Request::VringKick(VringState::new(ring.into(), 0)))
     }
+}
+
+pub(super) fn num<'r>(ring: u8, size: u16) -> Request<'r> {
+    Request::SetVringNum(VringState::new(ring.into(), size.into()))
+}
+
+pub(super) fn addr<'r>(ring: u8, addresses: &VringAddresses) -> Request<'r> {
+    let VringAddresses { descriptor, available, used, log, logging } = *addresses;
+    let flags = match logging {
+        Logging::On => VringAddr::LOG,
+        Logging::Off => 0,
+    };
+    Request::SetVringAddr(VringAddr::new(ring.into(), flags, descriptor, used, available, log))
+}
+
+pub(super) fn base<'r>(ring: u8, base: VringBase) -> Request<'r> {
+    Request::SetVringBase(VringState::new(ring.into(), base.to_num()))
+}
+
+pub(super) fn kick(ring: u8, kick: Option<BorrowedFd<'_>>) -> Request<'_> {
+    Request::SetVringKick(target(ring, kick), kick)
+}
+
+pub(super) fn call(ring: u8, call: Option<BorrowedFd<'_>>) -> Request<'_> {
+    Request::SetVringCall(target(ring, call), call)
+}
+
+pub(super) fn err(ring: u8, error: Option<BorrowedFd<'_>>) -> Request<'_> {
+    Request::SetVringErr(target(ring, error), error)
+}
+
+pub(super) fn enable<'r>(ring: u8, enabled: Enabled) -> Request<'r> {
+    let number = match enabled {
+        Enabled::Yes => 1,
+        Enabled::No => 0,
+    };
+    Request::SetVringEnable(VringState::new(ring.into(), number))
 }
 
 fn target(ring: u8, descriptor: Option<BorrowedFd<'_>>) -> VringDescriptor {

@@ -63,6 +63,13 @@ pub enum MemoryError {
         /// Regions that it would have.
         count: usize,
     },
+    /// The dirty log ends before the memory, or the ring, that is to be logged there.
+    LogTooShort {
+        /// Bytes that it must have.
+        needed: u64,
+        /// Bytes that it has.
+        actual: u64,
+    },
     /// The table has no region with this guest address, size and user address.
     UnknownRegion(MemoryRegion),
     /// No region holds the address.
@@ -115,6 +122,9 @@ impl fmt::Display for MemoryError {
             Self::Overlap { space, first, second } => write!(formatter, "{first} and {second} overlap by {space}"),
             Self::TooManyRegions { count } => {
                 write!(formatter, "{count} regions, at most {MAX_REGIONS} may be")
+            }
+            Self::LogTooShort { needed, actual } => {
+                write!(formatter, "a dirty log of {needed} bytes or more was expected, one of {actual} came")
             }
             Self::UnknownRegion(region) => write!(formatter, "there is no {region}"),
             Self::NotMapped { space, address } => {

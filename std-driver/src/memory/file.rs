@@ -43,19 +43,7 @@ impl MemoryFile {
     /// - [`System`](MemoryError::System): for example `memfd_create` with `EINVAL` if `name` is too
     ///   long, or `mmap` with `ENOMEM`.
     pub fn create(name: &str, guest_address: u64, size: u64) -> Result<Self, MemoryError> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let descriptor = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-            // Before Linux 6.3; or the name is at fault, which then fails again.
-            Err(Errno::INVAL) => memfd_create(name, flags),
-            outcome => outcome,
-        }
-        .map_err(SystemError::of("memfd_create"))?;
-        ftruncate(&descriptor, size).map_err(|errno| match errno {
-            Errno::INVAL | Errno::FBIG => MemoryError::TooLarge { size },
-            errno => SystemError::of("ftruncate")(errno).into(),
-        })?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&descriptor, seals).map_err(SystemError::of("fcntl"))?;
+        let descriptor = sealed(name, size)?;
         let mapped = MappedRegion::of_this_process(guest_address, size, descriptor.as_fd())?;
         Ok(Self { descriptor, mapped: Arc::new(mapped) })
     }
@@ -78,6 +66,24 @@ impl AsFd for MemoryFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
+}
+
+/// A file without a path, of `size` bytes that are zero, which nobody can make shorter or longer.
+pub(crate) fn sealed(name: &str, size: u64) -> Result<OwnedFd, MemoryError> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let descriptor = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3; or the name is at fault, which then fails again.
+        Err(Errno::INVAL) => memfd_create(name, flags),
+        outcome => outcome,
+    }
+    .map_err(SystemError::of("memfd_create"))?;
+    ftruncate(&descriptor, size).map_err(|errno| match errno {
+        Errno::INVAL | Errno::FBIG => MemoryError::TooLarge { size },
+        errno => SystemError::of("ftruncate")(errno).into(),
+    })?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&descriptor, seals).map_err(SystemError::of("fcntl"))?;
+    Ok(descriptor)
 }
 
 #[cfg(test)]

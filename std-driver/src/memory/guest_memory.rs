@@ -102,7 +102,7 @@ impl<O: Deref<Target = MappedRegion>> MappedRange<O> {
     ///
     /// `owner` is a reference or an `Arc`: it derefs to the same region for as long as it or a copy of it exists.
     #[inline]
-    fn new(owner: O, address: GuestAddress, length: u64) -> Option<Self> {
+    pub(crate) fn new(owner: O, address: GuestAddress, length: u64) -> Option<Self> {
         let region = owner.region();
         let offset = address.0.wrapping_sub(region.guest_address.0);
         // Below the first address the offset is huge.

@@ -1,19 +1,26 @@
 //! What is done to the rings of a device, whoever asks for it: a front-end's messages, or calls in this process.
 
 use core::fmt;
-use std::{os::fd::OwnedFd, sync::MutexGuard};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, MutexGuard},
+};
 
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{VirtioFeatures, VringAddresses};
+use vhost_core::{Logging, VirtioFeatures, VringAddresses};
 
 use super::{Guest, RingSet};
 use crate::{
     device::Device,
-    eventfd::EventFdError,
-    memory::{AddressSpace, MemoryError, MemoryTable},
+    eventfd::{EventFd, EventFdError},
+    inflight::{InflightError, InflightRecord},
+    memory::{AddressSpace, LogFile, MemoryError, MemoryTable},
     poller::WatchError,
     vring::{RingFault, RingMisuse, Vring},
 };
+
+/// Features that concern the way to a device and not the device.
+const NOT_OF_DEVICES: VirtioFeatures = VirtioFeatures::PROTOCOL_FEATURES.union(VirtioFeatures::LOG_ALL);
 
 /// Why a ring cannot be set up so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub enum RingError {
     Kick(WatchError),
     /// The call or error descriptor is not one.
     Signal(EventFdError),
+    /// The inflight record is not one.
+    Inflight(InflightError),
 }
 
 impl fmt::Display for RingError {
@@ -47,6 +56,7 @@ impl fmt::Display for RingError {
             Self::Fault(error) => error.fmt(f),
             Self::Kick(error) => error.fmt(f),
             Self::Signal(error) => error.fmt(f),
+            Self::Inflight(error) => error.fmt(f),
         }
     }
 }
@@ -64,7 +74,8 @@ macro_rules! from {
 }
 
 from! {
-    MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal
+    MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal,
+    InflightError => Inflight
 }
 
 /// A device, its rings and its guest, for the time of one request.
@@ -81,6 +92,21 @@ impl Control<'_> {
     pub(crate) fn set_memory(&mut self, memory: MemoryTable) {
         self.guest.set_memory(memory);
         self.place();
+    }
+
+    /// Replaces the dirty log. When this returns, all rings mark in the new one, and what they wrote before is in the old.
+    pub(crate) fn set_log(&mut self, log: LogFile) -> Result<(), RingError> {
+        log.check_covers(&self.guest.memory())?;
+        self.guest.set_log(log);
+        self.place();
+        Ok(())
+    }
+
+    /// Sets the eventfd that tells the front-end that pages were marked.
+    pub(crate) fn set_log_signal(&mut self, signal: OwnedFd) -> Result<(), RingError> {
+        self.guest.set_log_signal(Arc::new(EventFd::try_from(signal)?));
+        self.place();
+        Ok(())
     }
 
     pub(crate) fn set_size(&mut self, ring: u64, size: u32) -> Result<(), RingError> {
@@ -113,6 +139,7 @@ impl Control<'_> {
             if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started()) {
                 vring.check_addresses(self.guest.translate(&addresses, vring.layout(), size, self.addresses)?)?;
             }
+            self.guest.check_log(&addresses, vring.layout(), self.guest.wished(ring).size)?;
         }
         self.guest.wish(ring, |wish| wish.addresses = Some(addresses));
         self.place();
@@ -138,6 +165,21 @@ impl Control<'_> {
         Ok(())
     }
 
+    /// Has all rings use this inflight record from their next start on; one that is started starts anew.
+    pub(crate) fn set_inflight(&self, record: Option<&InflightRecord>) -> Result<(), RingError> {
+        if let Some(record) = record {
+            for vring in self.rings.each() {
+                record.check(vring.layout())?;
+            }
+        }
+        for mut vring in self.rings.each() {
+            vring.pause();
+            vring.set_inflight(record.cloned())?;
+        }
+        self.place();
+        Ok(())
+    }
+
     pub(crate) fn set_call(&self, ring: u64, call: Option<OwnedFd>) -> Result<(), RingError> {
         Ok(self.ring(ring)?.set_call(call)?)
     }
@@ -148,13 +190,20 @@ impl Control<'_> {
 
     /// Stops a ring; where to go on in it.
     pub(crate) fn stop(&mut self, ring: u64) -> Result<VringBase, RingError> {
-        let base = self.ring(ring)?.stop();
+        let base = {
+            let mut vring = self.ring(ring)?;
+            // Nobody hears of a fault any more: the ring stops in any case.
+            let _ = vring.settle(self.device);
+            vring.stop()
+        };
         self.guest.wish(ring, |wish| wish.started = false);
         Ok(base)
     }
 
     /// Gives rings and device the features that the driver accepted.
-    pub(crate) fn acknowledge(&self, features: VirtioFeatures) {
+    pub(crate) fn acknowledge(&mut self, features: VirtioFeatures) {
+        let logging = if features.contains(VirtioFeatures::LOG_ALL) { Logging::On } else { Logging::Off };
+        self.guest.set_logging(logging);
         for mut vring in self.rings.each() {
             if vring.set_features(features).is_err() {
                 // Started and disabled: it starts again when the rings are placed.
@@ -162,7 +211,7 @@ impl Control<'_> {
                 let _ = vring.set_features(features);
             }
         }
-        self.device.features_acknowledged(features.difference(VirtioFeatures::PROTOCOL_FEATURES).bits());
+        self.device.features_acknowledged(features.difference(NOT_OF_DEVICES).bits());
         self.place();
     }
 
@@ -180,6 +229,8 @@ impl Control<'_> {
     /// Disables a ring, and tells the device if that changes anything.
     pub(crate) fn disable(&self, vring: &mut Vring) {
         if vring.is_enabled() {
+            // A fault of the ring is kept in it and was reported through its error descriptor.
+            let _ = vring.settle(self.device);
             vring.disable();
             self.device.queue_disabled(vring.index());
         }
@@ -189,8 +240,10 @@ impl Control<'_> {
     pub(crate) fn reset(&mut self) {
         for mut vring in self.rings.each() {
             vring.reset();
+            vring.set_log(None);
         }
         self.guest.forget_rings();
+        self.guest.set_logging(Logging::Off);
         self.device.reset();
     }
 
@@ -217,6 +270,7 @@ impl Control<'_> {
         for mut vring in self.rings.each() {
             let index = u64::from(vring.index());
             let place = self.guest.place(index, vring.layout(), self.addresses).ok().flatten();
+            vring.set_log(self.guest.ring_log(index));
             let _ = vring.set_memory(self.guest.memory(), place);
             if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && place.is_some() {
                 let _ = vring.start();

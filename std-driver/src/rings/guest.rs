@@ -1,20 +1,26 @@
 //! What is known of a guest: the memory, and what is wished of its rings.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use vhost_core::{
-    GuestAddress, Handles, MemoryRegion, MemoryTable as RegionList, RingAddress, RingLayout, VringAddresses,
+    GuestAddress, Handles, Logging, MemoryRegion, MemoryTable as RegionList, RingAddress, RingLayout, VringAddresses,
 };
 
 use crate::{
-    memory::{AddressSpace, MappedRegion, MemoryError, MemoryTable},
-    vring::RingAddresses,
+    eventfd::EventFd,
+    memory::{AddressSpace, LogFile, MappedRegion, MemoryError, MemoryTable},
+    vring::{RingAddresses, RingLog},
 };
 
 /// A guest, for as long as somebody processes its rings.
 #[derive(Debug, Default)]
 pub(crate) struct Guest {
     memory: MemoryTable,
+    log: Option<LogFile>,
+    /// What tells the front-end that pages were marked.
+    log_signal: Option<Arc<EventFd>>,
+    /// Whether writes are logged: `LOG_ALL` is acknowledged.
+    logging: Logging,
     rings: Vec<Wish>,
 }
 
@@ -29,7 +35,7 @@ pub(super) struct Wish {
 
 impl Guest {
     pub(crate) fn new(rings: u16) -> Self {
-        Self { memory: MemoryTable::default(), rings: vec![Wish::default(); usize::from(rings)] }
+        Self { rings: vec![Wish::default(); usize::from(rings)], ..Self::default() }
     }
 
     /// The whole memory anew. Nothing changes here: the caller commits it.
@@ -58,13 +64,47 @@ impl Guest {
         }
     }
 
+    pub(super) fn set_log(&mut self, log: LogFile) {
+        self.log = Some(log);
+    }
+
+    pub(super) fn set_log_signal(&mut self, signal: Arc<EventFd>) {
+        self.log_signal = Some(signal);
+    }
+
+    /// Whether the log there is, if there is one, holds a ring that is logged under such an address.
+    pub(super) fn check_log(
+        &self,
+        addresses: &VringAddresses,
+        layout: RingLayout,
+        size: Option<u16>,
+    ) -> Result<(), MemoryError> {
+        match (&self.log, addresses.logging, size) {
+            (Some(log), Logging::On, Some(size)) => {
+                let [.., device] = layout.lengths(size);
+                log.check_holds(addresses.log, device)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn set_logging(&mut self, logging: Logging) {
+        self.logging = logging;
+    }
+
+    /// Where a ring's writes are logged, if they are.
+    pub(super) fn ring_log(&self, ring: u64) -> Option<RingLog> {
+        let file = self.log.clone().filter(|_| self.logging == Logging::On)?.signalling(self.log_signal.clone());
+        let used = self.wished(ring).addresses.filter(|addresses| addresses.logging == Logging::On);
+        Some(RingLog { file, used: used.map(|addresses| addresses.log) })
+    }
+
     pub(super) fn forget_rings(&mut self) {
         self.rings.fill(Wish::default());
     }
 
     pub(super) fn forget(&mut self) {
-        self.forget_rings();
-        self.memory = MemoryTable::default();
+        *self = Self { rings: vec![Wish::default(); self.rings.len()], ..Self::default() };
     }
 
     pub(super) fn is_started(&self, ring: u64) -> bool {

@@ -47,6 +47,11 @@ impl BackendChannel {
         }
     }
 
+    /// Whether a request waits for room in the socket.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.endpoint.has_unsent()
+    }
+
     /// Takes the answers that are there. `false` when the front-end has closed the channel or it is
     /// of no further use; the session itself goes on.
     pub(super) fn receive(&mut self, machine: &mut Machine) -> bool {
@@ -104,6 +109,11 @@ impl DeviceNotifier {
     /// Becomes readable when there is something to tell.
     pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.shared.event.as_fd()
+    }
+
+    /// Whether a change waits to be told, without a look at the descriptor.
+    pub(super) fn has_news(&self) -> bool {
+        self.shared.config_changed.load(Ordering::Acquire)
     }
 
     /// Whether a change is to be told; the caller tells it, or [keeps](Self::keep_config_change) it.

@@ -3,13 +3,18 @@
 use core::{fmt, num::NonZeroU64};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use vhost_core::{
     Answered, ApiMisuse, Backend, BackendRequest, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection,
     Session, Verdict,
 };
 
-use super::{BackendServer, MAX_RINGS, channel::BackendChannel, dispatch::Dispatch};
+use super::{
+    BackendServer, MAX_RINGS,
+    channel::BackendChannel,
+    dispatch::Dispatch,
+    ready::{Descriptors, Ready},
+};
 use crate::{
     deadline::Deadline,
     endpoint::{Endpoint, EndpointError, Message},
@@ -22,8 +27,12 @@ use crate::{
 /// Requests of the back-end that may be outstanding.
 const DEPTH: usize = 16;
 
-/// Messages served at once: a front-end that never pauses must keep nobody from anything else.
+/// Messages served at once, beside those that were read already: a front-end that never pauses must keep nobody from
+/// anything else.
 const MESSAGES_AT_ONCE: usize = 64;
+
+/// Bytes of replies that wait for each other at most. Those to requests that came together go together.
+const REPLIES_AT_ONCE: usize = 4096;
 
 pub(super) type Machine = Backend<MAX_RINGS, MAX_REGIONS, DEPTH>;
 
@@ -48,7 +57,7 @@ pub struct Connection<'s> {
 pub enum Progress {
     /// Everything that was there is done.
     Idle,
-    /// Many messages were served and there may be more: the socket is still readable. The rings, and
+    /// Many messages were served and there may be more: then the socket is still readable. The rings, and
     /// whatever else the caller has to do, come first.
     Busy,
     /// The front-end has closed the connection.
@@ -122,18 +131,33 @@ impl BackendServer {
 
 impl Connection<'_> {
     /// Does what can be done without waiting: messages, and rings if the caller processes them. Call
-    /// it when one of [`descriptors`](Self::descriptors) is readable.
+    /// it when one of [`descriptors`](Self::descriptors) is readable. No message that was read stays behind, unless
+    /// [`has_unsent`](Self::has_unsent).
     ///
     /// # Errors
     /// The connection is of no use after one.
     pub fn process(&mut self) -> Result<Progress, ServeError> {
-        self.server.rings.turn()?;
-        self.receive_answers();
+        self.step(Ready::UNKNOWN, Reading::ToTheEnd)
+    }
+
+    /// Does what there is to do at those descriptors that are ready.
+    fn step(&mut self, ready: Ready, reading: Reading) -> Result<Progress, ServeError> {
+        if ready.rings {
+            self.server.rings.turn()?;
+        }
+        if ready.channel || self.channel.as_ref().is_some_and(BackendChannel::has_unsent) {
+            self.receive_answers();
+        }
         if !self.flush()? {
             return Ok(Progress::Idle);
         }
-        let progress = self.receive_requests()?;
-        self.notify()?;
+        let progress = match ready.main || self.endpoint.has_received() {
+            true => self.receive_requests(reading)?,
+            false => Progress::Idle,
+        };
+        if ready.notifier || self.server.notifier.has_news() {
+            self.notify()?;
+        }
         Ok(progress)
     }
 
@@ -158,8 +182,27 @@ impl Connection<'_> {
         if self.reply_deadline.has_passed() { Err(ServeError::Send(SocketError::TimedOut)) } else { Ok(false) }
     }
 
-    fn receive_requests(&mut self) -> Result<Progress, ServeError> {
-        for _ in 0..MESSAGES_AT_ONCE {
+    fn receive_requests(&mut self, reading: Reading) -> Result<Progress, ServeError> {
+        let outcome = self.serve_requests(reading);
+        if outcome.is_err() {
+            // What was answered before is said; the reason to end is the one above.
+            let _ = self.endpoint.flush();
+        }
+        outcome
+    }
+
+    fn serve_requests(&mut self, reading: Reading) -> Result<Progress, ServeError> {
+        for count in 0_usize.. {
+            let asks_socket = !self.endpoint.has_received();
+            if (asks_socket || self.endpoint.unsent() >= REPLIES_AT_ONCE) && !self.flush()? {
+                return Ok(Progress::Idle);
+            }
+            match reading {
+                _ if !asks_socket || count == 0 => {}
+                Reading::WhatIsThere if self.endpoint.was_emptied() => return Ok(Progress::Idle),
+                _ if count >= MESSAGES_AT_ONCE => return Ok(Progress::Busy),
+                _ => {}
+            }
             match self.endpoint.try_receive().map_err(ServeError::Receive)? {
                 Message::NotYet => return Ok(Progress::Idle),
                 Message::Closed => return Ok(Progress::Closed),
@@ -176,12 +219,8 @@ impl Connection<'_> {
                         refusals: &mut self.refusals,
                         last_refusal: &mut self.last_refusal,
                     };
-                    let answered = turn.answer(frame)?;
-                    if let Answered::Send(transmit) = answered {
-                        self.endpoint.offer(&transmit).map_err(ServeError::Send)?;
-                        if !self.flush()? {
-                            return Ok(Progress::Idle);
-                        }
+                    if let Answered::Send(transmit) = turn.answer(frame)? {
+                        self.endpoint.keep(transmit);
                     }
                 }
             }
@@ -226,24 +265,29 @@ impl Connection<'_> {
     /// # Errors
     /// See [`ServeError`].
     pub fn run(mut self, stop: impl AsFd) -> Result<End, ServeError> {
+        let mut ready = Ready::UNKNOWN;
         loop {
-            if self.process()? == Progress::Closed {
+            if self.step(ready, Reading::WhatIsThere)? == Progress::Closed {
                 return Ok(End::PeerClosed);
             }
-            // While a reply is not taken, nothing more is heard from this front-end.
-            let first = if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN };
-            let flags = core::iter::once(first).chain(core::iter::repeat(PollFlags::IN));
-            let mut waiting: Vec<PollFd<'_>> = self
-                .descriptors()
-                .chain([stop.as_fd()])
-                .zip(flags)
-                .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags))
-                .collect();
-            wait(&mut waiting, self.reply_deadline)?;
-            if waiting.last().is_some_and(|stop| !stop.revents().is_empty()) {
-                return Ok(End::Stopped);
+            match self.wait(stop.as_fd())? {
+                Some(what) => ready = what,
+                None => return Ok(End::Stopped),
             }
         }
+    }
+
+    fn wait(&self, stop: BorrowedFd<'_>) -> Result<Option<Ready>, SystemError> {
+        let descriptors = Descriptors {
+            main: self.endpoint.as_fd(),
+            // While a reply is not taken, nothing more is heard from this front-end.
+            main_events: if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN },
+            notifier: self.server.notifier.event(),
+            channel: self.channel.as_ref().map(AsFd::as_fd),
+            rings: self.server.rings.caller_fd(),
+            stop,
+        };
+        descriptors.wait(self.reply_deadline)
     }
 
     /// What the front-end and this back-end agreed on.
@@ -276,10 +320,13 @@ impl fmt::Debug for Connection<'_> {
     }
 }
 
-/// Waits for any of these, and no longer than the deadline.
-fn wait(waiting: &mut [PollFd<'_>], deadline: Deadline) -> Result<(), SystemError> {
-    let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
-    rustix::io::retry_on_intr(|| poll(waiting, limit.as_ref())).map(drop).map_err(SystemError::of("poll"))
+/// How far the socket is read.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// Until it has nothing: whoever is told only of changes hears of the next one.
+    ToTheEnd,
+    /// Until all is read that was there: whoever asks again hears of the rest.
+    WhatIsThere,
 }
 
 /// One message's way through the machine and the device.

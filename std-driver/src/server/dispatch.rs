@@ -7,6 +7,7 @@ use vhost_core::{
     FrontendCode, FrontendReply, FrontendRequest, Logging, ProtocolFeatures, RingLayout, Session, VringAddresses,
     wire::{
         config::Config,
+        log::LogBase,
         vring::{VringAddr, VringBase, VringState},
     },
 };
@@ -14,7 +15,8 @@ use vhost_core::{
 use super::{MAX_RINGS, channel::BackendChannel};
 use crate::{
     device::{ConfigRefused, Device},
-    memory::{AddressSpace, MAX_REGIONS, MemoryError},
+    inflight::{self, InflightError, InflightRecord},
+    memory::{AddressSpace, LogFile, MAX_REGIONS, MemoryError},
     rings::{Control, Guest, RingError, RingSet},
     socket::Socket,
 };
@@ -48,6 +50,12 @@ impl From<RingError> for Reason {
 
 impl From<MemoryError> for Reason {
     fn from(error: MemoryError) -> Self {
+        Self::Ring(error.into())
+    }
+}
+
+impl From<InflightError> for Reason {
+    fn from(error: InflightError) -> Self {
         Self::Ring(error.into())
     }
 }
@@ -88,6 +96,11 @@ impl Dispatch<'_> {
                 let memory = self.guest.without(&region)?;
                 self.control(session).set_memory(memory);
             }
+            Request::SetLogBase(LogBase::Shared(log), Some(handle)) => {
+                let log = LogFile::map(log.size(), log.offset(), handle)?;
+                self.control(session).set_log(log)?;
+            }
+            Request::SetLogFd(handle) => self.control(session).set_log_signal(handle)?,
             Request::SetVringNum(state) => self.control(session).set_size(state.index().into(), state.num())?,
             Request::SetVringBase(state) => {
                 let base = match RingLayout::of(session.negotiated().acknowledged) {
@@ -106,6 +119,15 @@ impl Dispatch<'_> {
             Request::SetVringKick(target, handle) => self.control(session).set_kick(target.index(), handle)?,
             Request::SetVringCall(target, handle) => self.control(session).set_call(target.index(), handle)?,
             Request::SetVringErr(target, handle) => self.control(session).set_error(target.index(), handle)?,
+            Request::GetInflightFd(wanted) => {
+                let layout = RingLayout::of(session.negotiated().acknowledged);
+                let (record, file) = inflight::create(layout, wanted.num_queues(), wanted.queue_size())?;
+                return Ok(FrontendReply::GetInflightFd(record, Some(file)));
+            }
+            Request::SetInflightFd(shape, file) => {
+                let record = InflightRecord::new(&shape, file)?;
+                self.control(session).set_inflight(Some(&record))?;
+            }
             Request::GetConfig(wanted) => {
                 let data = config.get_mut(..wanted.data.len()).ok_or(Reason::Unsupported)?;
                 self.device.read_config(wanted.offset, data);
@@ -121,7 +143,8 @@ impl Dispatch<'_> {
             | Request::SetVringEnable(_)
             | Request::ResetDevice
             | Request::SetStatus(_)
-            | Request::SetLogFd(_) => {}
+            // An address in the front-end's process is no log for this one.
+            | Request::SetLogBase(..) => {}
             _ => return Err(Reason::Unsupported),
         }
         Ok(FrontendReply::Done)

@@ -64,7 +64,7 @@ impl Socket {
         Ok(transmit(self.as_fd(), bytes, handles, SendFlags::DONTWAIT)?)
     }
 
-    fn check_sendable(&self, bytes: &[u8], handles: &[BorrowedFd<'_>]) -> Result<(), SocketError> {
+    pub(super) fn check_sendable(&self, bytes: &[u8], handles: &[BorrowedFd<'_>]) -> Result<(), SocketError> {
         if handles.len() > MAX_HANDLES {
             return Err(SocketError::TooManyGiven { given: handles.len() });
         }

@@ -19,8 +19,6 @@ pub enum SoftError {
         /// Those.
         excess: VirtioFeatures,
     },
-    /// It keeps no log of written pages, and does not offer to.
-    NoLog,
 }
 
 impl fmt::Display for SoftError {
@@ -29,7 +27,6 @@ impl fmt::Display for SoftError {
             Self::Ring(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
             Self::NotOffered { excess } => write!(f, "features {:#x} are not offered", excess.bits()),
-            Self::NoLog => f.write_str("there is no log of written pages, and LOG_ALL is not offered"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vhost_core::{ChainBuffer, NoRoom, PopError, PushError};
+use vhost_core::{ChainBuffer, NoRoom, PopError, PushError, Resubmission};
 use vm_memory::VolatileSlice;
 
 use super::Ring;
@@ -10,7 +10,7 @@ use super::fault::{ChainFault, RingFault, RingFaults};
 use super::spare::{Lent, Spares};
 use crate::chain::Chain;
 use crate::eventfd::EventFd;
-use crate::memory::{Borrowed, BorrowedRange, MemoryTable};
+use crate::memory::{Borrowed, BorrowedRange, MemoryTable, WriteLog};
 
 /// Completed chains after which the driver is signalled although more are waiting, so that the first of a long batch does
 /// not wait for the last.
@@ -28,6 +28,9 @@ pub struct Queue<'m> {
     faults: &'m mut RingFaults,
     /// Chains that the device has and did not complete yet.
     taken: &'m mut Vec<vhost_core::Chain>,
+    log: Option<&'m WriteLog<'m>>,
+    /// What another device had, the oldest last; it comes before all others.
+    recovered: &'m mut Vec<Resubmission>,
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
@@ -89,15 +92,17 @@ pub(super) struct Parts<'m> {
     pub(super) call: Option<&'m EventFd>,
     pub(super) faults: &'m mut RingFaults,
     pub(super) taken: &'m mut Vec<vhost_core::Chain>,
+    pub(super) log: Option<&'m WriteLog<'m>>,
+    pub(super) recovered: &'m mut Vec<Resubmission>,
 }
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory, ring, call, faults, taken } = parts;
+        let Parts { index, memory, ring, call, faults, taken, log, recovered } = parts;
         let memory = Borrowed::new(memory);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, memory, ring, call, faults, taken, slices, budget, unsignalled, end }
+        Self { index, memory, ring, call, faults, taken, log, recovered, slices, budget, unsignalled, end }
     }
 
     /// The next request of the driver; `None` when there is none for now.
@@ -122,11 +127,11 @@ impl<'m> Queue<'m> {
                 return None;
             }
             let mut slices = self.slices.take();
-            match self.ring.pop(&self.memory, &mut Gathered(&mut slices)) {
+            match self.pop(&mut slices) {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
-                    return Some(Chain::new(chain, slices));
+                    return Some(Chain::new(chain, slices, self.log));
                 }
                 Ok(None) => {
                     self.slices.give(slices);
@@ -147,6 +152,19 @@ impl<'m> Queue<'m> {
         None
     }
 
+    #[inline]
+    fn pop(&mut self, slices: &mut Vec<VolatileSlice<'m>>) -> Result<Option<vhost_core::Chain>, PopError> {
+        let mut gathered = Gathered(slices);
+        let Some(oldest) = self.recovered.last() else {
+            return self.ring.pop(&self.memory, &mut gathered);
+        };
+        let popped = self.ring.pop_recovered(oldest, &self.memory, &mut gathered);
+        if matches!(popped, Ok(_) | Err(PopError::Malformed { .. })) {
+            self.recovered.pop();
+        }
+        popped.map(Some)
+    }
+
     /// Gives `chain` back to the driver, with the number of bytes written to its writable part from the start on; a number
     /// beyond that part is cut down to it.
     pub fn complete(&mut self, chain: Chain<'m>, written: u32) {
@@ -157,6 +175,7 @@ impl<'m> Queue<'m> {
     pub fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain<'m>, u32)>) {
         for (chain, written) in chains {
             let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
+            chain.log_written(written);
             let (chain, slices) = chain.into_parts();
             // Normally the first: devices that work one chain after another.
             if let Some(at) = self.taken.iter().position(|taken| *taken == chain) {

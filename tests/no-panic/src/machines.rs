@@ -18,6 +18,7 @@ reach! { machines;
     FrontendConfig: new;
     MemoryMap<509>: new, regions;
     Negotiated: has_acknowledgements, has_log_file;
+    ReadAhead<Handle>: new, read_buf, filled = read_ahead, has_next, next, is_between_messages;
     RegionExtent: overlaps;
     Rejection: fault, verdict;
     Session<256, 509>: negotiated, ring, rings, memory, postcopy, has_backend_channel, log, status, dialect,
@@ -33,4 +34,8 @@ fn assemble(assembler: &mut Assembler<Handle>, count: usize, next: fn() -> Optio
 
 fn settings(setup: &VringSetup<'static, Handle>, use_setting: fn(VringSetting<'static, Handle>)) {
     setup.settings().for_each(use_setting);
+}
+
+fn read_ahead(incoming: &mut ReadAhead<Handle>, count: usize, next: fn() -> Option<Handle>) {
+    incoming.filled(count, iter::from_fn(next));
 }

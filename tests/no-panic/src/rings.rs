@@ -13,12 +13,12 @@ reach! { rings;
     Access: reads, writes, allows;
     CellMemory<'static>: new;
     Chain: id, readable_len, writable_len, readable_pieces, split::<Piece>;
-    DeviceQueue<Piece>: new, resume, inflight_size, recover, relocate, set_log, pop::<Memory, Pieces>,
+    DeviceQueue<Piece>: new, resume, inflight_size, clear_inflight, recover, relocate, set_log, pop::<Memory, Pieces>,
         pop_recovered::<Memory, Pieces>, push, stage, stage_filled = fill_queue, publish, needs_call, disable_kicks,
         enable_kicks, has_available, reset, base, held, size, state, layout;
     DirtyLog<Piece>: new, size_for, mark;
     DriverQueue<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
-        poll, disable_calls, enable_calls, free, outstanding, state;
+        poll, disable_calls, enable_calls, free, outstanding, base, state;
     Iotlb<UserAddress, 64>: new, apply, update, invalidate, clear, entries, look_up;
     IotlbMemory<'static, Memory, GuestAddress, 64>: new;
     Miss: message;
@@ -26,7 +26,7 @@ reach! { rings;
         pop::<Memory, Pieces>, push, stage, stage_filled = fill_packed, publish, needs_call, disable_kicks, enable_kicks,
         has_available, reset, base, held, size, state;
     PackedDriver<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
-        poll, disable_calls, enable_calls, free, outstanding, state;
+        poll, disable_calls, enable_calls, free, outstanding, base, state;
     PackedInflight<Piece>: size_for, open;
     RingLayout: of, check_size, lengths;
     RingParts<Piece>: translate::<Memory>;
@@ -34,7 +34,7 @@ reach! { rings;
         pop::<Memory, Pieces>, push, stage, stage_filled = fill_split, publish, needs_call, disable_kicks, enable_kicks,
         has_available, reset, base, held, size, state;
     SplitDriver<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
-        poll, disable_calls, enable_calls, free, outstanding, state;
+        poll, disable_calls, enable_calls, free, outstanding, base, state;
     SplitInflight<Piece>: size_for, open;
     UsedLog<Piece>: new;
     WordMemory<'static>: new;

@@ -33,7 +33,7 @@ reach_traits! { traits;
 
 // `Functions` is no type: under that name stand those that belong to none.
 reach! { functions;
-    Functions: receive = receive_from;
+    Functions: receive = receive_from, receive_ahead = receive_ahead_from;
 }
 
 fn clear(pieces: &mut Pieces) {
@@ -72,6 +72,13 @@ fn receive_from<'a>(
     assembler: &'a mut Assembler<Handle>,
 ) -> Result<Option<Frame<'a, Handle>>, ReceiveError<u32>> {
     receive(line, assembler)
+}
+
+fn receive_ahead_from<'a>(
+    line: &mut Line,
+    incoming: &'a mut ReadAhead<Handle>,
+) -> Result<Option<Frame<'a, Handle>>, ReceiveError<u32>> {
+    receive_ahead(line, incoming)
 }
 
 /// Somebody who processes rings, of whom nothing is known.

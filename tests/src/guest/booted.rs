@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::Monitor;
 use crate::program::Running;
 
 /// Comes before what the script prints.
@@ -30,6 +31,15 @@ impl Booted {
         let output = self.folder.path().join("output");
         let printed = || lines(&output).iter().any(|printed| printed == line).then_some(());
         self.emulator.wait_until(&format!("printed {line:?}"), limit, printed);
+    }
+
+    /// QEMU's monitor. It talks to one at a time.
+    ///
+    /// # Panics
+    /// If QEMU has ended.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        Monitor::connect(&self.folder.path().join("monitor"))
     }
 
     /// Waits until the guest has powered off.

@@ -61,6 +61,8 @@ pub const PROTOCOL_FEATURES: u64 = 1 << 30;
 pub const VERSION_1: u64 = 1 << 32;
 /// Virtio feature bit 33: ring addresses and descriptors are IOVAs.
 pub const IOMMU_PLATFORM: u64 = 1 << 33;
+/// Virtio feature: packed rings.
+pub const RING_PACKED: u64 = 1 << 34;
 
 /// What the fixtures' back-end offers.
 pub const OFFERED: u64 =

@@ -4,8 +4,8 @@ use core::fmt::Debug;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use vhost_core::{VhostBackend, VirtioFeatures, VringSetup, wire::vring::VringBase};
-use vhost_std::driver::{Buffer, GuestArea, Kick, RingOptions, SplitRing, Used};
+use vhost_core::{RingLayout, VhostBackend, VirtioFeatures, VringSetup, wire::vring::VringBase};
+use vhost_std::driver::{Buffer, DriverRing, GuestArea, Kick, RingOptions, Used};
 use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 use vhost_tests::dialog::PATIENCE;
@@ -46,6 +46,7 @@ pub(crate) enum Request<'d> {
 
 /// A guest with a disk.
 pub(crate) struct Driver {
+    features: VirtioFeatures,
     pub(crate) memory: MemoryFile,
     pub(crate) queues: Vec<Queue>,
 }
@@ -53,7 +54,7 @@ pub(crate) struct Driver {
 /// One queue of the disk.
 pub(crate) struct Queue {
     pub(crate) index: u16,
-    pub(crate) ring: SplitRing,
+    pub(crate) ring: DriverRing,
     pub(crate) kick: EventFd,
     pub(crate) call: EventFd,
     /// Where slots are.
@@ -61,12 +62,21 @@ pub(crate) struct Queue {
 }
 
 impl Driver {
-    /// Memory and rings, of which nobody knows yet.
+    /// Memory and split rings, of which nobody knows yet.
     pub(crate) fn new(queues: u16) -> Self {
+        Self::with(queues, RingLayout::Split)
+    }
+
+    /// Memory and rings, of which nobody knows yet.
+    pub(crate) fn with(queues: u16, layout: RingLayout) -> Self {
+        let features = match layout {
+            RingLayout::Split => RING_FEATURES,
+            RingLayout::Packed => RING_FEATURES | VirtioFeatures::RING_PACKED,
+        };
         let memory = MemoryFile::create("guest", 0x1_0000_0000, QUEUE * u64::from(queues)).unwrap();
         let area = GuestArea::of(&memory);
-        let queues = (0..queues).map(|index| Queue::new(index, &area)).collect();
-        Self { memory, queues }
+        let queues = (0..queues).map(|index| Queue::new(index, &area, features)).collect();
+        Self { features, memory, queues }
     }
 
     /// Does everything that starts the disk; the features that were agreed on.
@@ -77,7 +87,8 @@ impl Driver {
         let offered = backend.features().unwrap();
         assert!(offered.contains(VirtioFeatures::VERSION_1 | FLUSH), "{offered:?}");
         assert!(!offered.contains(VirtioFeatures::PROTOCOL_FEATURES), "that is nobody's but the front-end's");
-        let agreed = offered & (RING_FEATURES | FLUSH | MQ);
+        let agreed = offered & (self.features | FLUSH | MQ);
+        assert_eq!(RingLayout::of(agreed), RingLayout::of(self.features), "the rings are there already");
         backend.acknowledge(agreed).unwrap();
         backend.set_memory(&[(*self.memory.region(), &self.memory)]).unwrap();
         for queue in &self.queues {
@@ -103,10 +114,10 @@ impl Driver {
 }
 
 impl Queue {
-    fn new(index: u16, area: &GuestArea) -> Self {
+    fn new(index: u16, area: &GuestArea, features: VirtioFeatures) -> Self {
         let area = area.part(QUEUE * u64::from(index), QUEUE).unwrap();
-        let options = RingOptions { size: SIZE, features: RING_FEATURES, table_size: 3 };
-        let ring = SplitRing::new(area.part(0, SLOTS_AT).unwrap(), &options).unwrap();
+        let options = RingOptions { size: SIZE, features, table_size: 3 };
+        let ring = DriverRing::new(area.part(0, SLOTS_AT).unwrap(), &options).unwrap();
         let slots = area.part(SLOTS_AT, SLOT * u64::from(SLOTS)).unwrap();
         Self { index, ring, kick: EventFd::new().unwrap(), call: EventFd::new().unwrap(), slots }
     }

@@ -7,6 +7,7 @@ mod event_loops;
 mod hooks;
 mod idle;
 mod soft;
+mod soft_inflight;
 mod subject;
 mod suite;
 mod user;

@@ -7,7 +7,7 @@ use vhost_core::VhostBackend;
 use vhost_std::soft::{RingThreads, SoftBackend, SoftError};
 
 use crate::driver::Driver;
-use crate::subject::{Image, Subject, wait_for_any};
+use crate::subject::{Image, Packed, Subject, wait_for_any};
 use crate::suite::suite;
 
 fn backend(image: &Image, queues: u16, threads: RingThreads) -> SoftBackend {
@@ -42,6 +42,12 @@ mod one_thread {
     }
 
     suite!(Soft);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<Soft>);
+    }
 }
 
 mod one_thread_a_queue {
@@ -62,6 +68,12 @@ mod one_thread_a_queue {
     }
 
     suite!(Soft);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<Soft>);
+    }
 }
 
 mod callers_thread {
@@ -91,4 +103,10 @@ mod callers_thread {
     }
 
     suite!(Soft);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<Soft>);
+    }
 }

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
-use vhost_core::VhostBackend;
+use vhost_core::{RingLayout, VhostBackend};
 use vhost_std::block::{BlockDevice, BlockOptions};
 
 use vhost_tests::dialog::PATIENCE;
+
+use crate::driver::Driver;
 
 /// Bytes of the disk.
 pub(crate) const DISK: u64 = 4 << 20;
@@ -34,6 +36,38 @@ pub(crate) trait Subject: Sized {
 
     /// Lets whoever works on the caller's thread work, without waiting.
     fn work(&mut self) {}
+
+    /// A driver of so many queues.
+    fn driver(queues: u16) -> Driver {
+        Driver::new(queues)
+    }
+}
+
+/// The same with packed rings.
+pub(crate) struct Packed<S>(S);
+
+impl<S: Subject> Subject for Packed<S> {
+    type Backend = S::Backend;
+
+    fn start(image: &Image, queues: u16) -> Option<Self> {
+        S::start(image, queues).map(Self)
+    }
+
+    fn backend(&mut self) -> &mut S::Backend {
+        self.0.backend()
+    }
+
+    fn wait_for(&mut self, descriptor: BorrowedFd<'_>) {
+        self.0.wait_for(descriptor);
+    }
+
+    fn work(&mut self) {
+        self.0.work();
+    }
+
+    fn driver(queues: u16) -> Driver {
+        Driver::with(queues, RingLayout::Packed)
+    }
 }
 
 /// Waits until one of them is readable.

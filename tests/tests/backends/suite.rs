@@ -7,7 +7,7 @@ use vhost_std::driver::GuestArea;
 use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 
-use crate::driver::{Driver, PIECE, Request, SECTORS, SLOTS, pattern};
+use crate::driver::{PIECE, Request, SECTORS, SLOTS, pattern};
 use crate::subject::{Image, Subject};
 
 /// Makes a test of each scenario for one subject; `but for` names those that it does not pass.
@@ -49,7 +49,7 @@ pub(crate) fn what_is_written_is_read_back_and_is_in_the_image<S: Subject>() {
     const QUEUES: u16 = 4;
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, QUEUES) else { return };
-    let mut driver = Driver::new(QUEUES);
+    let mut driver = S::driver(QUEUES);
     driver.bring_up(subject.backend());
     // Each round writes pieces of its own, so that indices come around more than once.
     for round in 0..12 {
@@ -74,7 +74,7 @@ pub(crate) fn what_is_written_is_read_back_and_is_in_the_image<S: Subject>() {
 pub(crate) fn a_stopped_ring_tells_where_it_was_and_goes_on_there<S: Subject>() {
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, 2) else { return };
-    let mut driver = Driver::new(2);
+    let mut driver = S::driver(2);
     driver.bring_up(subject.backend());
     for round in 1..=5 {
         let queue = &mut driver.queues[1];
@@ -99,7 +99,7 @@ pub(crate) fn a_stopped_ring_tells_where_it_was_and_goes_on_there<S: Subject>() 
 pub(crate) fn kick_and_call_are_replaced_and_removed_while_a_ring_runs<S: Subject>() {
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, 1) else { return };
-    let mut driver = Driver::new(1);
+    let mut driver = S::driver(1);
     driver.bring_up(subject.backend());
     let queue = &mut driver.queues[0];
     for round in 0..6 {
@@ -124,7 +124,7 @@ pub(crate) fn kick_and_call_are_replaced_and_removed_while_a_ring_runs<S: Subjec
 pub(crate) fn memory_is_replaced_while_rings_run<S: Subject>() {
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, 1) else { return };
-    let mut driver = Driver::new(1);
+    let mut driver = S::driver(1);
     driver.bring_up(subject.backend());
     for round in 0..4 {
         let more = MemoryFile::create("more", 0x2_0000_0000, 0x8000).unwrap();
@@ -143,7 +143,7 @@ pub(crate) fn memory_is_replaced_while_rings_run<S: Subject>() {
 pub(crate) fn what_the_device_writes_is_logged_where_that_is_offered<S: Subject>() {
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, 1) else { return };
-    let mut driver = Driver::new(1);
+    let mut driver = S::driver(1);
     let agreed = driver.bring_up(subject.backend());
     driver.queues[0].run(&mut subject, Request::Write(0, &pattern(3)));
     // A bit for each page from guest address 0 on.
@@ -182,7 +182,7 @@ pub(crate) fn what_the_device_writes_is_logged_where_that_is_offered<S: Subject>
 pub(crate) fn a_disabled_ring_waits_and_goes_on_when_it_is_enabled<S: Subject>() {
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, 2) else { return };
-    let mut driver = Driver::new(2);
+    let mut driver = S::driver(2);
     driver.bring_up(subject.backend());
     for _ in 0..4 {
         driver.queues[1].run(&mut subject, Request::Flush);
@@ -202,7 +202,7 @@ pub(crate) fn a_device_that_was_reset_is_started_again<S: Subject>() {
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, 2) else { return };
     for round in 0..3 {
-        let mut driver = Driver::new(2);
+        let mut driver = S::driver(2);
         driver.bring_up(subject.backend());
         for queue in &mut driver.queues {
             queue.run(&mut subject, Request::Write(SECTORS, &pattern(round)));
@@ -216,7 +216,7 @@ pub(crate) fn a_device_that_was_reset_is_started_again<S: Subject>() {
 pub(crate) fn what_is_impossible_is_refused_and_the_rest_goes_on<S: Subject>() {
     let image = Image::new();
     let Some(mut subject) = started::<S>(&image, 1) else { return };
-    let mut driver = Driver::new(1);
+    let mut driver = S::driver(1);
     driver.bring_up(subject.backend());
     let everything = VirtioFeatures::from_bits_retain(u64::MAX);
     let ring = &driver.queues[0].ring;

@@ -14,7 +14,7 @@ use vhost_tests::dialog::PATIENCE;
 use vhost_tests::program::{Running, require};
 
 use crate::driver::Driver;
-use crate::subject::{Image, Subject};
+use crate::subject::{Image, Packed, Subject};
 use crate::suite::suite;
 
 /// Our server on a thread, and a front-end that is connected to it.
@@ -79,6 +79,12 @@ mod our_server {
     }
 
     suite!(User);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<User>);
+    }
 }
 
 mod our_server_on_one_thread {
@@ -99,6 +105,12 @@ mod our_server_on_one_thread {
     }
 
     suite!(User);
+
+    mod packed {
+        use super::*;
+
+        suite!(Packed<User>);
+    }
 }
 
 mod qemu_storage_daemon {

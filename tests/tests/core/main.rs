@@ -12,6 +12,7 @@ mod joined;
 mod machines;
 mod pair;
 mod peers;
+mod read_ahead;
 mod recorded;
 mod stage;
 mod start_orders;

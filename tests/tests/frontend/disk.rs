@@ -2,10 +2,9 @@
 
 use std::thread::JoinHandle;
 
+use vhost_core::DriverFault;
 use vhost_std::deadline::Deadline;
-use vhost_std::driver::{
-    BlockClient, BlockClientError, BlockClientOptions, BlockRequest, BlockStatus, DeviceFault, DriverError,
-};
+use vhost_std::driver::{BlockClient, BlockClientError, BlockClientOptions, BlockRequest, BlockStatus, DriverError};
 use vhost_std::frontend::{Frontend, FrontendError};
 use vhost_tests::dialog::PATIENCE;
 
@@ -63,7 +62,7 @@ fn the_next_disk_gets_exactly_what_the_last_one_had_not_done_in_order() {
     // First what the last disk had done, then what the next did.
     assert_eq!(tickets, [2, 4, 3, 0]);
     drop(client);
-    assert_eq!(thread.join().unwrap(), (2, [(0, true), (3, true), (9, true)], true));
+    assert_eq!(thread.join().unwrap(), (0, [(0, true), (3, true), (9, true)], true));
 }
 
 /// libvhost-user and passt write to every new call descriptor, SPDK at every start.
@@ -112,7 +111,7 @@ fn a_disk_that_breaks_its_ring_is_found_out() {
         disk.used(77, 0);
     });
     let error = client.run(0, BlockRequest::Flush, soon()).unwrap_err();
-    let fault = DeviceFault::UnknownChain { found: 77 };
+    let fault = DriverFault::UnknownToken { position: 0, token: 77 };
     assert_eq!(error, BlockClientError::Ring(DriverError::Device(fault)));
     assert_eq!(client.queues_mut()[0].in_flight(), 1, "nobody knows what became of it");
     thread.join().unwrap();

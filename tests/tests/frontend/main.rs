@@ -12,6 +12,7 @@ mod disk_by_hand;
 mod ends;
 mod flood;
 mod leaks;
+mod leaks_by_thousands;
 mod pacing;
 mod postcopy;
 mod refusals;

@@ -76,7 +76,7 @@ fn every_form_of_every_request_is_sent_as_its_fixture() {
             assert_eq!(request.descriptors.len(), fixture.descriptors, "{title}");
         }
     }
-    assert_eq!(names.len(), 44);
+    assert_eq!(names.len(), 43);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! What runs in the guest, as root on a kernel of its own.
 
+mod answering;
+mod backends;
+mod kernel_backends;
 mod net;
 mod ring;
 mod scsi;
+mod server;
 mod table;
 mod vdpa;
 mod vdpa_disk;

@@ -10,7 +10,7 @@ const DEVICES: [&str; 5] = ["net", "vsock", "scsi", "vdpa", "vduse"];
 
 /// Answers other than success that are documented; a newer kernel may know more. "none" means that the wrapper says so
 /// instead of an error.
-const DOCUMENTED: [(&str, &str, &str); 26] = [
+const DOCUMENTED: [(&str, &str, &str); 24] = [
     // Before Linux 6.17.
     ("VHOST_GET_FEATURES_ARRAY", "net", "none"),
     ("VHOST_SET_FEATURES_ARRAY", "net", "none"),
@@ -40,9 +40,6 @@ const DOCUMENTED: [(&str, &str, &str); 26] = [
     ("VHOST_VDPA_SUSPEND", "vdpa", "EOPNOTSUPP"),
     ("VHOST_VDPA_RESUME", "vdpa", "EOPNOTSUPP"),
     ("VDUSE_IOTLB_GET_FD2", "vduse", "ENOTTY"),
-    // A driver of vhost_vdpa has no bounce buffer that memory could stand for.
-    ("VDUSE_IOTLB_REG_UMEM", "vduse", "EINVAL"),
-    ("VDUSE_IOTLB_DEREG_UMEM", "vduse", "ENOENT"),
 ];
 
 /// Prints the table past the test runner's capture, and compares it: every ioctl was called, and answered with success or a

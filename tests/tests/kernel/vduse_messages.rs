@@ -1,11 +1,10 @@
 //! VDUSE messages against bytes written by hand.
 
-use vhost_core::Iova;
 use vhost_core::uapi::MessageFault;
 use vhost_core::uapi::bits::DeviceStatus;
-use vhost_core::uapi::vduse_layout::RingForm;
 use vhost_core::uapi::vduse_message::{VduseAnswer, VduseMessage, VduseRequest, VduseVersion};
 use vhost_core::wire::vring::VringBase;
+use vhost_core::{Iova, RingLayout};
 
 const ID: u32 = 0x0102_0304;
 
@@ -59,11 +58,11 @@ fn every_answer_is_the_bytes_written_by_hand() {
     let packed = VduseAnswer::Position { index: 1, base: packed };
     let status = VduseRequest::SetStatus(DeviceStatus::empty());
     let cases = [
-        (VduseAnswer::Done, status, RingForm::Split, by_hand(ID, 0, &[])),
-        (VduseAnswer::Failed, status, RingForm::Split, by_hand(ID, 1, &[])),
-        (VduseAnswer::Failed, ask, RingForm::Split, by_hand(ID, 1, &[])),
-        (split, ask, RingForm::Split, by_hand(ID, 0, &[&index, &half(0xfffe)])),
-        (packed, ask, RingForm::Packed, by_hand(ID, 0, &[&index, &half(1), &half(17), &half(0), &half(9)])),
+        (VduseAnswer::Done, status, RingLayout::Split, by_hand(ID, 0, &[])),
+        (VduseAnswer::Failed, status, RingLayout::Split, by_hand(ID, 1, &[])),
+        (VduseAnswer::Failed, ask, RingLayout::Split, by_hand(ID, 1, &[])),
+        (split, ask, RingLayout::Split, by_hand(ID, 0, &[&index, &half(0xfffe)])),
+        (packed, ask, RingLayout::Packed, by_hand(ID, 0, &[&index, &half(1), &half(17), &half(0), &half(9)])),
     ];
     for (answer, request, form, bytes) in cases {
         assert_eq!(answer.encode(ID), bytes[..], "{answer:?}");
@@ -72,5 +71,5 @@ fn every_answer_is_the_bytes_written_by_hand() {
     let mut reserved = by_hand(ID, 0, &[]);
     reserved[23] = 8;
     let fault = MessageFault::Field { name: "reserved", expected: "0", found: 8 };
-    assert_eq!(VduseAnswer::decode(&reserved, status, RingForm::Split), Err(fault));
+    assert_eq!(VduseAnswer::decode(&reserved, status, RingLayout::Split), Err(fault));
 }

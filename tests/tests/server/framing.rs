@@ -70,11 +70,12 @@ fn f4_messages_in_one_segment_keep_their_own_descriptors() {
         bench.frontend().receive_reply(id("GET_FEATURES"));
         bench.frontend().receive_reply(id("GET_FEATURES"));
     }
-    // A descriptor that the sender meant for a later message of the same send is with the first one, and nowhere else.
+    // A descriptor in one send with a message that wants none and one that does goes where it is wanted: nothing tells this
+    // from two sends.
     let enable = message("SET_VRING_ENABLE", REQUEST_NEEDING_REPLY, &state(0, 0));
     bench.say(&[enable, call(0)].concat(), &[event().as_fd()]);
-    assert_eq!(bench.frontend().receive_reply(id("SET_VRING_ENABLE")).number(), 1);
-    assert_eq!(bench.frontend().receive_reply(id("SET_VRING_CALL")).number(), 1);
+    assert_eq!(bench.frontend().receive_reply(id("SET_VRING_ENABLE")).number(), 0);
+    assert_eq!(bench.frontend().receive_reply(id("SET_VRING_CALL")).number(), 0);
 }
 
 #[test]
@@ -211,12 +212,12 @@ fn a_server_that_is_told_to_ignore_unknown_requests_goes_on() {
 #[test]
 fn many_messages_at_once_are_served_in_shares() {
     let mut server = server(1);
-    let mut connection = server.connect(Socket::from(theirs_with(&message("SET_OWNER", REQUEST, &[]).repeat(1000))));
+    let mut connection = server.connect(Socket::from(theirs_with(&message("SET_OWNER", REQUEST, &[]).repeat(4000))));
     let mut shares = 0;
     while connection.process().unwrap() == Progress::Busy {
         shares += 1;
     }
-    assert!(shares > 4, "a thousand messages in {shares} shares");
+    assert!(shares > 8, "4000 messages in {shares} shares");
     assert_eq!(connection.process().unwrap(), Progress::Closed, "and nothing is forgotten");
 }
 

@@ -182,8 +182,6 @@ fn every_request_with_a_wrong_number_of_descriptors_is_refused_by_name() {
                 let complaint = bench.complaint(&fixture.request_needing_reply(), &descriptors);
                 let expected = match (fixture.name, fixture.descriptors) {
                     _ if count > 8 => "descriptors came at once, at most 8 may".to_owned(),
-                    // Without LOG_SHMFD it is a number without a descriptor.
-                    ("SET_LOG_BASE", _) => "SET_LOG_BASE (6): expected ".to_owned(),
                     _ if !is_open => "was not negotiated".to_owned(),
                     ("REM_MEM_REG", _) if count <= 1 => continue,
                     (name @ "REM_MEM_REG", _) => format!("{name} ({}): expected 0 to 1 descriptors", fixture.id),

@@ -12,6 +12,7 @@ use crate::support::{Bench, Dialog, OFFER, id, message, number, server, state, t
 
 /// Bits of a disk: SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD, WRITE_ZEROES; of rings and of the protocol.
 const OFFERED: u64 = 0x6e44
+    | feature::LOG_ALL
     | feature::INDIRECT_DESCRIPTORS
     | feature::EVENT_INDEX
     | feature::PROTOCOL_FEATURES
@@ -20,10 +21,12 @@ const OFFERED: u64 = 0x6e44
 /// Packed rings.
 const PACKED: u64 = 1 << 34;
 const PROTOCOL_OFFERED: u64 = feature::MQ
+    | feature::LOG_SHMFD
     | feature::REPLY_ACK
     | feature::BACKEND_REQ
     | feature::CONFIG
     | feature::RESET_DEVICE
+    | feature::INFLIGHT_SHMFD
     | feature::CONFIGURE_MEM_SLOTS
     | feature::STATUS;
 
@@ -162,7 +165,7 @@ fn s17_protocol_features_are_set_again_and_without_having_been_asked_for() {
 fn s18_protocol_features_that_were_not_offered_are_refused() {
     let mut server = server(1);
     let mut bench = Bench::negotiated(&mut server);
-    for unoffered in [feature::XEN_MMAP, feature::INFLIGHT_SHMFD, 1 << 23, 1 << 63] {
+    for unoffered in [feature::XEN_MMAP, feature::GET_VRING_BASE_INFLIGHT, 1 << 23, 1 << 63] {
         let reason = bench.refused("SET_PROTOCOL_FEATURES", &number(feature::REPLY_ACK | unoffered), &[]);
         assert!(reason.starts_with("SET_PROTOCOL_FEATURES (16): protocol features "), "{reason}");
         assert_eq!(bench.connection().session().negotiated().protocol.bits(), PROTOCOL_OFFERED);

@@ -7,7 +7,7 @@ use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vhost_core::uapi::vduse_message::VduseVersion;
-use vhost_kernel::vduse::{self, Control, VduseServer};
+use vhost_kernel::vduse::{self, Control, RingChoice, VduseServer};
 use vhost_std::device::Device;
 use vhost_std::eventfd::EventFd;
 use vhost_std::system_error::SystemError;
@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Take a device over that another process has left on the bus.
     #[arg(long)]
     take_over: bool,
+    /// Offer packed rings too. Such a device cannot be taken over.
+    #[arg(long, conflicts_with_all = ["leave", "take_over"])]
+    packed: bool,
 }
 
 impl Arguments {
@@ -42,7 +45,8 @@ impl Arguments {
             server.run(&stop)?;
             return self.end(server, &control);
         }
-        let mut server = VduseServer::create(&control, name, device)?;
+        let rings = if self.packed { RingChoice::SplitOrPacked } else { RingChoice::Split };
+        let mut server = VduseServer::create(&control, name, device, rings)?;
         match beside(&mut server, || vduse::add_to_bus(name)) {
             Ok(()) => {}
             Err(error) => {

@@ -4,7 +4,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use vhost_core::uapi::vduse_layout::RingForm;
 use vhost_core::wire::vring::VringBase;
 use vhost_core::{GuestAddress, VirtioFeatures};
 use vhost_std::eventfd::{EventFd, EventFdError};
@@ -63,23 +62,24 @@ impl Rings {
     /// Takes over what the driver has set up. The rings are not started.
     pub(super) fn set_up(&mut self, vduse: &VduseDevice, table: &MemoryTable, begin: Begin) -> Result<(), KernelError> {
         for (index, served) in (0..).zip(&mut self.0) {
-            let state = vduse.vring(index, RingForm::Split)?;
             (served.addresses, served.started) = (None, false);
+            let mut ring = served.ring.lock();
+            let state = vduse.vring(index, ring.layout())?;
             if !state.ready {
                 continue;
             }
             let kick = EventFd::new()?;
             vduse.set_vring_kick(index, Some(kick.as_fd()))?;
-            // What VDUSE calls I/O virtual addresses are what the device calls guest addresses.
-            let addresses = RingAddresses {
-                descriptor: GuestAddress(state.descriptor.0),
-                driver: GuestAddress(state.available.0),
-                device: GuestAddress(state.used.0),
-            };
-            let mut ring = served.ring.lock();
+            let [descriptor, driver, device] =
+                [state.addresses.descriptor, state.addresses.driver, state.addresses.device]
+                    .map(|iova| GuestAddress(iova.0));
+            let addresses = RingAddresses { descriptor, driver, device };
             ring.stop();
             ring.set_size(state.size)?;
-            ring.set_base(VringBase::Split { available: first_index(&state, table, begin) })?;
+            ring.set_base(match begin {
+                Begin::WhereTheDriverSays => state.base,
+                Begin::AfterUsed => after_used(&state, table),
+            })?;
             ring.set_memory(table.clone(), Some(addresses))?;
             ring.set_kick(Some(kick.into()))?;
             served.addresses = Some(addresses);
@@ -107,10 +107,7 @@ impl Rings {
     pub(super) fn stop(&mut self) {
         for served in &mut self.0 {
             let mut ring = served.ring.lock();
-            ring.stop();
-            ring.disable();
-            // Taking the descriptor away cannot fail.
-            let _ = ring.set_kick(None);
+            ring.reset();
             (served.addresses, served.started, served.call_due) = (None, false, false);
         }
     }
@@ -156,19 +153,11 @@ fn own_eventfd(error: EventFdError) -> SystemError {
     }
 }
 
-/// The index of the first chain to serve.
-fn first_index(state: &VringState, table: &MemoryTable, begin: Begin) -> u16 {
+/// Where a split ring goes on that another process has served in order: behind its last used chain.
+fn after_used(state: &VringState, table: &MemoryTable) -> VringBase {
     /// Offset of the index in the used ring.
     const INDEX: u64 = 2;
-    let driver = match state.base {
-        VringBase::Split { available } | VringBase::Packed { available, .. } => available,
-    };
-    match begin {
-        Begin::WhereTheDriverSays => driver,
-        // A device that serves a ring in order has left nothing open before the used index.
-        Begin::AfterUsed => {
-            let at = vm_memory::GuestAddress(state.used.0.saturating_add(INDEX));
-            table.guest_memory().read_obj::<u16>(at).map_or(driver, u16::from_le)
-        }
-    }
+    let at = vm_memory::GuestAddress(state.addresses.device.0.saturating_add(INDEX));
+    let index = table.guest_memory().read_obj::<u16>(at).map(u16::from_le);
+    index.map_or(state.base, |available| VringBase::Split { available })
 }

@@ -4,9 +4,11 @@
 
 use vhost_core::VirtioFeatures;
 
+use crate::block::format::{SECTOR, config as offset};
+
 /// Bytes of the configuration space that are read: up to the end of `write_zeroes_may_unmap`, which is what QEMU asks for
 /// and so every back-end has.
-pub(super) const CONFIG_SIZE: usize = 57;
+pub(super) const CONFIG_SIZE: usize = offset::WRITE_ZEROES_MAY_UNMAP + 1;
 
 /// What a disk tells of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +35,14 @@ impl BlockLimits {
         };
         // A field counts only if its feature was agreed on.
         let word = |feature, at: usize| if features.contains(feature) { number(at..at + 4) as u32 } else { 0 };
-        let queues = if features.contains(feature::MQ) { number(34..36) as u16 } else { 1 };
+        let queues =
+            if features.contains(feature::MQ) { number(offset::NUM_QUEUES..offset::NUM_QUEUES + 2) as u16 } else { 1 };
         Self {
-            capacity: number(0..8),
-            block_size: word(feature::BLOCK_SIZE, 20).max(super::SECTOR as u32),
+            capacity: number(offset::CAPACITY..offset::CAPACITY + 8),
+            block_size: word(feature::BLOCK_SIZE, offset::BLK_SIZE).max(SECTOR as u32),
             queues,
-            most_discarded: word(feature::DISCARD, 36),
-            most_zeroed: word(feature::WRITE_ZEROES, 48),
+            most_discarded: word(feature::DISCARD, offset::MAX_DISCARD_SECTORS),
+            most_zeroed: word(feature::WRITE_ZEROES, offset::MAX_WRITE_ZEROES_SECTORS),
             is_read_only: features.contains(feature::READ_ONLY),
         }
     }
@@ -49,12 +52,14 @@ impl BlockLimits {
 pub(super) mod feature {
     use vhost_core::VirtioFeatures;
 
-    pub(in super::super) const READ_ONLY: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 5);
-    pub(in super::super) const BLOCK_SIZE: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 6);
-    pub(in super::super) const FLUSH: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 9);
-    pub(in super::super) const MQ: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 12);
-    pub(in super::super) const DISCARD: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 13);
-    pub(in super::super) const WRITE_ZEROES: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 14);
+    use crate::block::format::feature;
+
+    pub(in super::super) const READ_ONLY: VirtioFeatures = VirtioFeatures::from_bits_retain(feature::RO);
+    pub(in super::super) const BLOCK_SIZE: VirtioFeatures = VirtioFeatures::from_bits_retain(feature::BLK_SIZE);
+    pub(in super::super) const FLUSH: VirtioFeatures = VirtioFeatures::from_bits_retain(feature::FLUSH);
+    pub(in super::super) const MQ: VirtioFeatures = VirtioFeatures::from_bits_retain(feature::MQ);
+    pub(in super::super) const DISCARD: VirtioFeatures = VirtioFeatures::from_bits_retain(feature::DISCARD);
+    pub(in super::super) const WRITE_ZEROES: VirtioFeatures = VirtioFeatures::from_bits_retain(feature::WRITE_ZEROES);
 }
 
 #[cfg(test)]

@@ -7,20 +7,18 @@ use std::{
 
 use rustix::event::PollFlags;
 
-use super::{
-    BlockClientError, BlockRequest, BlockStatus,
-    request::{Data, HEADER},
-};
+use super::{BlockClientError, BlockRequest, BlockStatus, request::Data};
 use crate::{
+    block::format::HEADER_BYTES,
     deadline::Deadline,
-    driver::{Buffer, GuestArea, Kick, RingOptions, SplitRing, Used},
+    driver::{Buffer, DriverRing, GuestArea, Kick, RingOptions, Used},
     eventfd::EventFd,
     frontend::{RingSetup, wait::wait_for_any},
 };
 
 /// Header and status of a slot have a cache line, in which the status is here.
 const HEAD: u64 = 64;
-const STATUS: u64 = HEADER as u64;
+const STATUS: u64 = HEADER_BYTES as u64;
 /// The data of all slots begin and end at pages, as disks without a cache want it.
 const PAGE: u64 = 4096;
 
@@ -31,7 +29,7 @@ const PAGE: u64 = 4096;
 #[derive(Debug)]
 pub struct BlockQueue {
     index: u8,
-    pub(super) ring: SplitRing,
+    pub(super) ring: DriverRing,
     kick: EventFd,
     call: EventFd,
     heads: GuestArea,
@@ -82,7 +80,7 @@ impl BlockQueue {
         let Places { heads, data, end } = Places::new(ring, slots, slot_size)?;
         Ok(Self {
             index,
-            ring: SplitRing::new(area.part(0, heads)?, ring)?,
+            ring: DriverRing::new(area.part(0, heads)?, ring)?,
             kick: EventFd::new()?,
             call: EventFd::new()?,
             heads: area.part(heads, data - heads)?,
@@ -112,7 +110,7 @@ impl BlockQueue {
         let length = length.ok_or(BlockClientError::TooMuchData { found, limit })?;
         let slot = *self.free.last().ok_or(BlockClientError::Busy)?;
         let (head, place) = (head_of(slot), data_of(slot, limit));
-        let header = Buffer { address: self.heads.guest_address(head), length: HEADER as u32 };
+        let header = Buffer { address: self.heads.guest_address(head), length: HEADER_BYTES as u32 };
         let status = Buffer { address: self.heads.guest_address(head + STATUS), length: 1 };
         let data = Buffer { address: self.data.guest_address(place), length };
         self.heads.write(head, &request.header)?;
@@ -124,9 +122,10 @@ impl BlockQueue {
             Data::Nothing | Data::In(_) => {}
         }
         match request.data {
-            Data::Nothing => self.ring.add(&[header], &[status], slot.into()),
-            Data::Out(_) | Data::Range(_) => self.ring.add(&[header, data], &[status], slot.into()),
-            Data::In(_) => self.ring.add(&[header], &[data, status], slot.into()),
+            Data::Out(_) | Data::Range(_) if length > 0 => self.ring.add(&[header, data], &[status], slot.into()),
+            Data::In(_) if length > 0 => self.ring.add(&[header], &[data, status], slot.into()),
+            // A buffer has at least one byte.
+            _ => self.ring.add(&[header], &[status], slot.into()),
         }?;
         self.free.pop();
         let ticket = self.next;

@@ -2,15 +2,7 @@
 //!
 //! Source: virtio 1.3, section "Block Device: Device Operation".
 
-/// Bytes of a sector, the unit of every position on a disk.
-pub const SECTOR: u64 = 512;
-
-/// Bytes of the header in front of each request.
-pub(super) const HEADER: usize = 16;
-/// Bytes of an id.
-pub(super) const ID: u32 = 20;
-/// Bytes of a range to discard or to fill with zeros.
-const RANGE: usize = 16;
+use crate::block::format::{HEADER_BYTES, SEGMENT_BYTES, SERIAL_BYTES, UNMAP, request as kind, status};
 
 /// What a disk is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +11,14 @@ pub enum BlockRequest<'d> {
     Read {
         /// The first sector.
         sector: u64,
-        /// Bytes, a multiple of [`SECTOR`].
+        /// Bytes, a multiple of [`SECTOR`](crate::block::SECTOR).
         length: u32,
     },
     /// To write.
     Write {
         /// The first sector.
         sector: u64,
-        /// A multiple of [`SECTOR`] bytes.
+        /// A multiple of [`SECTOR`](crate::block::SECTOR) bytes.
         data: &'d [u8],
     },
     /// To make what was written durable.
@@ -74,8 +66,8 @@ pub enum BlockStatus {
 impl BlockStatus {
     pub(super) fn from_byte(byte: u8) -> Self {
         match byte {
-            0 => Self::Ok,
-            2 => Self::Unsupported,
+            status::OK => Self::Ok,
+            status::UNSUPP => Self::Unsupported,
             _ => Self::IoError,
         }
     }
@@ -83,7 +75,7 @@ impl BlockStatus {
 
 /// A request in memory.
 pub(super) struct Encoded<'d> {
-    pub(super) header: [u8; HEADER],
+    pub(super) header: [u8; HEADER_BYTES],
     pub(super) data: Data<'d>,
 }
 
@@ -93,7 +85,7 @@ pub(super) enum Data<'d> {
     /// The disk reads this.
     Out(&'d [u8]),
     /// The disk reads this too, and it is written here.
-    Range([u8; RANGE]),
+    Range([u8; SEGMENT_BYTES]),
     /// The disk writes so many bytes.
     In(u32),
 }
@@ -101,17 +93,17 @@ pub(super) enum Data<'d> {
 impl<'d> BlockRequest<'d> {
     pub(super) fn encode(self) -> Encoded<'d> {
         let (kind, sector, data): (u32, u64, _) = match self {
-            Self::Read { sector, length } => (0, sector, Data::In(length)),
-            Self::Write { sector, data } => (1, sector, Data::Out(data)),
-            Self::Flush => (4, 0, Data::Nothing),
-            Self::GetId => (8, 0, Data::In(ID)),
-            Self::Discard { sector, sectors } => (11, 0, Data::Range(range(sector, sectors, 0))),
+            Self::Read { sector, length } => (kind::IN, sector, Data::In(length)),
+            Self::Write { sector, data } => (kind::OUT, sector, Data::Out(data)),
+            Self::Flush => (kind::FLUSH, 0, Data::Nothing),
+            Self::GetId => (kind::GET_ID, 0, Data::In(SERIAL_BYTES as u32)),
+            Self::Discard { sector, sectors } => (kind::DISCARD, 0, Data::Range(range(sector, sectors, 0))),
             Self::WriteZeroes { sector, sectors, unmap } => {
                 let flags = match unmap {
-                    Unmap::Allowed => 1,
+                    Unmap::Allowed => UNMAP,
                     Unmap::Forbidden => 0,
                 };
-                (13, 0, Data::Range(range(sector, sectors, flags)))
+                (kind::WRITE_ZEROES, 0, Data::Range(range(sector, sectors, flags)))
             }
         };
         // Type, four reserved bytes, sector.
@@ -120,7 +112,7 @@ impl<'d> BlockRequest<'d> {
     }
 }
 
-fn range(sector: u64, sectors: u32, flags: u32) -> [u8; RANGE] {
+fn range(sector: u64, sectors: u32, flags: u32) -> [u8; SEGMENT_BYTES] {
     (u128::from(sector) | u128::from(sectors) << 64 | u128::from(flags) << 96).to_le_bytes()
 }
 

@@ -14,7 +14,7 @@ use vhost_std::memory::MemoryFile;
 use super::ring::{Ring, memory, soon, table};
 
 /// An Ethernet frame of an experimental type, which no protocol of the kernel looks at.
-fn frame(number: u8) -> Vec<u8> {
+pub(super) fn frame(number: u8) -> Vec<u8> {
     let mut frame = [[0xff; 6], [2, 0, 0, 0, 0, number]].concat();
     frame.extend([0x88, 0xb5]);
     frame.extend((0..60).map(|at| at ^ number));
@@ -22,7 +22,7 @@ fn frame(number: u8) -> Vec<u8> {
 }
 
 /// A tap device that is up, and a socket that sees all frames of it.
-fn tap() -> (Tap, PacketSocket) {
+pub(super) fn tap() -> (Tap, PacketSocket) {
     let tap = Tap::open("tap%d", &TapOptions::default()).unwrap();
     tap.set_up().unwrap();
     let socket = PacketSocket::bind(tap.name()).unwrap();
@@ -35,7 +35,7 @@ fn wait_readable(fd: impl AsFd) {
 }
 
 /// The next frame of the experimental type.
-fn seen(fd: impl AsFd, header: usize) -> Vec<u8> {
+pub(super) fn seen(fd: impl AsFd, header: usize) -> Vec<u8> {
     loop {
         wait_readable(&fd);
         let mut bytes = [0; 2048];
@@ -48,7 +48,7 @@ fn seen(fd: impl AsFd, header: usize) -> Vec<u8> {
 }
 
 /// Puts a frame with its header into a ring, and waits until it is gone.
-fn transmit(ring: &mut Ring, frame: &[u8]) {
+pub(super) fn transmit(ring: &mut Ring, frame: &[u8]) {
     ring.buffers.write(0, &[0; HEADER_SIZE]).unwrap();
     ring.buffers.write(HEADER_SIZE as u64, frame).unwrap();
     let buffer = ring.buffer(0, (HEADER_SIZE + frame.len()) as u32);

@@ -3,12 +3,11 @@
 use core::time::Duration;
 use std::os::fd::AsFd;
 
-use vhost_core::uapi::vduse_layout::RingForm;
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{VirtioFeatures, VringAddresses};
+use vhost_core::{RingLayout, VirtioFeatures, VringAddresses};
 use vhost_kernel::MemoryDevice;
 use vhost_std::deadline::Deadline;
-use vhost_std::driver::{Buffer, GuestArea, RingOptions, SplitRing};
+use vhost_std::driver::{Buffer, DriverRing, GuestArea, RingOptions};
 use vhost_std::eventfd::EventFd;
 use vhost_std::memory::{MemoryFile, MemoryTable};
 
@@ -38,7 +37,7 @@ pub(crate) fn table(memory: &MemoryFile) -> MemoryTable {
 /// One ring.
 pub(crate) struct Ring {
     pub(crate) index: u32,
-    pub(crate) driver: SplitRing,
+    pub(crate) driver: DriverRing,
     pub(crate) buffers: GuestArea,
     pub(crate) kick: EventFd,
     pub(crate) call: EventFd,
@@ -50,7 +49,7 @@ impl Ring {
     pub(crate) fn new(memory: &MemoryFile, index: u32) -> Self {
         let area = GuestArea::of(memory).part(u64::from(index) * BYTES, BYTES).unwrap();
         let options = RingOptions { size: SIZE, features: VirtioFeatures::VERSION_1, table_size: 0 };
-        let driver = SplitRing::new(area.part(0, RING_BYTES).unwrap(), &options).unwrap();
+        let driver = DriverRing::new(area.part(0, RING_BYTES).unwrap(), &options).unwrap();
         let buffers = area.part(RING_BYTES, BUFFER_BYTES).unwrap();
         let [kick, call, error] = core::array::from_fn(|_| EventFd::new().unwrap());
         Self { index, driver, buffers, kick, call, error }
@@ -103,6 +102,6 @@ impl Ring {
 
     /// Where the device goes on in the ring.
     pub(crate) fn base(&self, device: &impl MemoryDevice) -> VringBase {
-        device.vring_base(self.index, RingForm::Split).unwrap()
+        device.vring_base(self.index, RingLayout::Split).unwrap()
     }
 }

@@ -104,7 +104,7 @@ fn command(ring: &mut Ring, block: &[u8], data: &[u8], room: u32) -> Vec<u8> {
     ring.read(data_at, room)
 }
 
-fn write_and_read_back(ring: &mut Ring, sector: u8) {
+pub(super) fn write_and_read_back(ring: &mut Ring, sector: u8) {
     let data: Vec<u8> = (0..2 * SECTOR).map(|at| (at % 251) as u8 ^ sector).collect();
     command(ring, &[0x2a, 0, 0, 0, 0, sector, 0, 0, 2, 0], &data, 0);
     assert_eq!(command(ring, &[0x28, 0, 0, 0, 0, sector, 0, 0, 2, 0], &[], 2 * SECTOR), data);

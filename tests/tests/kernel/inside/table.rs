@@ -29,11 +29,11 @@ const NAMES: [(Errno, &str); 11] = [
 ];
 
 /// The lines of one device.
-struct Table(&'static str);
+pub(super) struct Table(pub(super) &'static str);
 
 impl Table {
     /// Keeps what an ioctl answered.
-    fn note<T>(&self, ioctl: &str, outcome: Result<T, impl Into<KernelError>>) -> Option<T> {
+    pub(super) fn note<T>(&self, ioctl: &str, outcome: Result<T, impl Into<KernelError>>) -> Option<T> {
         let (text, value) = match outcome.map_err(Into::into) {
             Ok(value) => ("ok".to_owned(), Some(value)),
             Err(KernelError::System(SystemError { call, errno })) => {

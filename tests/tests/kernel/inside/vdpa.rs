@@ -3,15 +3,20 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::thread;
 
 use rustix::io::Errno;
-use vhost_core::Iova;
 use vhost_core::uapi::bits::{BackendFeatures, DeviceStatus};
 use vhost_core::uapi::iotlb::Access;
+use vhost_core::uapi::vduse_message::{VduseAnswer, VduseRequest, VduseVersion};
+use vhost_core::{Iova, VirtioFeatures};
 use vhost_kernel::vdpa::{Mapping, Vdpa};
-use vhost_kernel::{KernelError, VhostDevice, vduse};
+use vhost_kernel::vduse::{self, Control, VduseDevice};
+use vhost_kernel::{KernelError, VhostDevice};
+use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 
+use super::answering::{answer, options, yes};
 use super::vdpa_disk::{IOVA, SECTOR, VdpaDisk, memory};
 
 /// The node that `vhost_vdpa` has made for a device on the bus.
@@ -73,8 +78,8 @@ fn a_disk_of_another_program_works_across_maps_and_a_restart() {
     let busy = Vdpa::open(&node(Daemon::NAME)).unwrap_err();
     assert_eq!(busy.errno, Errno::BUSY);
     let memory = memory();
-    let mut disk = VdpaDisk::new(vdpa, memory.region());
-    disk.bring_up(&memory);
+    let mut disk = VdpaDisk::new(vdpa, &memory, VirtioFeatures::empty());
+    disk.bring_up();
     let mut capacity = [0; 8];
     disk.vdpa.read_config(0, &mut capacity).unwrap();
     assert_eq!(u64::from_le_bytes(capacity), Daemon::SECTORS);
@@ -104,7 +109,7 @@ fn a_disk_of_another_program_works_across_maps_and_a_restart() {
 
     disk.vdpa.reset().unwrap();
     disk.vdpa.unmap(0, Iova(memory.region().guest_address.0), memory.region().size).unwrap();
-    disk.bring_up(&memory);
+    disk.bring_up();
     assert_eq!(disk.read(100), VdpaDisk::pattern(1), "after a restart");
     disk.write(100, 2);
     assert_eq!(disk.read(100), VdpaDisk::pattern(2));
@@ -142,4 +147,35 @@ fn memory_that_a_device_cannot_have_is_refused() {
     assert_eq!(too_large, KernelError::RingSize { found: 0x8000, largest: 128 });
     drop(vdpa);
     daemon.end();
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn a_status_that_the_device_refuses_is_noticed() {
+    const NAME: &str = "refusing";
+    let control = Control::open(VduseVersion::V0).unwrap();
+    control.create(&options(NAME)).unwrap();
+    let device = VduseDevice::open(NAME, VduseVersion::V0).unwrap();
+    device.set_up_vring(0, 64, 0).unwrap();
+    let refuse = |request| match request {
+        VduseRequest::SetStatus(status) if status.contains(DeviceStatus::FEATURES_OK) => VduseAnswer::Failed,
+        request => yes(request),
+    };
+    let stop = EventFd::new().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| answer(&device, &stop, refuse));
+        vduse::add_to_bus(NAME).unwrap();
+        let vdpa = Vdpa::open(&node(NAME)).unwrap();
+        vdpa.set_owner().unwrap();
+        let found = vdpa.raise_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER).unwrap();
+        vdpa.set_features(vdpa.features().unwrap()).unwrap();
+        let wanted = found | DeviceStatus::FEATURES_OK;
+        assert_eq!(vdpa.set_status(wanted), Ok(()), "the ioctl says nothing");
+        assert_eq!(vdpa.raise_status(DeviceStatus::FEATURES_OK), Err(KernelError::StatusRefused { wanted, found }));
+        drop(vdpa);
+        vduse::remove_from_bus(NAME).unwrap();
+        stop.signal().unwrap();
+    });
+    drop(device);
+    control.destroy(NAME).unwrap();
 }

@@ -1,59 +1,30 @@
 //! Our own disk as a VDUSE device: of the kernel's driver, and of our own.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{self, Command};
+use std::sync::Arc;
+use std::thread;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
-use vhost_core::Iova;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use vhost_core::uapi::vduse_message::VduseVersion;
+use vhost_core::wire::vring::VringBase;
+use vhost_core::{Iova, RingLayout, VirtioFeatures};
+use vhost_kernel::VhostDevice;
 use vhost_kernel::vdpa::Vdpa;
-use vhost_kernel::vduse::{self, Control};
+use vhost_kernel::vduse::{self, Control, RingChoice, VduseServer};
+use vhost_std::block::{BlockDevice, BlockOptions};
+use vhost_std::driver::GuestArea;
+use vhost_std::eventfd::EventFd;
+use vhost_std::memory::MemoryFile;
 
+use super::server::{Server, image};
+use super::table::Table;
 use super::vdpa::node;
 use super::vdpa_disk::{IOVA, SECTOR, VdpaDisk, memory};
-
-const SECTORS: u64 = 65536;
-
-fn image(name: &str) -> PathBuf {
-    let path = Path::new("/tmp").join(name);
-    File::create(&path).unwrap().set_len(SECTORS * SECTOR as u64).unwrap();
-    path
-}
-
-/// A process that serves a disk of ours.
-struct Server {
-    process: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Server {
-    fn start(name: &str, image: &Path, arguments: &[&str], says: &str) -> Self {
-        let mut process = Command::new("vhost-vduse")
-            .args(["blk", "--name", name, "--blk-file"])
-            .arg(image)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        assert_eq!(line.trim_end(), format!("{name} {says}"));
-        Self { process, output }
-    }
-
-    fn end(mut self) {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
-        assert!(self.process.wait().unwrap().success());
-        let mut rest = String::new();
-        self.output.read_line(&mut rest).unwrap();
-        assert_eq!(rest, "");
-    }
-}
 
 fn bind(name: &str, from: &str, to: &str) {
     let drivers = Path::new("/sys/bus/vdpa/drivers");
@@ -70,15 +41,28 @@ fn run(program: &str, arguments: &[&str]) -> String {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn the_kernel_keeps_a_file_system_on_our_disk() {
+    the_kernel_keeps_a_file_system(RingLayout::Split, &[]);
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_kernel_keeps_a_file_system_on_our_disk_by_packed_rings() {
+    the_kernel_keeps_a_file_system(RingLayout::Packed, &["--packed", "--num-queues=2"]);
+}
+
+fn the_kernel_keeps_a_file_system(layout: RingLayout, arguments: &[&str]) {
     const NAME: &str = "ours";
     let image = image("ours.img");
-    let server = Server::start(NAME, &image, &[], "is on the vdpa bus");
+    let server = Server::start(NAME, &image, arguments, "is on the vdpa bus");
     assert_eq!(vduse::add_to_bus(NAME).unwrap_err().errno, Errno::EXIST);
     let control = Control::open(VduseVersion::V0).unwrap();
     assert_eq!(control.destroy(NAME).unwrap_err().errno, Errno::BUSY);
     bind(NAME, "vhost_vdpa", "virtio_vdpa");
     super::wait_until("the kernel has a disk", || Path::new("/dev/vda").exists());
 
+    // A character for each bit of the acknowledged features.
+    let features = fs::read_to_string("/sys/block/vda/device/features").unwrap();
+    assert_eq!(&features[34..35] == "1", layout == RingLayout::Packed, "{features}");
     run("mkfs.ext4", &["-q", "/dev/vda"]);
     fs::create_dir_all("/disk").unwrap();
     run("mount", &["-t", "ext4", "/dev/vda", "/disk"]);
@@ -110,8 +94,8 @@ fn our_driver_drives_our_disk_while_its_server_changes() {
     let image = image("both-ours.img");
     let server = Server::start(NAME, &image, &["--leave"], "is on the vdpa bus");
     let memory = memory();
-    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), memory.region());
-    client.bring_up(&memory);
+    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), &memory, VirtioFeatures::empty());
+    client.bring_up();
     client.write(7, 1);
     client.flush();
     let mut sector = [0; SECTOR];
@@ -128,9 +112,92 @@ fn our_driver_drives_our_disk_while_its_server_changes() {
     // A restart of the driver, with the same memory elsewhere for the device.
     client.vdpa.reset().unwrap();
     client.vdpa.unmap(0, Iova(IOVA), memory.region().size).unwrap();
-    client.bring_up(&memory);
+    client.bring_up();
     assert_eq!(client.read(7), VdpaDisk::pattern(2));
 
     drop(client);
     server.end();
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn our_driver_drives_our_disk_by_a_packed_ring() {
+    const NAME: &str = "packed";
+    let image = image("packed.img");
+    let server = Server::start(NAME, &image, &["--packed"], "is on the vdpa bus");
+    let memory = memory();
+    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), &memory, VirtioFeatures::RING_PACKED);
+    client.bring_up();
+    // Two or three descriptors each, so that the ring of 16 comes around.
+    for round in 0..20 {
+        client.write(round.into(), round);
+        client.flush();
+        assert_eq!(client.read(round.into()), VdpaDisk::pattern(round));
+    }
+    let descriptors = 20 * (3 + 2 + 3);
+    let (place, wrap) = (descriptors % 16, descriptors / 16 % 2 == 0);
+    let base = VringBase::Packed { available: place, available_wrap: wrap, used: place, used_wrap: wrap };
+    assert_eq!(client.vdpa.vring_base(0, client.layout()), Ok(base));
+    drop(client);
+    server.end();
+}
+
+/// Serves a device that another thread uses, which would wait for ever after a panic here.
+fn serve(server: &mut VduseServer, stop: &EventFd) {
+    if let Err(error) = server.run(stop) {
+        // Past the test runner's capture.
+        let _ = writeln!(io::stderr(), "the server has ended: {error}");
+        process::exit(1);
+    }
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_bounce_buffer_can_be_memory_of_ours() {
+    const NAME: &str = "bounce";
+    const BOUNCE: u64 = 64 << 20;
+    let image = image("bounce.img");
+    let bytes: Vec<u8> = (0..1_u32 << 20).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+    fs::write(&image, &bytes).unwrap();
+    // Memory that the kernel may write to at any time counts as locked.
+    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).unwrap();
+    let memory = MemoryFile::create("bounce", 0, BOUNCE).unwrap();
+    let area = GuestArea::of(&memory);
+
+    let control = Control::open(VduseVersion::V0).unwrap();
+    let disk = Arc::new(BlockDevice::open(&image, &BlockOptions::default()).unwrap());
+    let mut server = VduseServer::create(&control, NAME, disk, RingChoice::Split).unwrap();
+    server.keep_bounce_buffer_in(memory);
+    let (on_the_bus, removed) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            vduse::add_to_bus(NAME).unwrap();
+            bind(NAME, "vhost_vdpa", "virtio_vdpa");
+            assert!(fs::read("/dev/vda").unwrap() == bytes);
+            on_the_bus.signal().unwrap();
+        });
+        serve(&mut server, &on_the_bus);
+    });
+    let mut seen = vec![0; BOUNCE as usize];
+    area.read(0, &mut seen).unwrap();
+    let page = &bytes[0x8_0000..0x8_1000];
+    assert!(seen.chunks(0x1000).any(|chunk| chunk == page), "the data has gone another way");
+
+    // By hand: other memory takes its place, which the kernel fills with what is there.
+    let (lines, device) = (Table("vduse"), server.vduse());
+    lines.note("VDUSE_IOTLB_DEREG_UMEM", device.deregister_user_memory(0, Iova(0), BOUNCE));
+    assert_eq!(device.deregister_user_memory(0, Iova(0), BOUNCE).unwrap_err().errno, Errno::NOENT);
+    let other = MemoryFile::create("other", 0, BOUNCE).unwrap();
+    lines.note("VDUSE_IOTLB_REG_UMEM", device.register_user_memory(0, Iova(0), other.mapped()));
+    let twice = device.register_user_memory(0, Iova(0), other.mapped()).unwrap_err();
+    assert_eq!((twice.call, twice.errno), ("VDUSE_IOTLB_REG_UMEM", Errno::EXIST));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            vduse::remove_from_bus(NAME).unwrap();
+            removed.signal().unwrap();
+        });
+        serve(&mut server, &removed);
+    });
+    drop(server);
+    control.destroy(NAME).unwrap();
 }

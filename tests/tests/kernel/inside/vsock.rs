@@ -16,7 +16,7 @@ use super::ring::{Ring, memory, table};
 
 /// The address of the machine that a guest runs on.
 const HOST: u32 = 2;
-const GUEST: u32 = 77;
+pub(super) const GUEST: u32 = 77;
 
 /// Bytes of a packet's head.
 const HEAD: usize = 44;
@@ -24,6 +24,7 @@ const HEAD: usize = 44;
 /// What a packet is (virtio specification, 5.10.6).
 const REQUEST: u16 = 1;
 const RESPONSE: u16 = 2;
+const RESET: u16 = 3;
 const READ_WRITE: u16 = 5;
 
 /// Where a socket of this machine is: `struct sockaddr_vm`.
@@ -57,6 +58,50 @@ fn wait(fd: impl AsFd, events: PollFlags) {
     assert_eq!(poll(&mut [PollFd::new(&fd, events)], Some(&limit)), Ok(1), "nothing comes");
 }
 
+/// Sends a packet between two ports, the guest's first.
+fn send(ring: &mut Ring, (guest_port, host_port): (u32, u32), operation: u16, data: &[u8]) {
+    let mut packet = Vec::new();
+    packet.extend(u64::from(GUEST).to_le_bytes());
+    packet.extend(u64::from(HOST).to_le_bytes());
+    packet.extend(guest_port.to_le_bytes());
+    packet.extend(host_port.to_le_bytes());
+    packet.extend((data.len() as u32).to_le_bytes());
+    packet.extend(1_u16.to_le_bytes());
+    packet.extend(operation.to_le_bytes());
+    packet.extend(0_u32.to_le_bytes());
+    // There is much room, and nothing was taken from it.
+    packet.extend(0x1_0000_u32.to_le_bytes());
+    packet.extend(0_u32.to_le_bytes());
+    packet.extend(data);
+    ring.buffers.write(0, &packet).unwrap();
+    let buffer = ring.buffer(0, packet.len() as u32);
+    ring.give(&[buffer], &[]);
+    ring.take();
+}
+
+/// Ports (the guest's first) and data of the next packet of this kind; credit updates come between.
+fn receive(ring: &mut Ring, operation: u16) -> ((u32, u32), Vec<u8>) {
+    loop {
+        let buffer = ring.buffer(0, 4096);
+        ring.give(&[], &[buffer]);
+        let written = ring.take();
+        let packet = ring.read(0, written);
+        let word = |at: usize| u32::from_le_bytes(*packet[at..].first_chunk().unwrap());
+        assert_eq!((word(0), word(8)), (HOST, GUEST));
+        if packet[30..32] == operation.to_le_bytes() {
+            assert_eq!(word(24) as usize, packet.len() - HEAD);
+            return ((word(20), word(16)), packet[HEAD..].to_vec());
+        }
+    }
+}
+
+/// Connects with a port where nobody listens.
+pub(super) fn is_refused(rings: &mut [Ring], port: u32) {
+    let [receiving, sending] = rings else { panic!("there are two rings") };
+    send(sending, (port, 9), REQUEST, &[]);
+    assert_eq!(receive(receiving, RESET), ((port, 9), vec![]));
+}
+
 /// The guest's end of one connection.
 struct Guest {
     vsock: Vsock,
@@ -82,40 +127,13 @@ impl Guest {
     }
 
     fn send(&mut self, operation: u16, data: &[u8]) {
-        let mut packet = Vec::new();
-        packet.extend(u64::from(GUEST).to_le_bytes());
-        packet.extend(u64::from(HOST).to_le_bytes());
-        packet.extend(self.guest_port.to_le_bytes());
-        packet.extend(self.host_port.to_le_bytes());
-        packet.extend((data.len() as u32).to_le_bytes());
-        packet.extend(1_u16.to_le_bytes());
-        packet.extend(operation.to_le_bytes());
-        packet.extend(0_u32.to_le_bytes());
-        // There is much room, and nothing was taken from it.
-        packet.extend(0x1_0000_u32.to_le_bytes());
-        packet.extend(0_u32.to_le_bytes());
-        packet.extend(data);
-        self.sending.buffers.write(0, &packet).unwrap();
-        let buffer = self.sending.buffer(0, packet.len() as u32);
-        self.sending.give(&[buffer], &[]);
-        self.sending.take();
+        send(&mut self.sending, (self.guest_port, self.host_port), operation, data);
     }
 
-    /// The data of the next packet of this kind; credit updates come between.
     fn receive(&mut self, operation: u16) -> Vec<u8> {
-        loop {
-            let buffer = self.receiving.buffer(0, 4096);
-            self.receiving.give(&[], &[buffer]);
-            let written = self.receiving.take();
-            let packet = self.receiving.read(0, written);
-            let word = |at: usize| u32::from_le_bytes(*packet[at..].first_chunk().unwrap());
-            assert_eq!((word(0), word(8)), (HOST, GUEST));
-            if packet[30..32] == operation.to_le_bytes() {
-                (self.host_port, self.guest_port) = (word(16), word(20));
-                assert_eq!(word(24) as usize, packet.len() - HEAD);
-                return packet[HEAD..].to_vec();
-            }
-        }
+        let (ports, data) = receive(&mut self.receiving, operation);
+        (self.guest_port, self.host_port) = ports;
+        data
     }
 
     /// Data in both directions.

@@ -3,20 +3,20 @@
 use std::os::fd::AsFd;
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use vhost_core::uapi::bits::DeviceStatus;
 use vhost_core::uapi::iotlb::Access;
-use vhost_core::uapi::vduse_layout::RingForm;
-use vhost_core::uapi::vduse_message::{VduseAnswer, VduseRequest, VduseVersion};
-use vhost_core::wire::vring::VringBase;
-use vhost_core::{Iova, VirtioFeatures};
+use vhost_core::uapi::vduse_message::VduseVersion;
+use vhost_core::{Iova, RingAddresses, RingLayout, VirtioFeatures};
 use vhost_kernel::VhostDevice;
-use vhost_kernel::vdpa::{Mapping, Vdpa, VringIovas, VringSwitch};
-use vhost_kernel::vduse::{self, Control, DeviceOptions, VduseDevice};
+use vhost_kernel::vdpa::{Mapping, Vdpa, VringSwitch};
+use vhost_kernel::vduse::{self, Control, VduseDevice};
 use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 
 use super::{Table, vhost};
+use crate::inside::answering::{answer, options, yes};
+use crate::inside::ring::soon;
 use crate::inside::vdpa::node;
 
 const NAME: &str = "table";
@@ -25,26 +25,6 @@ const LAST: Iova = Iova(u64::MAX);
 /// Where the memory is for the device.
 const IOVA: u64 = 0x10_0000;
 
-/// Answers everything, whatever it is. It allocates and maps nothing, as its own process is the driver's too.
-fn answer(device: &VduseDevice, stop: &EventFd) {
-    loop {
-        let mut polled = [PollFd::new(device, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-        poll(&mut polled, None).unwrap();
-        while let Some(message) = device.next_request().unwrap() {
-            let answer = match message.request {
-                VduseRequest::GetVringState { index } => {
-                    VduseAnswer::Position { index, base: VringBase::Split { available: 0 } }
-                }
-                _ => VduseAnswer::Done,
-            };
-            device.answer(message.id, answer).unwrap();
-        }
-        if stop.drain().unwrap() > 0 {
-            return;
-        }
-    }
-}
-
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn vdpa_and_vduse() {
@@ -52,27 +32,18 @@ fn vdpa_and_vduse() {
     let control = Control::open(VduseVersion::V0).unwrap();
     lines.line("VDUSE_SET_API_VERSION", "ok");
     lines.note("VDUSE_GET_API_VERSION", control.newest_version());
-    let options = DeviceOptions {
-        name: NAME,
-        vendor_id: 1,
-        device_id: 2,
-        features: VirtioFeatures::VERSION_1 | VirtioFeatures::ACCESS_PLATFORM,
-        vring_count: 1,
-        vring_align: 4096,
-        group_count: 1,
-        address_space_count: 1,
-        config: &[7; 60],
-    };
-    lines.note("VDUSE_CREATE_DEV", control.create(&options));
+    lines.note("VDUSE_CREATE_DEV", control.create(&options(NAME)));
     let device = VduseDevice::open(NAME, VduseVersion::V0).unwrap();
     lines.note("VDUSE_VQ_SETUP", device.set_up_vring(0, 64, 0));
 
     let stop = EventFd::new().unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| answer(&device, &stop));
+        scope.spawn(|| answer(&device, &stop, yes));
         vduse::add_to_bus(NAME).unwrap();
-        let (vdpa, memory) = driver();
+        let (vdpa, memory, config_call) = driver();
         from_the_device(&lines, &device);
+        assert_eq!(config_call.wait(soon()), Ok(Some(1)), "the change of the configuration");
+        vdpa.set_config_call(None).unwrap();
         drop((vdpa, memory));
         vduse::remove_from_bus(NAME).unwrap();
         stop.signal().unwrap();
@@ -81,8 +52,8 @@ fn vdpa_and_vduse() {
     lines.note("VDUSE_DESTROY_DEV", control.destroy(NAME));
 }
 
-/// A driver that has made every call and is ready.
-fn driver() -> (Vdpa, MemoryFile) {
+/// A driver that has made every call and is ready; its memory, and what tells it of configuration changes.
+fn driver() -> (Vdpa, MemoryFile, EventFd) {
     let lines = Table("vdpa");
     let vdpa = Vdpa::open(&node(NAME)).unwrap();
     vhost::common(&lines, &vdpa);
@@ -96,7 +67,7 @@ fn driver() -> (Vdpa, MemoryFile) {
     lines.note("VHOST_VDPA_GET_CONFIG", vdpa.read_config(57, &mut config));
     assert_eq!(config, [7; 3]);
     lines.note("VHOST_VDPA_SET_CONFIG", vdpa.write_config(0, &[1]));
-    assert_eq!(vdpa.read_config(58, &mut config).unwrap_err().errno, rustix::io::Errno::INVAL);
+    assert_eq!(vdpa.read_config(58, &mut config).unwrap_err().errno, Errno::INVAL);
     assert_eq!(lines.note("VHOST_VDPA_GET_VRING_NUM", vdpa.vring_num_max()), Some(64));
     lines.note("VHOST_VDPA_GET_VRING_SIZE", vdpa.vring_size(0));
     assert_eq!(lines.note("VHOST_VDPA_GET_VQS_COUNT", vdpa.vring_count()), Some(1));
@@ -108,20 +79,19 @@ fn driver() -> (Vdpa, MemoryFile) {
     lines.note("VHOST_VDPA_GET_IOVA_RANGE", vdpa.iova_range());
     let call = EventFd::new().unwrap();
     lines.note("VHOST_VDPA_SET_CONFIG_CALL", vdpa.set_config_call(Some(call.as_fd())));
-    vdpa.set_config_call(None).unwrap();
 
     let memory = MemoryFile::create("table", IOVA, 0x3000).unwrap();
     vdpa.map(0, &Mapping::all_of(memory.mapped(), Iova(IOVA), Access::ReadWrite)).unwrap();
     lines.note("VHOST_SET_VRING_NUM", vdpa.set_vring_num(0, 16));
-    let [descriptor, available, used] = [0, 0x1000, 0x2000].map(|offset| Iova(IOVA + offset));
-    let addresses = VringIovas { descriptor, available, used };
-    lines.note("VHOST_SET_VRING_ADDR", vdpa.set_vring_addresses(0, &addresses));
+    let [descriptor, driver, device] = [0, 0x1000, 0x2000].map(|offset| Iova(IOVA + offset));
+    let addresses = RingAddresses { descriptor, driver, device };
+    lines.note("VHOST_SET_VRING_ADDR", vdpa.set_vring_addresses(0, addresses));
     lines.note("VHOST_VDPA_SET_VRING_ENABLE", vdpa.switch_vring(0, VringSwitch::Enabled));
     vdpa.raise_status(DeviceStatus::DRIVER_OK).unwrap();
-    assert_eq!(vdpa.set_vring_addresses(0, &addresses).unwrap_err().errno, rustix::io::Errno::INVAL);
+    assert_eq!(vdpa.set_vring_addresses(0, addresses).unwrap_err().errno, Errno::INVAL);
     lines.note("VHOST_VDPA_SUSPEND", vdpa.suspend());
     lines.note("VHOST_VDPA_RESUME", vdpa.resume());
-    (vdpa, memory)
+    (vdpa, memory, call)
 }
 
 /// The device's own calls, once its driver is ready.
@@ -130,8 +100,8 @@ fn from_the_device(lines: &Table, device: &VduseDevice) {
     assert!(features.contains(VirtioFeatures::VERSION_1));
     lines.note("VDUSE_DEV_SET_CONFIG", device.set_config(1, &[9, 9]));
     lines.note("VDUSE_DEV_INJECT_CONFIG_IRQ", device.inject_config_interrupt());
-    let ring = lines.note("VDUSE_VQ_GET_INFO", device.vring(0, RingForm::Split)).unwrap();
-    assert_eq!((ring.size, ring.descriptor, ring.ready), (16, Iova(IOVA), true));
+    let ring = lines.note("VDUSE_VQ_GET_INFO", device.vring(0, RingLayout::Split)).unwrap();
+    assert_eq!((ring.size, ring.addresses.descriptor, ring.ready), (16, Iova(IOVA), true));
     let kick = EventFd::new().unwrap();
     lines.note("VDUSE_VQ_SETUP_KICKFD", device.set_vring_kick(0, Some(kick.as_fd())));
     device.set_vring_kick(0, None).unwrap();
@@ -143,8 +113,10 @@ fn from_the_device(lines: &Table, device: &VduseDevice) {
     assert!(none.is_none(), "{none:?}");
     // A driver of vhost_vdpa has no bounce buffer that memory could stand for.
     let memory = MemoryFile::create("bounce", 0, 64 << 20).unwrap();
-    lines.note("VDUSE_IOTLB_REG_UMEM", device.register_user_memory(0, Iova(0), memory.mapped()));
-    lines.note("VDUSE_IOTLB_DEREG_UMEM", device.deregister_user_memory(0, Iova(0), 64 << 20));
+    let refused = device.register_user_memory(0, Iova(0), memory.mapped()).unwrap_err();
+    assert_eq!((refused.call, refused.errno), ("VDUSE_IOTLB_REG_UMEM", Errno::INVAL));
+    let refused = device.deregister_user_memory(0, Iova(0), 64 << 20).unwrap_err();
+    assert_eq!((refused.call, refused.errno), ("VDUSE_IOTLB_DEREG_UMEM", Errno::NOENT));
 }
 
 /// Version 1 has a call of its own, which a device of version 0 does not know.
@@ -153,19 +125,7 @@ fn from_the_device(lines: &Table, device: &VduseDevice) {
 fn vduse_version_1() {
     let lines = Table("vduse");
     let control = Control::open(VduseVersion::V0).unwrap();
-    let features = VirtioFeatures::VERSION_1 | VirtioFeatures::ACCESS_PLATFORM;
-    let options = DeviceOptions {
-        name: "one",
-        vendor_id: 1,
-        device_id: 2,
-        features,
-        vring_count: 1,
-        vring_align: 4096,
-        group_count: 1,
-        address_space_count: 1,
-        config: &[0; 60],
-    };
-    control.create(&options).unwrap();
+    control.create(&options("one")).unwrap();
     let device = VduseDevice::open("one", VduseVersion::V1).unwrap();
     match device.region(0, Iova(0), LAST) {
         Ok(region) => lines.note_if_known("VDUSE_IOTLB_GET_FD2", Ok::<_, vhost_kernel::KernelError>(region)),

@@ -2,10 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use vhost_core::VirtioFeatures;
 use vhost_core::uapi::bits::BackendFeatures;
-use vhost_core::uapi::vduse_layout::RingForm;
 use vhost_core::wire::vring::VringBase;
+use vhost_core::{RingLayout, VirtioFeatures};
 use vhost_kernel::net::Net;
 use vhost_kernel::scsi::{COMMAND_RING, Scsi};
 use vhost_kernel::vsock::Vsock;
@@ -30,7 +29,7 @@ pub(super) fn common(table: &Table, device: &impl VhostDevice) {
     table.note("VHOST_SET_BACKEND_FEATURES", device.set_backend_features(acknowledged));
     let base = VringBase::Split { available: 0 };
     table.note("VHOST_SET_VRING_BASE", device.set_vring_base(0, base));
-    assert_eq!(table.note("VHOST_GET_VRING_BASE", device.vring_base(0, RingForm::Split)), Some(base));
+    assert_eq!(table.note("VHOST_GET_VRING_BASE", device.vring_base(0, RingLayout::Split)), Some(base));
     table.note("VHOST_SET_VRING_ENDIAN", device.set_vring_endian(0, RingEndian::Little));
     table.note("VHOST_GET_VRING_ENDIAN", device.vring_endian(0));
     table.note("VHOST_SET_VRING_KICK", device.set_vring_kick(0, None));

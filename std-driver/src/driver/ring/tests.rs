@@ -1,10 +1,11 @@
 //! The driver's side of a ring against a device that is not ours: the queue of rust-vmm's `virtio-queue`.
 
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestAddress as Address, Le16};
+
+use vhost_core::{AddError, DriverFault, RingFault, RingPart, VirtioFeatures};
 
 use super::*;
-use crate::memory::{MappedMemory, MemoryFile, MemoryTable};
+use crate::memory::{MemoryFile, MemoryTable};
 
 const START: u64 = 0x10_0000;
 const LENGTH: u64 = 0x10000;
@@ -17,7 +18,7 @@ type Seen = (u64, u32, bool);
 
 /// A ring, its memory, and a device that serves it.
 struct Pair {
-    ring: SplitRing,
+    ring: DriverRing,
     area: GuestArea,
     table: MemoryTable,
     device: Queue,
@@ -28,14 +29,10 @@ impl Pair {
         let memory = MemoryFile::create("ring", START, LENGTH).unwrap();
         let area = GuestArea::of(&memory);
         let options = RingOptions { size, features, table_size: 4 };
-        let ring = SplitRing::new(area.clone(), &options).unwrap();
+        let ring = DriverRing::new(area.clone(), &options).unwrap();
         let table = MemoryTable::new([memory.mapped().clone()]).unwrap();
         let device = device(&ring, features);
         Self { ring, area, table, device }
-    }
-
-    fn memory(&self) -> &MappedMemory {
-        self.table.guest_memory()
     }
 
     /// Adds and publishes a chain of one buffer that the device reads and one that it writes.
@@ -62,7 +59,11 @@ impl Pair {
     }
 }
 
-fn device(ring: &SplitRing, features: VirtioFeatures) -> Queue {
+fn full(needed: usize, free: u16) -> Result<(), DriverError> {
+    Err(AddError::Full { needed, free }.into())
+}
+
+fn device(ring: &DriverRing, features: VirtioFeatures) -> Queue {
     let mut device = Queue::new(ring.size()).unwrap();
     let addresses = ring.guest_addresses();
     let halves = |address: RingAddress| (Some(address.0 as u32), Some((address.0 >> 32) as u32));
@@ -77,6 +78,10 @@ fn device(ring: &SplitRing, features: VirtioFeatures) -> Queue {
     device.set_ready(true);
     device
 }
+
+/// Where the device's part of a ring of 8 begins: the used ring, behind 128 bytes of descriptors and 22 of the available
+/// ring.
+const USED_OF_8: u64 = 192;
 
 fn buffer(number: u64, length: u32) -> Buffer {
     Buffer { address: vhost_core::GuestAddress(START + 0x8000 + number * 16), length }
@@ -107,7 +112,6 @@ fn the_device_sees_buffers_in_order_and_what_it_may_write() {
 #[test]
 fn a_full_ring_takes_more_after_chains_come_back_in_any_order_and_indices_wrap() {
     let mut pair = Pair::new(8, PLAIN);
-    let full = |needed, free| Err(DriverError::Full { needed, free });
     let mut token = 0;
     // More than 65536 chains in all.
     for round in 0..17_000 {
@@ -139,12 +143,12 @@ fn tables_make_room_for_as_many_chains_as_there_are_descriptors() {
     for token in 0..4 {
         let _ = pair.give(token);
     }
-    assert_eq!(pair.ring.add(&[buffer(0, 1)], &[], 9), Err(DriverError::Full { needed: 1, free: 0 }));
+    assert_eq!(pair.ring.add(&[buffer(0, 1)], &[], 9), full(1, 0));
     // Longer than a table: descriptors of the ring itself.
     let mut pair = Pair::new(8, TABLES);
     let five = [buffer(0, 1); 5];
     pair.ring.add(&five, &[], 1).unwrap();
-    assert_eq!(pair.ring.add(&five, &[], 2), Err(DriverError::Full { needed: 5, free: 3 }));
+    assert_eq!(pair.ring.add(&five, &[], 2), full(5, 3));
     let _ = pair.ring.publish().unwrap();
     assert_eq!(pair.pop().unwrap().1.len(), 5);
 }
@@ -152,9 +156,9 @@ fn tables_make_room_for_as_many_chains_as_there_are_descriptors() {
 #[test]
 fn chains_that_can_never_fit_are_told_apart_from_those_that_can_later() {
     let mut pair = Pair::new(2, PLAIN);
-    let limit = DriverError::ChainTooLong { found: 3, limit: 2 };
-    assert_eq!(pair.ring.add(&[buffer(0, 1); 3], &[], 1), Err(limit));
-    assert_eq!(pair.ring.add(&[], &[], 1), Err(DriverError::EmptyChain));
+    let limit = AddError::TooManyDescriptors { count: 3, limit: 2 };
+    assert_eq!(pair.ring.add(&[buffer(0, 1); 3], &[], 1), Err(limit.into()));
+    assert_eq!(pair.ring.add(&[], &[], 1), Err(AddError::Empty.into()));
     assert!(pair.ring.outstanding().is_empty());
     assert_eq!(pair.ring.publish(), Ok(Kick::NotNeeded));
 }
@@ -189,7 +193,7 @@ fn an_event_within_a_batch_is_worth_a_kick() {
         for token in 0..3 {
             pair.ring.add(&[buffer(0, 1)], &[], token).unwrap();
         }
-        pair.poke(pair.ring.layout.available_event(), &u16::to_le_bytes(event));
+        pair.poke(USED_OF_8 + 4 + 8 * 8, &u16::to_le_bytes(event));
         assert_eq!(pair.ring.publish(), Ok(kick), "event at {event}");
         assert_eq!(pair.ring.publish(), Ok(Kick::NotNeeded), "nothing new");
     }
@@ -218,101 +222,31 @@ fn a_call_is_asked_for_at_the_next_chain() {
 fn a_device_that_breaks_the_ring_is_found_out() {
     let mut pair = Pair::new(8, PLAIN);
     let _ = pair.give(5);
-    pair.ring.add(&[buffer(0, 1)], &[], 6).unwrap();
     let (head, _) = pair.pop().unwrap();
-    let used = pair.ring.layout.used;
-    let unpublished = u32::from(head) + 2;
+    let unknown = |token| DriverFault::UnknownToken { position: 0, token };
+    let ahead = |used| DriverFault::UsedAhead { used, next: 0, outstanding: 1 };
+    let head = u32::from(head);
     let cases = [
-        (2_u16, u32::from(head), 0_u32, DeviceFault::UsedTooMany { found: 2, given: 1 }),
-        (u16::MAX, 0, 0, DeviceFault::UsedTooMany { found: u16::MAX, given: 1 }),
-        (1, 8, 0, DeviceFault::UnknownChain { found: 8 }),
-        (1, 0x1_0000 + u32::from(head), 0, DeviceFault::UnknownChain { found: 0x1_0000 + u32::from(head) }),
-        (1, u32::from(head) + 1, 0, DeviceFault::UnknownChain { found: u32::from(head) + 1 }),
-        (1, unpublished, 0, DeviceFault::UnknownChain { found: unpublished }),
-        (1, u32::from(head), 17, DeviceFault::WroteTooMuch { found: 17, room: 16 }),
+        (2_u16, head, ahead(2)),
+        (u16::MAX, 0, ahead(u16::MAX)),
+        (1, 8, unknown(8)),
+        (1, 0x1_0000 + head, unknown(0x1_0000 + head)),
+        (1, head + 1, unknown(head + 1)),
     ];
-    for (index, id, written, fault) in cases {
-        pair.poke(used + 2, &index.to_le_bytes());
-        pair.poke(used + 4, &[id.to_le_bytes(), written.to_le_bytes()].concat());
+    for (index, id, fault) in cases {
+        pair.poke(USED_OF_8 + 2, &index.to_le_bytes());
+        pair.poke(USED_OF_8 + 4, &[id.to_le_bytes(), [0; 4]].concat());
         assert_eq!(pair.ring.poll_used(), Err(DriverError::Device(fault)));
-        assert_eq!(pair.ring.outstanding(), [5, 6], "nothing is lost");
+        assert_eq!(pair.ring.outstanding(), [5], "nothing is lost");
     }
-    // The same chain twice.
-    pair.poke(used + 2, &2_u16.to_le_bytes());
-    let element = [u32::from(head).to_le_bytes(), 0_u32.to_le_bytes()].concat();
-    pair.poke(used + 4, &[element.clone(), element].concat());
-    let _ = pair.ring.publish().unwrap();
-    assert_eq!(pair.ring.poll_used(), Ok(Some(Used { token: 5, written: 0 })));
-    let again = DeviceFault::UnknownChain { found: head.into() };
+    // The same chain twice, and more written than there was room for.
+    let _ = pair.give(6);
+    pair.poke(USED_OF_8 + 2, &2_u16.to_le_bytes());
+    let element = [head.to_le_bytes(), 17_u32.to_le_bytes()].concat();
+    pair.poke(USED_OF_8 + 4, &[element.clone(), element].concat());
+    assert_eq!(pair.ring.poll_used(), Ok(Some(Used { token: 5, written: 16 })));
+    let again = DriverFault::UnknownToken { position: 1, token: head };
     assert_eq!(pair.ring.poll_used(), Err(again.into()));
-}
-
-#[test]
-fn another_device_gets_in_order_what_the_one_before_had_not_used() {
-    for features in [PLAIN, TABLES, EVENTS] {
-        let mut pair = Pair::new(16, features);
-        // The indices are somewhere.
-        for token in 0..7 {
-            let _ = pair.give(token);
-            let (head, _) = pair.pop().unwrap();
-            pair.use_up(head, 0);
-            pair.ring.poll_used().unwrap().unwrap();
-        }
-        let mut chains = Vec::new();
-        for token in [20, 30, 40] {
-            let _ = pair.give(token);
-            chains.push(pair.pop().unwrap());
-        }
-        pair.use_up(chains[1].0, 0);
-        assert_eq!(pair.ring.rebuild(), Err(DriverError::UsedNotTaken));
-        assert_eq!(pair.ring.poll_used().unwrap().unwrap().token, 30);
-        // It takes descriptors that come before those of a chain that was added before it.
-        pair.ring.add(&[buffer(50, 8)], &[buffer(51, 16)], 50).unwrap();
-        assert_eq!(pair.ring.outstanding(), [20, 40, 50]);
-
-        // The device dies and takes with it what it can: all but the used index, which is looked at.
-        let used_index = pair.ring.layout.used_index();
-        pair.poke(0, &vec![0xff; usize::try_from(used_index).unwrap()]);
-        let behind = used_index + 2;
-        pair.poke(behind, &vec![0xff; usize::try_from(pair.ring.layout.end - behind).unwrap()]);
-        pair.ring.rebuild().unwrap();
-        assert_eq!(pair.ring.base(), VringBase::Split { available: 8 });
-        assert_eq!(pair.ring.outstanding(), [20, 40, 50]);
-
-        pair.device = device(&pair.ring, features);
-        pair.device.set_next_avail(8);
-        pair.device.set_next_used(8);
-        let [first, second, third] = [(); 3].map(|()| pair.pop().unwrap());
-        assert_eq!([&first.1, &second.1], [&chains[0].1, &chains[2].1]);
-        assert_eq!(third.1[0].0, buffer(50, 8).address.0);
-        assert_eq!(pair.pop(), None);
-        for ((head, _), token) in [(second, 40), (third, 50), (first, 20)] {
-            pair.use_up(head, 16);
-            assert_eq!(pair.ring.poll_used(), Ok(Some(Used { token, written: 16 })));
-        }
-        assert_eq!(pair.give(60), Kick::Needed);
-        assert_eq!(pair.pop().unwrap().1.len(), 2);
-    }
-}
-
-#[test]
-fn a_reset_ring_is_new_and_tells_what_was_in_it() {
-    let mut pair = Pair::new(4, EVENTS);
-    let _ = pair.give(1);
-    let (head, _) = pair.pop().unwrap();
-    pair.use_up(head, 0);
-    let _ = pair.give(2);
-    assert_eq!(pair.ring.reset(), Ok(vec![1, 2]));
-    assert_eq!((pair.ring.outstanding(), pair.ring.base()), (vec![], VringBase::Split { available: 0 }));
-    let indices = [pair.ring.layout.available_index(), pair.ring.layout.used_index()];
-    for offset in indices {
-        let index: Le16 = vm_memory::Bytes::read_obj(pair.memory(), Address(START + offset)).unwrap();
-        assert_eq!(index.to_native(), 0);
-    }
-    for token in 0..2 {
-        let _ = pair.give(token);
-    }
-    pair.ring.add(&[buffer(0, 1)], &[], 9).unwrap_err();
 }
 
 #[test]
@@ -320,9 +254,10 @@ fn a_ring_needs_an_aligned_place_of_its_size() {
     let memory = MemoryFile::create("ring", START, 0x1000).unwrap();
     let area = GuestArea::of(&memory);
     let options = |size| RingOptions { size, features: PLAIN, table_size: 0 };
-    let failure = |area: GuestArea, size| SplitRing::new(area, &options(size)).unwrap_err();
+    let failure = |area: GuestArea, size| DriverRing::new(area, &options(size)).unwrap_err();
     for size in [0, 3, 0xffff] {
-        assert_eq!(failure(area.clone(), size), DriverError::RingSize { found: size });
+        let fault = RingFault::Size { layout: RingLayout::Split, size: size.into() };
+        assert_eq!(failure(area.clone(), size), fault.into());
     }
     let needed = options(64).bytes().unwrap();
     assert!(needed <= 0x1000);
@@ -330,6 +265,10 @@ fn a_ring_needs_an_aligned_place_of_its_size() {
     let outside = DriverError::OutsideArea { offset: 0, length: needed, available: needed - 1 };
     assert_eq!(failure(short, 64), outside);
     let crooked = area.part(8, needed).unwrap();
-    let address = crooked.guest_address(0);
-    assert_eq!(failure(crooked, 64), DriverError::Misaligned { address });
+    let address = crooked.guest_address(0).0;
+    let fault = RingFault::Misaligned { part: RingPart::DescriptorTable, address, alignment: 16 };
+    assert_eq!(failure(crooked, 64), fault.into());
+    let memory = MemoryFile::create("ring", START, 0x10_0000).unwrap();
+    let fault = RingFault::Capacity { size: 2048, capacity: CAPACITY };
+    assert_eq!(failure(GuestArea::of(&memory), 2048), fault.into());
 }

@@ -1,0 +1,95 @@
+//! What comes in on a socket, read exactly or ahead.
+
+use core::fmt;
+use std::os::fd::OwnedFd;
+
+use vhost_core::{Assembler, Channel, DecodeError, Frame, ReadAhead};
+
+use crate::socket::ReceivedHandles;
+
+/// The messages that come in on one socket.
+pub(crate) enum Incoming {
+    /// Two reads a message.
+    Exact {
+        assembler: Box<Assembler<OwnedFd>>,
+        /// Found out when the bytes came, told when the message is taken.
+        fault: Option<DecodeError>,
+    },
+    /// One read for as many as there are.
+    Ahead {
+        messages: Box<ReadAhead<OwnedFd>>,
+        /// The last read found less than it had room for.
+        emptied: bool,
+    },
+}
+
+impl Incoming {
+    pub(crate) fn new(channel: Channel) -> Self {
+        match channel {
+            Channel::Frontend => Self::Ahead { messages: Box::default(), emptied: false },
+            Channel::Backend | Channel::Gpu => Self::exact(channel),
+        }
+    }
+
+    pub(crate) fn exact(channel: Channel) -> Self {
+        Self::Exact { assembler: Box::new(Assembler::new(channel)), fault: None }
+    }
+
+    /// Where the next bytes go; empty while there is something to take.
+    pub(crate) fn read_buf(&mut self) -> &mut [u8] {
+        match self {
+            Self::Exact { assembler, .. } => assembler.read_buf(),
+            Self::Ahead { messages, .. } => messages.read_buf(),
+        }
+    }
+
+    /// Takes note of what one system call has put there.
+    pub(crate) fn filled(&mut self, count: usize, handles: ReceivedHandles) {
+        match self {
+            Self::Exact { assembler, fault } => *fault = assembler.filled(count, handles).err(),
+            Self::Ahead { messages, emptied } => {
+                // A read that found descriptors ends there, whatever is behind.
+                *emptied = handles.len() == 0 && count < messages.read_buf().len();
+                messages.filled(count, handles);
+            }
+        }
+    }
+
+    /// Whether there is something to take: a message, or an error.
+    pub(crate) fn has_next(&self) -> bool {
+        match self {
+            Self::Exact { assembler, fault } => fault.is_some() || assembler.is_whole(),
+            Self::Ahead { messages, .. } => messages.has_next(),
+        }
+    }
+
+    /// Takes it.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_, OwnedFd>>, DecodeError> {
+        match self {
+            Self::Exact { assembler, fault } => fault.map_or_else(|| Ok(assembler.take()), Err),
+            Self::Ahead { messages, .. } => messages.next(),
+        }
+    }
+
+    /// Whether nothing of a message is there.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        match self {
+            Self::Exact { assembler, .. } => assembler.is_between_messages(),
+            Self::Ahead { messages, .. } => messages.is_between_messages(),
+        }
+    }
+
+    /// Whether the last read took all that there was.
+    pub(crate) fn was_emptied(&self) -> bool {
+        matches!(self, Self::Ahead { emptied: true, .. })
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact { assembler, .. } => assembler.fmt(f),
+            Self::Ahead { messages, .. } => messages.fmt(f),
+        }
+    }
+}

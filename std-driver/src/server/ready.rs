@@ -1,0 +1,53 @@
+//! What a connection waits for, and what of it has come.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{deadline::Deadline, system_error::SystemError};
+
+/// Which descriptors there is something to do at.
+#[derive(Clone, Copy)]
+pub(super) struct Ready {
+    pub(super) main: bool,
+    pub(super) notifier: bool,
+    pub(super) channel: bool,
+    pub(super) rings: bool,
+}
+
+impl Ready {
+    /// Nobody has looked: any of them may be.
+    pub(super) const UNKNOWN: Self = Self { main: true, notifier: true, channel: true, rings: true };
+}
+
+/// The descriptors of a connection, and the one that ends it.
+pub(super) struct Descriptors<'c> {
+    pub(super) main: BorrowedFd<'c>,
+    pub(super) main_events: PollFlags,
+    pub(super) notifier: BorrowedFd<'c>,
+    pub(super) channel: Option<BorrowedFd<'c>>,
+    pub(super) rings: Option<BorrowedFd<'c>>,
+    pub(super) stop: BorrowedFd<'c>,
+}
+
+impl Descriptors<'_> {
+    /// Waits for any of these, and no longer than the deadline; `None` when it is the one that ends the connection.
+    pub(super) fn wait(&self, deadline: Deadline) -> Result<Option<Ready>, SystemError> {
+        // An eventfd that nothing is wanted from stands for one that is not there.
+        let optional = |descriptor: Option<_>| match descriptor {
+            Some(descriptor) => PollFd::from_borrowed_fd(descriptor, PollFlags::IN),
+            None => PollFd::from_borrowed_fd(self.notifier, PollFlags::empty()),
+        };
+        let mut polled = [
+            PollFd::from_borrowed_fd(self.main, self.main_events),
+            PollFd::from_borrowed_fd(self.notifier, PollFlags::IN),
+            optional(self.channel),
+            optional(self.rings),
+            PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
+        ];
+        let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
+        rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref())).map_err(SystemError::of("poll"))?;
+        let [main, notifier, channel, rings, stop] = polled.map(|polled| !polled.revents().is_empty());
+        Ok((!stop).then_some(Ready { main, notifier, channel, rings }))
+    }
+}
