@@ -3,6 +3,8 @@
 //! The panic handler calls a function that does not exist. If any panic is left after optimisation, linking fails and
 //! names `CORE_HAS_A_REACHABLE_PANIC`. With the feature `planted` there is one, to show that it is found.
 //!
+//! With the feature `size` it is what the size of the core is measured on.
+//!
 //! The lists of functions are compared with the documentation of `vhost-core` by `.ci/no-panic`: one that is not in a list
 //! is a failure.
 
@@ -11,14 +13,10 @@
 #[macro_use]
 mod reach;
 
-mod features;
-mod gpu;
-mod machines;
-mod messages;
-mod rings;
-mod std_traits;
-mod traits;
-mod uapi;
+#[cfg(not(feature = "size"))]
+mod all;
+#[cfg(feature = "size")]
+mod size;
 
 use core::{
     panic::PanicInfo,
@@ -34,6 +32,11 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     // SAFETY: it does not exist, so a library in which this is reached does not link.
     unsafe { CORE_HAS_A_REACHABLE_PANIC() }
 }
+
+/// Memory that others change at any time.
+pub(crate) type Memory = vhost_core::WordMemory<'static>;
+pub(crate) type Piece = vhost_core::WordRange<'static>;
+pub(crate) type Pieces = heapless::Vec<Piece, 64>;
 
 /// Something that must be given back, so that no place where a handle is dropped is optimised away.
 #[derive(PartialEq)]

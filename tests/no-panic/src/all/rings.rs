@@ -4,10 +4,7 @@ use core::iter;
 
 use vhost_core::*;
 
-/// Memory that others change at any time.
-pub(crate) type Memory = WordMemory<'static>;
-pub(crate) type Piece = WordRange<'static>;
-pub(crate) type Pieces = heapless::Vec<Piece, 64>;
+use crate::{Memory, Piece, Pieces};
 
 reach! { rings;
     Access: reads, writes, allows;

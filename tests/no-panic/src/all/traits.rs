@@ -2,10 +2,7 @@
 
 use vhost_core::{wire::vring::VringBase, *};
 
-use crate::{
-    Handle,
-    rings::{Memory, Piece, Pieces},
-};
+use crate::{Handle, Memory, Piece, Pieces};
 
 type Cells = CellMemory<'static>;
 type CellPiece = CellRange<'static>;
