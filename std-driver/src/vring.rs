@@ -201,6 +201,7 @@ impl Vring {
     /// When the descriptor is no eventfd; the old one stays.
     pub fn set_call(&mut self, call: Option<OwnedFd>) -> Result<(), EventFdError> {
         self.call = call.map(EventFd::try_from).transpose()?;
+        self.tell();
         Ok(())
     }
 
@@ -221,9 +222,12 @@ impl Vring {
         if self.running.is_none() {
             let mut ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
             self.attach_log(&mut ring);
+            // A base comes around again, so it does not tell for certain.
+            self.recovery.untold = self.recovery.record.is_some() || ring.base() != self.first_base();
             self.running = Some(ring);
             self.broken = false;
         }
+        self.tell();
         self.scan();
         Ok(())
     }
@@ -297,12 +301,7 @@ impl Vring {
     /// Where to go on in the ring.
     #[must_use]
     pub fn base(&self) -> VringBase {
-        let at_start = || match self.layout() {
-            RingLayout::Split => VringBase::split(0),
-            // Both wrap counters begin at 1 (virtio, section "Driver and Device Ring Wrap Counters").
-            RingLayout::Packed => VringBase::packed(0x8000_8000),
-        };
-        self.running.as_ref().map(Ring::base).or(self.base).unwrap_or_else(at_start)
+        self.running.as_ref().map(Ring::base).or(self.base).unwrap_or_else(|| self.first_base())
     }
 
     /// The form of the ring.
@@ -385,6 +384,15 @@ impl Vring {
         Ok(())
     }
 
+    /// The base of an empty ring.
+    fn first_base(&self) -> VringBase {
+        match self.layout() {
+            RingLayout::Split => VringBase::split(0),
+            // Both wrap counters begin at 1 (virtio, section "Driver and Device Ring Wrap Counters").
+            RingLayout::Packed => VringBase::packed(0x8000_8000),
+        }
+    }
+
     fn while_stopped(&self, change: bool) -> Result<(), RingMisuse> {
         if change && self.running.is_some() { Err(RingMisuse::Running) } else { Ok(()) }
     }
@@ -401,6 +409,7 @@ impl Vring {
             self.base = Some(ring.base());
         }
         self.recovery.pending.clear();
+        self.recovery.untold = false;
         self.broken = false;
         self.scan_due = false;
     }
