@@ -36,9 +36,12 @@
 //! # }
 //! ```
 
+mod state;
+
 use core::fmt;
 use std::os::fd::BorrowedFd;
 
+pub use self::state::{DeviceState, StateError};
 pub use crate::poller::Readiness;
 pub use crate::vring::Queue;
 
@@ -109,6 +112,20 @@ pub trait Device: Send + Sync + 'static {
     /// When the bytes are not writable, or the value is not allowed; then nothing changes.
     fn write_config(&self, offset: u32, data: &[u8]) -> Result<(), ConfigRefused> {
         Err(ConfigRefused { offset, length: data.len() })
+    }
+
+    /// What of the device must move along when the guest does, and is not in its rings. `None`: nothing.
+    fn state(&self) -> Option<&dyn DeviceState> {
+        None
+    }
+
+    /// The sizes of the device's shared memory regions in bytes, by their ids, of which there are 256; zero for none. Each is a
+    /// whole number of pages, and all together a power of two (QEMU makes a PCI BAR of them).
+    ///
+    /// Over vhost-user the device has parts of files mapped into them with a
+    /// [`DeviceNotifier`](crate::server::DeviceNotifier); other transports have no such regions yet.
+    fn shared_memory(&self) -> &[u64] {
+        &[]
     }
 
     /// The driver accepted these features. Zero again after a reset.
