@@ -1,9 +1,9 @@
 //! Requests that another back-end had: taken first, also by a device that takes few at a time, and before the ring stops.
 
+use core::sync::atomic::{AtomicU16, Ordering};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use vhost_core::RingLayout;
 use vhost_core::wire::vring::VringBase;
