@@ -27,6 +27,8 @@ pub(crate) mod test_ring;
 #[cfg(test)]
 mod tests_chain;
 #[cfg(test)]
+mod tests_recovery;
+#[cfg(test)]
 mod tests_ring;
 #[cfg(test)]
 mod tests_turn;
