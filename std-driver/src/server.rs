@@ -56,6 +56,21 @@ pub struct ServerOptions {
     pub reply_timeout: Duration,
     /// What is let pass.
     pub tolerance: Tolerance,
+    /// Whether drivers may use addresses of their own, which the front-end translates (`VIRTIO_F_ACCESS_PLATFORM`).
+    /// Default: offered. Withhold it from a front-end that hands its driver's features on and translates nothing.
+    pub iommu: Offer,
+    /// Whether rings may be told by guest addresses (`GPA_ADDRESSES`). Default: withheld, as there are front-ends that take
+    /// its bit for another feature.
+    pub gpa_addresses: Offer,
+}
+
+/// Whether front-ends are told of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// They may use it.
+    Offered,
+    /// They do not hear of it.
+    Withheld,
 }
 
 impl Default for ServerOptions {
@@ -64,6 +79,8 @@ impl Default for ServerOptions {
             threads: RingThreads::Shared(1),
             reply_timeout: Duration::from_secs(10),
             tolerance: Tolerance::default(),
+            iommu: Offer::Offered,
+            gpa_addresses: Offer::Withheld,
         }
     }
 }
@@ -77,7 +94,7 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers.
+    /// Protocol features that a [`BackendServer`] offers whatever its options are.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -86,8 +103,7 @@ impl BackendServer {
         .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
-        .union(ProtocolFeatures::STATUS)
-        .union(ProtocolFeatures::GPA_ADDRESSES);
+        .union(ProtocolFeatures::STATUS);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
     pub const RING_FEATURES: VirtioFeatures = RING_FEATURES;
@@ -111,11 +127,19 @@ impl BackendServer {
     /// The features offered: the device's and the rings'.
     #[must_use]
     pub fn features(&self) -> VirtioFeatures {
-        VirtioFeatures::from_bits_retain(self.device.features()) | Self::RING_FEATURES
+        let features = VirtioFeatures::from_bits_retain(self.device.features()) | Self::RING_FEATURES;
+        match self.options.iommu {
+            Offer::Offered => features,
+            Offer::Withheld => features.difference(VirtioFeatures::ACCESS_PLATFORM),
+        }
     }
 
     fn config(&self) -> BackendConfig {
-        let mut config = BackendConfig::new(self.features(), Self::PROTOCOL_FEATURES, self.rings.count());
+        let protocol = match self.options.gpa_addresses {
+            Offer::Offered => Self::PROTOCOL_FEATURES | ProtocolFeatures::GPA_ADDRESSES,
+            Offer::Withheld => Self::PROTOCOL_FEATURES,
+        };
+        let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();
         config
