@@ -28,6 +28,7 @@ mod connection;
 mod dispatch;
 mod listen;
 mod ready;
+mod transfer;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -94,7 +95,8 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers whatever its options are.
+    /// Protocol features that a [`BackendServer`] offers whatever its options are. `DEVICE_STATE` comes with devices that
+    /// have a [state](Device::state).
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -135,10 +137,9 @@ impl BackendServer {
     }
 
     fn config(&self) -> BackendConfig {
-        let protocol = match self.options.gpa_addresses {
-            Offer::Offered => Self::PROTOCOL_FEATURES | ProtocolFeatures::GPA_ADDRESSES,
-            Offer::Withheld => Self::PROTOCOL_FEATURES,
-        };
+        let mut protocol = Self::PROTOCOL_FEATURES;
+        protocol.set(ProtocolFeatures::GPA_ADDRESSES, self.options.gpa_addresses == Offer::Offered);
+        protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
         let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();

@@ -13,12 +13,14 @@ pub(super) struct Ready {
     pub(super) notifier: bool,
     pub(super) iommu: bool,
     pub(super) channel: bool,
+    pub(super) transfer: bool,
     pub(super) rings: bool,
 }
 
 impl Ready {
     /// Nobody has looked: any of them may be.
-    pub(super) const UNKNOWN: Self = Self { main: true, notifier: true, iommu: true, channel: true, rings: true };
+    pub(super) const UNKNOWN: Self =
+        Self { main: true, notifier: true, iommu: true, channel: true, transfer: true, rings: true };
 }
 
 /// The descriptors of a connection, and the one that ends it.
@@ -28,6 +30,7 @@ pub(super) struct Descriptors<'c> {
     pub(super) notifier: BorrowedFd<'c>,
     pub(super) iommu: BorrowedFd<'c>,
     pub(super) channel: Option<BorrowedFd<'c>>,
+    pub(super) transfer: Option<BorrowedFd<'c>>,
     pub(super) rings: Option<BorrowedFd<'c>>,
     pub(super) stop: BorrowedFd<'c>,
 }
@@ -45,12 +48,13 @@ impl Descriptors<'_> {
             PollFd::from_borrowed_fd(self.notifier, PollFlags::IN),
             PollFd::from_borrowed_fd(self.iommu, PollFlags::IN),
             optional(self.channel),
+            optional(self.transfer),
             optional(self.rings),
             PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
         ];
         let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
         rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref())).map_err(SystemError::of("poll"))?;
-        let [main, notifier, iommu, channel, rings, stop] = polled.map(|polled| !polled.revents().is_empty());
-        Ok((!stop).then_some(Ready { main, notifier, iommu, channel, rings }))
+        let [main, notifier, iommu, channel, transfer, rings, stop] = polled.map(|polled| !polled.revents().is_empty());
+        Ok((!stop).then_some(Ready { main, notifier, iommu, channel, transfer, rings }))
     }
 }

@@ -24,5 +24,6 @@ mod reconnect;
 mod ring_setup;
 mod session;
 mod start_stop;
+mod state;
 mod support;
 mod tool;
