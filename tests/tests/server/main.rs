@@ -19,6 +19,7 @@ mod kicks;
 mod leaks;
 mod memory;
 mod negotiation;
+mod qemu_listens;
 mod read_ahead;
 mod reconnect;
 mod ring_setup;

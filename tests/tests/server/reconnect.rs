@@ -164,7 +164,7 @@ fn a_back_end_connects_again_whenever_a_front_end_is_there() {
 }
 
 /// Ends a service even if the test fails, which would wait for it for ever.
-struct StopAtEnd<'e>(&'e EventFd);
+pub(crate) struct StopAtEnd<'e>(pub(crate) &'e EventFd);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
