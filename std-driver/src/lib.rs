@@ -24,6 +24,7 @@ pub mod guest_io;
 pub mod host_notifiers;
 mod incoming;
 pub mod inflight;
+mod iommu;
 pub mod memory;
 pub mod net;
 mod outgoing;

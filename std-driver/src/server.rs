@@ -29,6 +29,7 @@ mod dispatch;
 mod listen;
 mod mapping;
 mod ready;
+mod transfer;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -79,8 +80,8 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers for every device. For one with shared memory there are `SHMEM` and
-    /// `BACKEND_SEND_FD` too.
+    /// Protocol features that a [`BackendServer`] offers for every device. `DEVICE_STATE` comes with devices that have a
+    /// [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have [shared memory](Device::shared_memory).
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -89,7 +90,8 @@ impl BackendServer {
         .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
-        .union(ProtocolFeatures::STATUS);
+        .union(ProtocolFeatures::STATUS)
+        .union(ProtocolFeatures::GPA_ADDRESSES);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
     pub const RING_FEATURES: VirtioFeatures = RING_FEATURES;
@@ -117,12 +119,10 @@ impl BackendServer {
     }
 
     fn config(&self) -> BackendConfig {
-        let shared_memory = if self.device.shared_memory().iter().any(|size| *size != 0) {
-            ProtocolFeatures::SHMEM | ProtocolFeatures::BACKEND_SEND_FD
-        } else {
-            ProtocolFeatures::empty()
-        };
-        let protocol = Self::PROTOCOL_FEATURES | shared_memory;
+        let mut protocol = Self::PROTOCOL_FEATURES;
+        protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
+        let has_shared_memory = self.device.shared_memory().iter().any(|size| *size != 0);
+        protocol.set(ProtocolFeatures::SHMEM | ProtocolFeatures::BACKEND_SEND_FD, has_shared_memory);
         let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();

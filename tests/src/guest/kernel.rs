@@ -14,7 +14,7 @@ use crate::program::{fetched, not_run};
 pub const KERNEL_FOLDER: &str = "VHOST_GUEST_KERNEL_DIR";
 
 /// A kernel image with its modules.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Kernel {
     pub(super) image: PathBuf,
     /// Modules by name, and `None` for what the image has built in.
