@@ -401,7 +401,7 @@ fn a_ring_that_is_taken_over_is_signalled_once_also_when_nothing_is_left_to_do()
         ring.set_used_event(0);
         let mut server = server(1);
         let mut bench = Bench::new(&mut server);
-        bench.negotiate(OFFER | feature::EVENT_INDEX, EVERYTHING);
+        bench.negotiate(OFFER | feature::EVENT_INDEX, u64::MAX);
         bench.grant("SET_INFLIGHT_FD", &shape(SPLIT, 0, 1, 16), &[record.as_fd()]);
         bench.share(&[&memory]);
         if call_comes_last {
