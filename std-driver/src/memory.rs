@@ -11,6 +11,7 @@ mod guest_memory;
 mod mapping;
 mod region;
 mod table;
+mod userfault;
 
 pub(crate) use self::dirty_log::{LogFile, WriteLog};
 pub use self::error::{AddressSpace, MemoryError};
@@ -19,5 +20,6 @@ pub(crate) use self::file::sealed;
 pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};
+pub(crate) use self::userfault::Userfault;
 
 pub use vhost_core::MemoryRegion;

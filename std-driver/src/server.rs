@@ -27,6 +27,8 @@ mod channel;
 mod connection;
 mod dispatch;
 mod listen;
+mod memory;
+mod postcopy;
 mod ready;
 mod transfer;
 
@@ -42,6 +44,7 @@ pub use crate::rings::{MAX_RINGS, RingThreads};
 
 use crate::{
     device::Device,
+    memory::Userfault,
     rings::{RING_FEATURES, RingSet},
     worker::WorkerError,
 };
@@ -79,7 +82,7 @@ pub struct BackendServer {
 
 impl BackendServer {
     /// Protocol features that a [`BackendServer`] offers. `DEVICE_STATE` comes with devices that have a
-    /// [state](Device::state).
+    /// [state](Device::state), `PAGEFAULT` where the system grants a userfaultfd.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -118,6 +121,7 @@ impl BackendServer {
     fn config(&self) -> BackendConfig {
         let mut protocol = Self::PROTOCOL_FEATURES;
         protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
+        protocol.set(ProtocolFeatures::PAGEFAULT, Userfault::new().is_ok());
         let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();

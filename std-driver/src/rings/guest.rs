@@ -1,14 +1,12 @@
 //! What is known of a guest: the memory, and what is wished of its rings.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
-use vhost_core::{
-    GuestAddress, Handles, Logging, MemoryRegion, MemoryTable as RegionList, RingAddress, RingLayout, VringAddresses,
-};
+use vhost_core::{GuestAddress, Logging, RingAddress, RingLayout, VringAddresses};
 
 use crate::{
     eventfd::EventFd,
-    memory::{AddressSpace, LogFile, MappedRegion, MemoryError, MemoryTable},
+    memory::{AddressSpace, LogFile, MemoryError, MemoryTable},
     vring::{RingAddresses, RingLog},
 };
 
@@ -36,22 +34,6 @@ pub(super) struct Wish {
 impl Guest {
     pub(crate) fn new(rings: u16) -> Self {
         Self { rings: vec![Wish::default(); usize::from(rings)], ..Self::default() }
-    }
-
-    /// The whole memory anew. Nothing changes here: the caller commits it.
-    pub(crate) fn replaced(regions: &RegionList<'_>, handles: Handles<OwnedFd>) -> Result<MemoryTable, MemoryError> {
-        let mapped = regions.iter().zip(handles).map(|(region, handle)| MappedRegion::new(region, handle));
-        MemoryTable::new(mapped.collect::<Result<Vec<_>, _>>()?)
-    }
-
-    /// The memory with one more region.
-    pub(crate) fn with(&self, region: MemoryRegion, handle: OwnedFd) -> Result<MemoryTable, MemoryError> {
-        self.memory.insert(MappedRegion::new(region, handle)?)
-    }
-
-    /// The memory without a region.
-    pub(crate) fn without(&self, region: &MemoryRegion) -> Result<MemoryTable, MemoryError> {
-        self.memory.remove(region)
     }
 
     pub(super) fn set_memory(&mut self, memory: MemoryTable) {
@@ -124,7 +106,7 @@ impl Guest {
     }
 
     /// The memory as rings hold it.
-    pub(super) fn memory(&self) -> MemoryTable {
+    pub(crate) fn memory(&self) -> MemoryTable {
         self.memory.clone()
     }
 
