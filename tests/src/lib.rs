@@ -13,5 +13,6 @@ pub mod guest;
 pub mod program;
 pub mod rounds;
 pub mod tracked;
+pub mod userfault;
 pub mod vectors;
 pub mod wire;

@@ -18,6 +18,7 @@ mod kicks;
 mod leaks;
 mod memory;
 mod negotiation;
+mod postcopy;
 mod read_ahead;
 mod reconnect;
 mod ring_setup;
