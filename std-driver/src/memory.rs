@@ -9,17 +9,22 @@ mod error;
 mod file;
 mod guest_memory;
 mod mapping;
+mod owned_range;
 mod region;
 mod table;
+mod translated;
 mod userfault;
 
 pub(crate) use self::dirty_log::{LogFile, WriteLog};
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
 pub(crate) use self::file::sealed;
-pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
+pub use self::guest_memory::{Borrowed, BorrowedRange};
+pub(crate) use self::mapping::granularity;
+pub use self::owned_range::OwnedRange;
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};
+pub(crate) use self::translated::{ScatteredMemory, Targets};
 pub(crate) use self::userfault::Userfault;
 
 pub use vhost_core::MemoryRegion;

@@ -27,6 +27,7 @@ mod channel;
 mod connection;
 mod dispatch;
 mod listen;
+mod mapping;
 mod memory;
 mod postcopy;
 mod ready;
@@ -40,6 +41,7 @@ use vhost_core::{BackendConfig, ProtocolFeatures, Tolerance, VirtioFeatures};
 pub use self::channel::DeviceNotifier;
 pub use self::connection::{Connection, End, Progress, ServeError};
 pub use self::listen::ServerThread;
+pub use self::mapping::{MappingAnswer, MappingError};
 pub use crate::rings::{MAX_RINGS, RingThreads};
 
 use crate::{
@@ -81,8 +83,9 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers. `DEVICE_STATE` comes with devices that have a
-    /// [state](Device::state), `PAGEFAULT` where the system grants a userfaultfd.
+    /// Protocol features that a [`BackendServer`] offers for every device. `DEVICE_STATE` comes with devices that have a
+    /// [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have [shared memory](Device::shared_memory),
+    /// `PAGEFAULT` where the system grants a userfaultfd.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -91,7 +94,8 @@ impl BackendServer {
         .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
-        .union(ProtocolFeatures::STATUS);
+        .union(ProtocolFeatures::STATUS)
+        .union(ProtocolFeatures::GPA_ADDRESSES);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
     pub const RING_FEATURES: VirtioFeatures = RING_FEATURES;
@@ -122,6 +126,8 @@ impl BackendServer {
         let mut protocol = Self::PROTOCOL_FEATURES;
         protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
         protocol.set(ProtocolFeatures::PAGEFAULT, Userfault::new().is_ok());
+        let has_shared_memory = self.device.shared_memory().iter().any(|size| *size != 0);
+        protocol.set(ProtocolFeatures::SHMEM | ProtocolFeatures::BACKEND_SEND_FD, has_shared_memory);
         let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();

@@ -13,6 +13,7 @@ use super::{
     BackendServer, MAX_RINGS,
     channel::BackendChannel,
     dispatch::{Dispatch, Room},
+    mapping::MappingError,
     postcopy::Postcopy,
     ready::{Descriptors, Ready},
     transfer::Transfer,
@@ -167,6 +168,9 @@ impl Connection<'_> {
         if ready.notifier || self.server.notifier.has_news() {
             self.notify()?;
         }
+        if ready.iommu || self.server.rings.iommu().has_unasked() {
+            self.ask_for_translations()?;
+        }
         Ok(progress)
     }
 
@@ -247,7 +251,9 @@ impl Connection<'_> {
 
     /// Tells the front-end what changed; what cannot be told yet is told when a channel opens.
     fn notify(&mut self) -> Result<(), ServeError> {
-        if !self.server.notifier.take_config_change()? {
+        let config_changed = self.server.notifier.take_config_change()?;
+        self.forward();
+        if !config_changed {
             return Ok(());
         }
         // A suspended device sends nothing (vhost-user, section "Suspended device state").
@@ -265,11 +271,45 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Asks the front-end for what rings behind an IOMMU lack; what cannot be asked for yet is when a channel opens.
+    fn ask_for_translations(&mut self) -> Result<(), ServeError> {
+        let Self { server, channel, machine, .. } = self;
+        server.rings.iommu().ask(|miss| {
+            let request = BackendRequest::IotlbMsg(miss.message());
+            let asked = channel.as_mut().map(|channel| channel.request(machine, request));
+            if matches!(asked, Some(Err(_))) {
+                *channel = None;
+            }
+            asked == Some(Ok(true))
+        })?;
+        Ok(())
+    }
+
+    /// Asks the front-end what the device wants of it, as far as that is possible now.
+    fn forward(&mut self) {
+        loop {
+            let Some(posted) = self.server.notifier.posted().pop_front() else { return };
+            let forwarded = match &mut self.channel {
+                Some(channel) => channel.forward(&mut self.machine, posted),
+                None => {
+                    posted.fail(MappingError::NoChannel);
+                    continue;
+                }
+            };
+            match forwarded {
+                Ok(None) => {}
+                // It is looked at again after the next answer.
+                Ok(Some(later)) => return self.server.notifier.posted().push_front(later),
+                Err(_) => self.channel = None,
+            }
+        }
+    }
+
     /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
     /// if the caller processes them.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let channel = self.channel.as_ref().map(AsFd::as_fd);
-        let always = [self.endpoint.as_fd(), self.server.notifier.event()];
+        let always = [self.endpoint.as_fd(), self.server.notifier.event(), self.server.rings.iommu().event()];
         let transfer = self.transfer.as_ref().and_then(Transfer::event);
         always.into_iter().chain(channel).chain(transfer).chain(self.server.rings.caller_fd())
     }
@@ -297,6 +337,7 @@ impl Connection<'_> {
             // While a reply is not taken, nothing more is heard from this front-end.
             main_events: if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN },
             notifier: self.server.notifier.event(),
+            iommu: self.server.rings.iommu().event(),
             channel: self.channel.as_ref().map(AsFd::as_fd),
             transfer: self.transfer.as_ref().and_then(Transfer::event),
             rings: self.server.rings.caller_fd(),
@@ -322,6 +363,8 @@ impl Drop for Connection<'_> {
     fn drop(&mut self) {
         // A ring may wait for a page that nobody will provide any more.
         self.postcopy.end();
+        // The next front-end is not asked for what was meant for this one: whoever waits hears that there is no channel.
+        self.server.notifier.posted().clear();
         let (device, rings) = (&*self.server.device, &self.server.rings);
         Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }

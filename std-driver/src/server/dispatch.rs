@@ -10,6 +10,7 @@ use vhost_core::{
         config::{Config, MAX_CONFIG_SIZE},
         log::LogBase,
         migration,
+        shared::SharedMemoryConfig,
         vring::{VringAddr, VringBase, VringState},
     },
 };
@@ -110,14 +111,17 @@ impl Room {
     pub(super) const EMPTY: Self = Self { config: [0; MAX_CONFIG_SIZE], regions: Vec::new() };
 }
 
-impl Dispatch<'_> {
+impl<'c> Dispatch<'c> {
     /// Carries out a request that the machine handed on. If it fails, nothing has changed.
     pub(super) fn carry_out<'b>(
         &mut self,
         request: FrontendRequest<'b, OwnedFd>,
         session: &Agreed,
         room: &'b mut Room,
-    ) -> Result<FrontendReply<'b, OwnedFd>, Reason> {
+    ) -> Result<FrontendReply<'b, OwnedFd>, Reason>
+    where
+        'c: 'b,
+    {
         use FrontendRequest as Request;
         match request {
             Request::SetMemTable(regions, handles) => {
@@ -168,7 +172,15 @@ impl Dispatch<'_> {
                 return Ok(FrontendReply::GetConfig(Config { offset: wanted.offset, flags: wanted.flags, data }));
             }
             Request::SetConfig(write) => self.device.write_config(write.offset, write.data)?,
-            Request::SetBackendReqFd(handle) => *self.channel = Some(BackendChannel::new(Socket::from(handle))),
+            Request::GetShmemConfig => {
+                let device: &'c dyn Device = self.device;
+                return Ok(FrontendReply::GetShmemConfig(SharedMemoryConfig::new(device.shared_memory())));
+            }
+            Request::SetBackendReqFd(handle) => {
+                *self.channel = Some(BackendChannel::new(Socket::from(handle)));
+                self.control(session).ask_again();
+            }
+            Request::IotlbMsg(message) => self.control(session).translate(&message)?,
             Request::SetDeviceStateFd(wanted, handle) => {
                 if !session.is_suspended() {
                     return Err(TransferError::Running.into());

@@ -11,6 +11,7 @@ use crate::{deadline::Deadline, system_error::SystemError};
 pub(super) struct Ready {
     pub(super) main: bool,
     pub(super) notifier: bool,
+    pub(super) iommu: bool,
     pub(super) channel: bool,
     pub(super) transfer: bool,
     pub(super) rings: bool,
@@ -18,7 +19,8 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Nobody has looked: any of them may be.
-    pub(super) const UNKNOWN: Self = Self { main: true, notifier: true, channel: true, transfer: true, rings: true };
+    pub(super) const UNKNOWN: Self =
+        Self { main: true, notifier: true, iommu: true, channel: true, transfer: true, rings: true };
 }
 
 /// The descriptors of a connection, and the one that ends it.
@@ -26,6 +28,7 @@ pub(super) struct Descriptors<'c> {
     pub(super) main: BorrowedFd<'c>,
     pub(super) main_events: PollFlags,
     pub(super) notifier: BorrowedFd<'c>,
+    pub(super) iommu: BorrowedFd<'c>,
     pub(super) channel: Option<BorrowedFd<'c>>,
     pub(super) transfer: Option<BorrowedFd<'c>>,
     pub(super) rings: Option<BorrowedFd<'c>>,
@@ -43,6 +46,7 @@ impl Descriptors<'_> {
         let mut polled = [
             PollFd::from_borrowed_fd(self.main, self.main_events),
             PollFd::from_borrowed_fd(self.notifier, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.iommu, PollFlags::IN),
             optional(self.channel),
             optional(self.transfer),
             optional(self.rings),
@@ -50,7 +54,7 @@ impl Descriptors<'_> {
         ];
         let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
         rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref())).map_err(SystemError::of("poll"))?;
-        let [main, notifier, channel, transfer, rings, stop] = polled.map(|polled| !polled.revents().is_empty());
-        Ok((!stop).then_some(Ready { main, notifier, channel, transfer, rings }))
+        let [main, notifier, iommu, channel, transfer, rings, stop] = polled.map(|polled| !polled.revents().is_empty());
+        Ok((!stop).then_some(Ready { main, notifier, iommu, channel, transfer, rings }))
     }
 }

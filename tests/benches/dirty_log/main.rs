@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use vhost_core::{LogArea, Logging, VhostBackend, VirtioFeatures, VringSetup};
 use vhost_std::device::{Device, Queue};
-use vhost_std::driver::{Buffer, GuestArea, RingOptions, SplitRing};
+use vhost_std::driver::{Buffer, DriverRing, GuestArea, RingOptions};
 use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 use vhost_std::soft::{RingThreads, SoftBackend};
@@ -56,7 +56,7 @@ enum Log {
 struct Row {
     name: &'static str,
     backend: SoftBackend,
-    ring: SplitRing,
+    ring: DriverRing,
     buffers: GuestArea,
     kick: EventFd,
     _memory: MemoryFile,
@@ -67,7 +67,7 @@ impl Row {
         let memory = MemoryFile::create("guest", 0x10_0000, RING + u64::from(BATCH) * 0x1000).unwrap();
         let area = GuestArea::of(&memory);
         let options = RingOptions { size: BATCH, features: VirtioFeatures::VERSION_1, table_size: 0 };
-        let ring = SplitRing::new(area.part(0, RING).unwrap(), &options).unwrap();
+        let ring = DriverRing::new(area.part(0, RING).unwrap(), &options).unwrap();
         let mut backend = SoftBackend::new(Arc::new(Fill), RingThreads::Caller).unwrap();
         backend.acknowledge(VirtioFeatures::VERSION_1).unwrap();
         backend.set_memory(&[(*memory.region(), &memory as &dyn AsFd)]).unwrap();
