@@ -62,6 +62,21 @@ pub struct ServerOptions {
     pub reply_timeout: Duration,
     /// What is let pass.
     pub tolerance: Tolerance,
+    /// Whether drivers may use addresses of their own, which the front-end translates (`VIRTIO_F_ACCESS_PLATFORM`).
+    /// Default: offered. Withhold it from a front-end that hands its driver's features on and translates nothing.
+    pub iommu: Offer,
+    /// Whether rings may be told by guest addresses (`GPA_ADDRESSES`). Default: withheld, as there are front-ends that take
+    /// its bit for another feature.
+    pub gpa_addresses: Offer,
+}
+
+/// Whether front-ends are told of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// They may use it.
+    Offered,
+    /// They do not hear of it.
+    Withheld,
 }
 
 impl Default for ServerOptions {
@@ -70,6 +85,8 @@ impl Default for ServerOptions {
             threads: RingThreads::Shared(1),
             reply_timeout: Duration::from_secs(10),
             tolerance: Tolerance::default(),
+            iommu: Offer::Offered,
+            gpa_addresses: Offer::Withheld,
         }
     }
 }
@@ -83,9 +100,9 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers for every device. `DEVICE_STATE` comes with devices that have a
-    /// [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have [shared memory](Device::shared_memory),
-    /// `PAGEFAULT` where the system grants a userfaultfd.
+    /// Protocol features that a [`BackendServer`] offers for every device, whatever its options are. `DEVICE_STATE` comes with
+    /// devices that have a [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have [shared
+    /// memory](Device::shared_memory), `PAGEFAULT` where the system grants a userfaultfd.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -94,8 +111,7 @@ impl BackendServer {
         .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
-        .union(ProtocolFeatures::STATUS)
-        .union(ProtocolFeatures::GPA_ADDRESSES);
+        .union(ProtocolFeatures::STATUS);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
     pub const RING_FEATURES: VirtioFeatures = RING_FEATURES;
@@ -119,11 +135,16 @@ impl BackendServer {
     /// The features offered: the device's and the rings'.
     #[must_use]
     pub fn features(&self) -> VirtioFeatures {
-        VirtioFeatures::from_bits_retain(self.device.features()) | Self::RING_FEATURES
+        let features = VirtioFeatures::from_bits_retain(self.device.features()) | Self::RING_FEATURES;
+        match self.options.iommu {
+            Offer::Offered => features,
+            Offer::Withheld => features.difference(VirtioFeatures::ACCESS_PLATFORM),
+        }
     }
 
     fn config(&self) -> BackendConfig {
         let mut protocol = Self::PROTOCOL_FEATURES;
+        protocol.set(ProtocolFeatures::GPA_ADDRESSES, self.options.gpa_addresses == Offer::Offered);
         protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
         protocol.set(ProtocolFeatures::PAGEFAULT, Userfault::new().is_ok());
         let has_shared_memory = self.device.shared_memory().iter().any(|size| *size != 0);

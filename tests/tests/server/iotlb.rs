@@ -1,14 +1,17 @@
 //! Rings behind an IOMMU: their places and their buffers are what the front-end says, when it says it.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use vhost_std::server::RingThreads;
+use vhost_std::device::{Device, Queue};
+use vhost_std::server::{BackendServer, Offer, RingThreads, ServerOptions};
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, NEXT, Ring, SECTOR, WRITE, signals};
+use vhost_tests::wire::feature;
 use vhost_tests::wire::region::Region;
 
 use crate::support::iommu::{INVALIDATE, Iommu, PAGE, READ, READ_WRITE, SHIFT, UPDATE, prepare, request};
-use crate::support::{ALL_THREADS, Dialog, EVERYTHING, Image, server};
+use crate::support::{ALL_THREADS, Bench, Dialog, Image, server};
 
 /// A read of one sector.
 const READ_ONE: Command<'_> = Command::Read(SECTOR as u32);
@@ -22,12 +25,15 @@ fn up(address: u64) -> u64 {
 #[test]
 fn a_ring_asks_for_its_parts_and_a_chain_for_its_buffers_and_each_once() {
     for threads in ALL_THREADS {
-        for protocol in [u64::MAX, EVERYTHING] {
+        for gpa_addresses in [Offer::Offered, Offer::Withheld] {
             let image = Image::new();
-            let mut server = image.server(1, threads);
+            let options = |options: &mut ServerOptions| {
+                (options.threads, options.gpa_addresses) = (threads, gpa_addresses);
+            };
+            let mut server = image.server_with(1, options);
             let memory = Arc::new(GuestMemory::new(BLOCK));
             let mut ring = Ring::new(&memory, 0, 16);
-            let mut iommu = Iommu::with(&mut server, &memory, protocol);
+            let mut iommu = Iommu::new(&mut server, &memory);
             iommu.start(&ring);
             request(&mut ring, 0, READ_ONE, 9);
             let (used, asked) = iommu.serve(&mut ring);
@@ -79,6 +85,86 @@ fn what_was_taken_back_is_not_used_and_asked_for_again() {
             assert_eq!((ring.status(0), ring.data(0, 1)), (0xff, vec![9]), "the old place");
         }
     }
+}
+
+/// Fills one chain, but takes its time: whether it is at it, and whether somebody said that it took too long.
+#[derive(Default)]
+struct Slow {
+    began: AtomicBool,
+    was_late: AtomicBool,
+    taken_back: AtomicBool,
+}
+
+impl Device for Slow {
+    fn device_id(&self) -> u32 {
+        42
+    }
+
+    fn queues(&self) -> u16 {
+        1
+    }
+
+    fn process(&self, queue: &mut Queue<'_>) {
+        while let Some(chain) = queue.next() {
+            self.began.store(true, Ordering::SeqCst);
+            // Long enough for whoever takes the translation back to do so, if it does not wait.
+            for _ in 0..10_000 {
+                std::thread::yield_now();
+            }
+            self.was_late.fetch_or(self.taken_back.load(Ordering::SeqCst), Ordering::SeqCst);
+            chain.writable().fill_zero();
+            queue.complete(chain, 1);
+        }
+    }
+}
+
+#[test]
+fn nobody_is_told_that_a_translation_is_gone_while_a_device_uses_it() {
+    let device = Arc::new(Slow::default());
+    let mut server = BackendServer::new(device.clone(), ServerOptions::default()).unwrap();
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let mut ring = Ring::new(&memory, 0, 16);
+    let mut iommu = Iommu::new(&mut server, &memory);
+    for page in (0..BLOCK).step_by(PAGE as usize) {
+        iommu.map(up(ring.descriptors) + page, ring.descriptors + page, READ_WRITE);
+    }
+    iommu.start(&ring);
+    request(&mut ring, 0, READ_ONE, 0);
+    while !device.began.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    iommu.unmap(up(ring.buffers), PAGE);
+    device.taken_back.store(true, Ordering::SeqCst);
+    assert_eq!(iommu.bench.wait_used(&mut ring), (0, 1));
+    assert!(!device.was_late.load(Ordering::SeqCst), "the device wrote after the answer");
+}
+
+#[test]
+fn what_is_withheld_is_not_offered() {
+    let features = |iommu, gpa_addresses| {
+        let mut server = Image::new().server_with(1, |options| {
+            (options.iommu, options.gpa_addresses) = (iommu, gpa_addresses);
+        });
+        let mut bench = Bench::new(&mut server);
+        let virtio = bench.ask_number("GET_FEATURES") & feature::IOMMU_PLATFORM != 0;
+        (virtio, bench.ask_number("GET_PROTOCOL_FEATURES") & feature::GPA_ADDRESSES != 0)
+    };
+    assert_eq!(features(Offer::Withheld, Offer::Withheld), (false, false));
+    assert_eq!(features(Offer::Offered, Offer::Withheld), (true, false));
+    assert_eq!(features(Offer::Withheld, Offer::Offered), (false, true));
+}
+
+/// The user address of a region repeats its guest address then, and front-ends need not have thought of one.
+#[test]
+fn rings_may_be_told_by_guest_addresses() {
+    let mut server = Image::new().server_with(1, |options| options.gpa_addresses = Offer::Offered);
+    let region = Region { guest: 0x4000_0000, size: BLOCK, user: 0x4000_0000, offset: 0, xen_flags: 0, domain: 0 };
+    let memory = Arc::new(GuestMemory::at(region));
+    let mut ring = Ring::new(&memory, 0, 16);
+    let mut bench = Bench::running(&mut server, &memory, &ring);
+    ring.request(0, READ_ONE, 9);
+    ring.kick();
+    assert_eq!((bench.wait_used(&mut ring), ring.data(0, SECTOR)), (DONE, vec![9; SECTOR]));
 }
 
 #[test]

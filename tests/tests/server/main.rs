@@ -20,6 +20,7 @@ mod leaks;
 mod memory;
 mod negotiation;
 mod postcopy;
+mod qemu_listens;
 mod read_ahead;
 mod reconnect;
 mod ring_setup;

@@ -9,7 +9,7 @@ use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring};
 use vhost_tests::userfault;
 use vhost_tests::wire::{self, Bytes, REQUEST, REQUEST_NEEDING_REPLY, Reply, feature};
 
-use crate::support::{Bench, Dialog, EVERYTHING, OFFER, id, message, number, server, state, tolerant};
+use crate::support::{Bench, Dialog, OFFER, id, message, number, server, state, tolerant};
 
 /// Bits of a disk: SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD, WRITE_ZEROES; of rings and of the protocol.
 const OFFERED: u64 = 0x6e44
@@ -30,8 +30,7 @@ const PROTOCOL_ALWAYS_OFFERED: u64 = feature::MQ
     | feature::RESET_DEVICE
     | feature::INFLIGHT_SHMFD
     | feature::CONFIGURE_MEM_SLOTS
-    | feature::STATUS
-    | feature::GPA_ADDRESSES;
+    | feature::STATUS;
 
 /// And what this machine grants.
 fn protocol_offered() -> u64 {
@@ -176,7 +175,7 @@ fn s18_protocol_features_that_were_not_offered_are_refused() {
     for unoffered in [feature::XEN_MMAP, feature::GET_VRING_BASE_INFLIGHT, 1 << 23, 1 << 63] {
         let reason = bench.refused("SET_PROTOCOL_FEATURES", &number(feature::REPLY_ACK | unoffered), &[]);
         assert!(reason.starts_with("SET_PROTOCOL_FEATURES (16): protocol features "), "{reason}");
-        assert_eq!(bench.connection().session().negotiated().protocol.bits(), protocol_offered() & EVERYTHING);
+        assert_eq!(bench.connection().session().negotiated().protocol.bits(), protocol_offered());
     }
 }
 
@@ -187,7 +186,7 @@ fn s20_the_owner_is_set_late_or_twice_or_never() {
     for times in 0..3 {
         let mut ring = Ring::new(&memory, 0, 16);
         let mut bench = Bench::new(&mut server);
-        bench.grant("SET_PROTOCOL_FEATURES", &number(protocol_offered() & EVERYTHING), &[]);
+        bench.grant("SET_PROTOCOL_FEATURES", &number(protocol_offered()), &[]);
         bench.grant("SET_FEATURES", &number(OFFER), &[]);
         for _ in 0..times {
             bench.grant("SET_OWNER", &[], &[]);

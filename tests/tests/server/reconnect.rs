@@ -18,14 +18,14 @@ use vhost_tests::dialog::{FakeFrontend, PATIENCE, event};
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signal, wait_readable};
 use vhost_tests::wire::REQUEST;
 
-use crate::support::{ALL_THREADS, Bench, Dialog, EVERYTHING, Image, OFFER, message, server};
+use crate::support::{ALL_THREADS, Bench, Dialog, Image, OFFER, message, server};
 
 /// Negotiates, sets a ring up and reads a sector.
 #[track_caller]
 fn use_disk(frontend: &mut FakeFrontend) {
     let memory = Arc::new(GuestMemory::new(BLOCK));
     let mut ring = Ring::new(&memory, 0, 16);
-    Dialog::negotiate(frontend, OFFER, EVERYTHING);
+    Dialog::negotiate(frontend, OFFER, u64::MAX);
     frontend.share(&[&memory]);
     Dialog::start(frontend, &ring);
     frontend.enable(&ring, 1);
@@ -164,7 +164,7 @@ fn a_back_end_connects_again_whenever_a_front_end_is_there() {
 }
 
 /// Ends a service even if the test fails, which would wait for it for ever.
-struct StopAtEnd<'e>(&'e EventFd);
+pub(crate) struct StopAtEnd<'e>(pub(crate) &'e EventFd);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
@@ -329,7 +329,7 @@ fn a_ring_is_stopped_when_the_request_under_way_is_done() {
     let mut frontend = FakeFrontend::connect(&path);
     let memory = Arc::new(GuestMemory::new(BLOCK));
     let mut ring = Ring::new(&memory, 0, 16);
-    Dialog::negotiate(&mut frontend, OFFER, EVERYTHING);
+    Dialog::negotiate(&mut frontend, OFFER, u64::MAX);
     frontend.share(&[&memory]);
     Dialog::start(&mut frontend, &ring);
     frontend.enable(&ring, 1);

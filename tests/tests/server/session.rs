@@ -8,7 +8,7 @@ use vhost_std::server::RingThreads;
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signals};
 use vhost_tests::wire::feature;
 
-use crate::support::{ALL_THREADS, Bench, Dialog, EVERYTHING, Image, OFFER};
+use crate::support::{ALL_THREADS, Bench, Dialog, Image, OFFER};
 
 /// Nobody is woken who waits for these descriptors while there is nothing to do: no time of a processor is needed for it.
 #[test]
@@ -158,7 +158,7 @@ fn with_the_event_index_kicks_and_signals_come_only_where_they_were_asked_for() 
     let memory = Arc::new(GuestMemory::new(BLOCK));
     let mut ring = Ring::new(&memory, 0, 16);
     let mut bench = Bench::new(&mut server);
-    bench.negotiate(OFFER | feature::EVENT_INDEX, EVERYTHING);
+    bench.negotiate(OFFER | feature::EVENT_INDEX, u64::MAX);
     bench.share(&[&memory]);
     bench.start(&ring);
     bench.enable(&ring, 1);

@@ -4,12 +4,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vhost_core::ProtocolFeatures;
 use vhost_std::server::BackendServer;
 use vhost_tests::dialog::{PATIENCE, Socket};
 use vhost_tests::driver::{Command, GuestMemory, Ring};
 use vhost_tests::wire::{Bytes, Layout, REQUEST, feature};
 
-use super::{Bench, Dialog, EVERYTHING, OFFER};
+use super::{Bench, Dialog, OFFER};
 
 pub(crate) const PAGE: u64 = 0x1000;
 
@@ -34,15 +35,12 @@ pub(crate) struct Iommu<'s> {
 
 impl<'s> Iommu<'s> {
     pub(crate) fn new(server: &'s mut BackendServer, memory: &Arc<GuestMemory>) -> Self {
-        Self::with(server, memory, EVERYTHING)
-    }
-
-    pub(crate) fn with(server: &'s mut BackendServer, memory: &Arc<GuestMemory>, protocol: u64) -> Self {
         let mut bench = Bench::new(server);
-        bench.negotiate(OFFER | feature::IOMMU_PLATFORM, protocol);
+        bench.negotiate(OFFER | feature::IOMMU_PLATFORM, u64::MAX);
         let channel = bench.open_channel();
         bench.share(&[memory]);
-        let guest_addresses = protocol & feature::GPA_ADDRESSES != 0;
+        let protocol = bench.connection().session().negotiated().protocol;
+        let guest_addresses = protocol.contains(ProtocolFeatures::GPA_ADDRESSES);
         Self { bench, channel, memory: Arc::clone(memory), guest_addresses }
     }
 
