@@ -72,6 +72,13 @@ pub trait GuestRange: Clone + fmt::Debug {
     /// Where the first byte lies in guest physical memory, for the dirty log.
     fn guest_address(&self) -> GuestAddress;
 
+    /// Where the byte at `offset` lies there; `None` if the address would wrap around. A piece whose bytes do not lie one
+    /// behind the other tells it for each.
+    fn guest_address_at(&self, offset: usize) -> Option<GuestAddress> {
+        let offset = u64::try_from(offset).ok()?;
+        self.guest_address().0.checked_add(offset).map(GuestAddress)
+    }
+
     /// Loads a 16-bit number in one access.
     fn load_u16(&self, offset: usize, order: Load) -> Option<u16>;
 

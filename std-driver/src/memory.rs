@@ -13,6 +13,7 @@ mod owned_range;
 mod region;
 mod table;
 mod translated;
+mod userfault;
 
 pub(crate) use self::dirty_log::{LogFile, WriteLog};
 pub use self::error::{AddressSpace, MemoryError};
@@ -24,5 +25,6 @@ pub use self::owned_range::OwnedRange;
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};
 pub(crate) use self::translated::{ScatteredMemory, Targets};
+pub(crate) use self::userfault::Userfault;
 
 pub use vhost_core::MemoryRegion;

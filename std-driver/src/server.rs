@@ -28,6 +28,8 @@ mod connection;
 mod dispatch;
 mod listen;
 mod mapping;
+mod memory;
+mod postcopy;
 mod ready;
 mod transfer;
 
@@ -44,6 +46,7 @@ pub use crate::rings::{MAX_RINGS, RingThreads};
 
 use crate::{
     device::Device,
+    memory::Userfault,
     rings::{RING_FEATURES, RingSet},
     worker::WorkerError,
 };
@@ -99,7 +102,7 @@ pub struct BackendServer {
 impl BackendServer {
     /// Protocol features that a [`BackendServer`] offers for every device, whatever its options are. `DEVICE_STATE` comes with
     /// devices that have a [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have [shared
-    /// memory](Device::shared_memory).
+    /// memory](Device::shared_memory), `PAGEFAULT` where the system grants a userfaultfd.
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -143,6 +146,7 @@ impl BackendServer {
         let mut protocol = Self::PROTOCOL_FEATURES;
         protocol.set(ProtocolFeatures::GPA_ADDRESSES, self.options.gpa_addresses == Offer::Offered);
         protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
+        protocol.set(ProtocolFeatures::PAGEFAULT, Userfault::new().is_ok());
         let has_shared_memory = self.device.shared_memory().iter().any(|size| *size != 0);
         protocol.set(ProtocolFeatures::SHMEM | ProtocolFeatures::BACKEND_SEND_FD, has_shared_memory);
         let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());

@@ -46,7 +46,7 @@ pub use self::queue::Queue;
 pub use self::shared::SharedVring;
 pub use self::turn::Turn;
 
-pub(crate) use self::log::RingLog;
+pub(crate) use self::log::{RingLog, UsedRing};
 
 pub(crate) use self::behind::BehindIommu;
 pub(crate) use self::place::Place;

@@ -14,5 +14,6 @@ pub mod guest;
 pub mod program;
 pub mod rounds;
 pub mod tracked;
+pub mod userfault;
 pub mod vectors;
 pub mod wire;

@@ -6,29 +6,43 @@ use crate::{
     guest_memory::GuestRange,
 };
 
-/// A dirty log, and the guest address that the ring's writes are logged under.
+/// A dirty log, and where in it the ring's writes are logged.
 ///
-/// In a split ring it is the address of the used ring, in a packed ring that of the device event
-/// suppression area; descriptors of a packed ring are logged where they lie.
+/// Descriptors of a packed ring are logged where they lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UsedLog<R> {
     log: DirtyLog<R>,
-    address: GuestAddress,
+    /// Where the used ring is logged, or the device event suppression area of a packed ring; `None`: where it lies.
+    address: Option<GuestAddress>,
 }
 
 impl<R: GuestRange> UsedLog<R> {
     /// Logs under `address`, which is `log` of `SET_VRING_ADDR`.
     pub const fn new(log: DirtyLog<R>, address: GuestAddress) -> Self {
-        Self { log, address }
+        Self { log, address: Some(address) }
     }
 
-    /// Marks `length` bytes that were written at `offset` of the part.
-    pub(crate) fn mark(&self, offset: usize, length: u64) -> Result<(), LogFault> {
-        self.mark_at(self.address, offset, length)
+    /// Logs where the ring lies: behind an IOMMU, where `log` of `SET_VRING_ADDR` is an address of the driver's, which the
+    /// log does not know.
+    pub const fn where_it_lies(log: DirtyLog<R>) -> Self {
+        Self { log, address: None }
     }
 
-    /// Marks `length` bytes that were written `offset` bytes behind `base`.
-    pub(crate) fn mark_at(&self, base: GuestAddress, offset: usize, length: u64) -> Result<(), LogFault> {
+    /// Marks `length` bytes that were written at `offset` of the used ring, or of the event suppression area.
+    pub(crate) fn mark(&self, part: &R, offset: usize, length: u64) -> Result<(), LogFault> {
+        match self.address {
+            Some(base) => self.mark_under(base, offset, length),
+            None => self.mark_lying(part, offset, length),
+        }
+    }
+
+    /// Marks `length` bytes that were written at `offset` of `part`, where they lie.
+    pub(crate) fn mark_lying(&self, part: &R, offset: usize, length: u64) -> Result<(), LogFault> {
+        let outside = LogFault { address: part.guest_address(), length };
+        self.log.mark(part.guest_address_at(offset).ok_or(outside)?, length)
+    }
+
+    fn mark_under(&self, base: GuestAddress, offset: usize, length: u64) -> Result<(), LogFault> {
         let outside = LogFault { address: base, length };
         let offset = u64::try_from(offset).map_err(|_| outside)?;
         let address = base.0.checked_add(offset).ok_or(outside)?;

@@ -93,6 +93,11 @@ impl Mapping {
         self.start.as_ptr().cast::<u8>().wrapping_add(self.lead)
     }
 
+    /// All of the mapping: its first address, and its length in bytes, both multiples of a page.
+    pub(super) fn pages(&self) -> (usize, usize) {
+        (self.start.as_ptr().addr(), self.length)
+    }
+
     /// `count` bytes from `offset` on; `None` if they are not all within the mapping.
     pub(super) fn slice(&self, offset: usize, count: usize) -> Option<VolatileSlice<'_>> {
         if offset.checked_add(count)? > self.size {

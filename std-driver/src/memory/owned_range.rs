@@ -110,6 +110,13 @@ impl GuestRange for OwnedRange {
         self.first.guest_address()
     }
 
+    fn guest_address_at(&self, offset: usize) -> Option<GuestAddress> {
+        if offset < self.first.len() {
+            return self.first.guest_address_at(offset);
+        }
+        self.in_one(offset, |piece, offset| piece.guest_address_at(offset))
+    }
+
     #[inline]
     fn load_u16(&self, offset: usize, order: Load) -> Option<u16> {
         match self.first.load_u16(offset, order) {

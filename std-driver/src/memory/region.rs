@@ -87,6 +87,11 @@ impl MappedRegion {
     pub fn host_address(&self) -> *mut u8 {
         self.mapping.address()
     }
+
+    /// The pages that it lies in: the first address, and bytes.
+    pub(super) fn pages(&self) -> (usize, usize) {
+        self.mapping.pages()
+    }
 }
 
 /// Refuses a region without bytes, and one that wraps around in any space.

@@ -1,17 +1,14 @@
 //! What is known of a guest: the memory, and what is wished of its rings.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
-use vhost_core::{
-    GuestAddress, Handles, Iova, Logging, MemoryRegion, MemoryTable as RegionList, RingAddress, RingAddresses,
-    RingLayout, VringAddresses,
-};
+use vhost_core::{GuestAddress, Iova, Logging, RingAddress, RingAddresses, RingLayout, VringAddresses};
 
 use crate::{
     eventfd::EventFd,
     iommu::Iommu,
-    memory::{AddressSpace, LogFile, MappedRegion, MemoryError, MemoryTable},
-    vring::{BehindIommu, Place, RingLog},
+    memory::{AddressSpace, LogFile, MemoryError, MemoryTable},
+    vring::{BehindIommu, Place, RingLog, UsedRing},
 };
 
 /// A guest, for as long as somebody processes its rings.
@@ -40,22 +37,6 @@ pub(super) struct Wish {
 impl Guest {
     pub(crate) fn new(rings: u16) -> Self {
         Self { rings: vec![Wish::default(); usize::from(rings)], ..Self::default() }
-    }
-
-    /// The whole memory anew. Nothing changes here: the caller commits it.
-    pub(crate) fn replaced(regions: &RegionList<'_>, handles: Handles<OwnedFd>) -> Result<MemoryTable, MemoryError> {
-        let mapped = regions.iter().zip(handles).map(|(region, handle)| MappedRegion::new(region, handle));
-        MemoryTable::new(mapped.collect::<Result<Vec<_>, _>>()?)
-    }
-
-    /// The memory with one more region.
-    pub(crate) fn with(&self, region: MemoryRegion, handle: OwnedFd) -> Result<MemoryTable, MemoryError> {
-        self.memory.insert(MappedRegion::new(region, handle)?)
-    }
-
-    /// The memory without a region.
-    pub(crate) fn without(&self, region: &MemoryRegion) -> Result<MemoryTable, MemoryError> {
-        self.memory.remove(region)
     }
 
     pub(super) fn set_memory(&mut self, memory: MemoryTable) {
@@ -88,7 +69,8 @@ impl Guest {
         size: Option<u16>,
     ) -> Result<(), MemoryError> {
         match (&self.log, addresses.logging, size) {
-            (Some(log), Logging::On, Some(size)) => {
+            // Behind an IOMMU it is an address of the driver's, which says nothing here.
+            (Some(log), Logging::On, Some(size)) if self.iommu.is_none() => {
                 let [.., device] = layout.lengths(size);
                 log.check_holds(addresses.log, device)
             }
@@ -103,8 +85,12 @@ impl Guest {
     /// Where a ring's writes are logged, if they are.
     pub(super) fn ring_log(&self, ring: u64) -> Option<RingLog> {
         let file = self.log.clone().filter(|_| self.logging == Logging::On)?.signalling(self.log_signal.clone());
-        let used = self.wished(ring).addresses.filter(|addresses| addresses.logging == Logging::On);
-        Some(RingLog { file, used: used.map(|addresses| addresses.log) })
+        let used = match self.wished(ring).addresses {
+            Some(VringAddresses { logging: Logging::On, .. }) if self.iommu.is_some() => UsedRing::WhereItLies,
+            Some(VringAddresses { logging: Logging::On, log, .. }) => UsedRing::Under(log),
+            _ => UsedRing::Unlogged,
+        };
+        Some(RingLog { file, used })
     }
 
     pub(super) fn forget_rings(&mut self) {
@@ -137,7 +123,7 @@ impl Guest {
     }
 
     /// The memory as rings hold it.
-    pub(super) fn memory(&self) -> MemoryTable {
+    pub(crate) fn memory(&self) -> MemoryTable {
         self.memory.clone()
     }
 

@@ -12,8 +12,9 @@ use vhost_core::{
 use super::{
     BackendServer, MAX_RINGS,
     channel::BackendChannel,
-    dispatch::Dispatch,
+    dispatch::{Dispatch, Room},
     mapping::MappingError,
+    postcopy::Postcopy,
     ready::{Descriptors, Ready},
     transfer::Transfer,
 };
@@ -47,6 +48,7 @@ pub struct Connection<'s> {
     guest: Guest,
     channel: Option<BackendChannel>,
     transfer: Option<Transfer>,
+    postcopy: Postcopy,
     out: Box<[u8; MAX_MESSAGE]>,
     /// Until when the front-end must take a reply that it did not take whole.
     reply_deadline: Deadline,
@@ -124,6 +126,7 @@ impl BackendServer {
             guest,
             channel: None,
             transfer: None,
+            postcopy: Postcopy::default(),
             out: Box::new([0; MAX_MESSAGE]),
             reply_deadline: Deadline::NEVER,
             refusals: 0,
@@ -224,6 +227,7 @@ impl Connection<'_> {
                             guest: &mut self.guest,
                             channel: &mut self.channel,
                             transfer: &mut self.transfer,
+                            postcopy: &mut self.postcopy,
                         },
                         machine: &mut self.machine,
                         out: &mut self.out,
@@ -357,6 +361,8 @@ impl Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
+        // A ring may wait for a page that nobody will provide any more.
+        self.postcopy.end();
         // The next front-end is not asked for what was meant for this one: whoever waits hears that there is no channel.
         self.server.notifier.posted().clear();
         let (device, rings) = (&*self.server.device, &self.server.rings);
@@ -396,15 +402,18 @@ impl Turn<'_> {
     fn answer<'o>(&'o mut self, frame: Frame<'_, OwnedFd>) -> Result<Answered<'o, OwnedFd>, ServeError> {
         let request = match self.machine.handle_request(frame) {
             Ok(Incoming::Request(request)) => request,
-            Ok(Incoming::PostcopyMemoryMapped) => return Ok(Answered::Silent),
+            Ok(Incoming::PostcopyMemoryMapped) => {
+                self.dispatch.memory_acknowledged(self.machine.session());
+                return Ok(Answered::Silent);
+            }
             Err(rejection) if rejection.verdict() == Verdict::Refuse => return self.refuse(rejection.to_string()),
             Err(rejection) => return Err(ServeError::Protocol(rejection)),
         };
         let code = request.code();
-        let mut config = [0; vhost_core::wire::config::MAX_CONFIG_SIZE];
+        let mut room = Room::EMPTY;
         let reply = match self.machine.own_answer() {
             Some(reply) => reply,
-            None => match self.dispatch.carry_out(request, self.machine.session(), &mut config) {
+            None => match self.dispatch.carry_out(request, self.machine.session(), &mut room) {
                 Ok(reply) => reply,
                 Err(reason) => return self.refuse(format!("{}: {reason}", code.message())),
             },

@@ -4,9 +4,10 @@ use core::fmt;
 use std::os::fd::OwnedFd;
 
 use vhost_core::{
-    FrontendCode, FrontendReply, FrontendRequest, Logging, ProtocolFeatures, RingLayout, Session, VringAddresses,
+    FrontendCode, FrontendReply, FrontendRequest, Logging, MemoryRegion, ProtocolFeatures, RingLayout, Session,
+    VringAddresses,
     wire::{
-        config::Config,
+        config::{Config, MAX_CONFIG_SIZE},
         log::LogBase,
         migration,
         shared::SharedMemoryConfig,
@@ -17,6 +18,7 @@ use vhost_core::{
 use super::{
     MAX_RINGS,
     channel::BackendChannel,
+    postcopy::Postcopy,
     transfer::{Transfer, TransferError},
 };
 use crate::{
@@ -25,9 +27,10 @@ use crate::{
     memory::{AddressSpace, LogFile, MAX_REGIONS, MemoryError},
     rings::{Control, Guest, RingError, RingSet},
     socket::Socket,
+    system_error::SystemError,
 };
 
-type Agreed = Session<MAX_RINGS, MAX_REGIONS>;
+pub(super) type Agreed = Session<MAX_RINGS, MAX_REGIONS>;
 
 /// Why a request that the protocol allows was refused.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub(super) enum Reason {
     Ring(RingError),
     Config(ConfigRefused),
     State(TransferError),
+    System(SystemError),
     /// The device has nothing to do this with.
     Unsupported,
 }
@@ -45,6 +49,7 @@ impl fmt::Display for Reason {
             Self::Ring(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
+            Self::System(error) => error.fmt(f),
             Self::Unsupported => f.write_str("this device has no use for it"),
         }
     }
@@ -59,6 +64,12 @@ impl From<RingError> for Reason {
 impl From<MemoryError> for Reason {
     fn from(error: MemoryError) -> Self {
         Self::Ring(error.into())
+    }
+}
+
+impl From<SystemError> for Reason {
+    fn from(error: SystemError) -> Self {
+        Self::System(error)
     }
 }
 
@@ -87,6 +98,17 @@ pub(super) struct Dispatch<'c> {
     pub(super) guest: &'c mut Guest,
     pub(super) channel: &'c mut Option<BackendChannel>,
     pub(super) transfer: &'c mut Option<Transfer>,
+    pub(super) postcopy: &'c mut Postcopy,
+}
+
+/// Room for answers that are more than a number.
+pub(super) struct Room {
+    pub(super) config: [u8; MAX_CONFIG_SIZE],
+    pub(super) regions: Vec<MemoryRegion>,
+}
+
+impl Room {
+    pub(super) const EMPTY: Self = Self { config: [0; MAX_CONFIG_SIZE], regions: Vec::new() };
 }
 
 impl<'c> Dispatch<'c> {
@@ -95,7 +117,7 @@ impl<'c> Dispatch<'c> {
         &mut self,
         request: FrontendRequest<'b, OwnedFd>,
         session: &Agreed,
-        config: &'b mut [u8],
+        room: &'b mut Room,
     ) -> Result<FrontendReply<'b, OwnedFd>, Reason>
     where
         'c: 'b,
@@ -103,16 +125,14 @@ impl<'c> Dispatch<'c> {
         use FrontendRequest as Request;
         match request {
             Request::SetMemTable(regions, handles) => {
-                let memory = Guest::replaced(&regions, handles)?;
-                self.control(session).set_memory(memory);
+                return self.replace_memory(&regions, handles, session, &mut room.regions);
             }
-            Request::AddMemReg(region, handle) => {
-                let memory = self.guest.with(region, handle)?;
-                self.control(session).set_memory(memory);
-            }
-            Request::RemMemReg(region) => {
-                let memory = self.guest.without(&region)?;
-                self.control(session).set_memory(memory);
+            Request::AddMemReg(region, handle) => return self.add_memory(region, handle, session),
+            Request::RemMemReg(region) => self.remove_memory(&region, session)?,
+            Request::PostcopyAdvise => return Ok(FrontendReply::PostcopyAdvise(Some(self.postcopy.advise()?))),
+            Request::PostcopyEnd => {
+                self.postcopy.end();
+                self.memory_acknowledged(session);
             }
             Request::SetLogBase(LogBase::Shared(log), Some(handle)) => {
                 let log = LogFile::map(log.size(), log.offset(), handle)?;
@@ -147,7 +167,7 @@ impl<'c> Dispatch<'c> {
                 self.control(session).set_inflight(Some(&record))?;
             }
             Request::GetConfig(wanted) => {
-                let data = config.get_mut(..wanted.data.len()).ok_or(Reason::Unsupported)?;
+                let data = room.config.get_mut(..wanted.data.len()).ok_or(Reason::Unsupported)?;
                 self.device.read_config(wanted.offset, data);
                 return Ok(FrontendReply::GetConfig(Config { offset: wanted.offset, flags: wanted.flags, data }));
             }
@@ -184,6 +204,7 @@ impl<'c> Dispatch<'c> {
             | Request::SetVringEnable(_)
             | Request::ResetDevice
             | Request::SetStatus(_)
+            | Request::PostcopyListen
             // An address in the front-end's process is no log for this one.
             | Request::SetLogBase(..) => {}
             _ => return Err(Reason::Unsupported),
@@ -215,7 +236,7 @@ impl<'c> Dispatch<'c> {
         self.control(session).enable(is_enabled);
     }
 
-    fn control(&mut self, session: &Agreed) -> Control<'_> {
+    pub(super) fn control(&mut self, session: &Agreed) -> Control<'_> {
         // Specification, section "Ring addresses".
         let gpa = session.negotiated().protocol.contains(ProtocolFeatures::GPA_ADDRESSES);
         let addresses = if gpa { AddressSpace::Guest } else { AddressSpace::User };

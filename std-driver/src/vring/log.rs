@@ -10,14 +10,30 @@ use crate::memory::{LogFile, OwnedRange};
 pub(crate) struct RingLog {
     /// Where the pages are marked that devices write to.
     pub(crate) file: LogFile,
-    /// Under which address writes to the ring itself are logged, if they are: to the used ring, or to the device event
-    /// suppression area and the descriptors of a packed ring.
-    pub(crate) used: Option<GuestAddress>,
+    /// Whether and where writes to the ring itself are logged.
+    pub(crate) used: UsedRing,
+}
+
+/// Whether and where writes to the used ring are logged, or to the device event suppression area and the descriptors of a
+/// packed ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UsedRing {
+    /// They are not.
+    Unlogged,
+    /// Under this address, which the front-end chose.
+    Under(GuestAddress),
+    /// Where it lies.
+    WhereItLies,
 }
 
 impl RingLog {
     fn of_ring(&self) -> Option<UsedLog<OwnedRange>> {
-        self.used.map(|address| UsedLog::new(self.file.pages().clone(), address))
+        let pages = || self.file.pages().clone();
+        match self.used {
+            UsedRing::Unlogged => None,
+            UsedRing::Under(address) => Some(UsedLog::new(pages(), address)),
+            UsedRing::WhereItLies => Some(UsedLog::where_it_lies(pages())),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signals};
 use vhost_tests::wire::region::Region;
 use vhost_tests::wire::{Bytes, REQUEST, feature};
 
+use crate::support::iommu::{Iommu, SHIFT};
 use crate::support::{Bench, Dialog, Image, OFFER, id, message, number, server};
 
 const PAGE: u64 = 0x1000;
@@ -271,4 +272,32 @@ fn whoever_wants_to_know_is_told_that_pages_were_marked() {
     assert!(reason.contains("eventfd"), "{reason}");
     flush(&mut bench);
     assert_eq!(signals(&second), 1);
+}
+
+/// The log address is the driver's own then, like those of the ring, and the log knows only guest addresses.
+#[test]
+fn behind_an_iommu_what_was_written_is_marked_where_it_lies() {
+    let mut server = server(1);
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let log = Log::new(&[&memory]);
+    let mut ring = Ring::new(&memory, 0, 16);
+    let mut iommu = Iommu::new(&mut server, &memory);
+    iommu.start(&ring);
+    log.give(&mut iommu.bench);
+    let all = OFFER | feature::IOMMU_PLATFORM | feature::LOG_ALL;
+    iommu.bench.grant("SET_FEATURES", &number(all), &[]);
+    let [descriptors, used, available] = [ring.descriptors, ring.used, ring.available].map(|at| at + SHIFT);
+    let places = Bytes::new().u32(0).u32(1).u64(descriptors).u64(used).u64(available).u64(used).done();
+    iommu.bench.grant("SET_VRING_ADDR", &places, &[]);
+    let head = ring.prepare(2, Command::Read(SECTOR as u32), 0);
+    for part in 0..3 {
+        let at = ring.descriptors + 16 * u64::from(head + part);
+        let address = u64::from_le_bytes(memory.read(at, 8).try_into().unwrap());
+        memory.write(at, &(address + SHIFT).to_le_bytes());
+    }
+    ring.offer(head);
+    ring.kick();
+    assert_eq!(iommu.serve(&mut ring).0, (6, SECTOR as u32 + 1));
+    iommu.bench.settle();
+    assert_eq!(log.take(), BTreeSet::from([ring_page(&memory, 0x2000), ring_page(&memory, 0x8000) + 2]));
 }

@@ -19,6 +19,7 @@ mod kicks;
 mod leaks;
 mod memory;
 mod negotiation;
+mod postcopy;
 mod qemu_listens;
 mod read_ahead;
 mod reconnect;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vhost_core::{Tolerance, UnofferedFeatures};
 use vhost_std::server::BackendServer;
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring};
+use vhost_tests::userfault;
 use vhost_tests::wire::{self, Bytes, REQUEST, REQUEST_NEEDING_REPLY, Reply, feature};
 
 use crate::support::{Bench, Dialog, OFFER, id, message, number, server, state, tolerant};
@@ -21,7 +22,7 @@ const OFFERED: u64 = 0x6e44
     | PACKED;
 /// Packed rings.
 const PACKED: u64 = 1 << 34;
-const PROTOCOL_OFFERED: u64 = feature::MQ
+const PROTOCOL_ALWAYS_OFFERED: u64 = feature::MQ
     | feature::LOG_SHMFD
     | feature::REPLY_ACK
     | feature::BACKEND_REQ
@@ -31,13 +32,18 @@ const PROTOCOL_OFFERED: u64 = feature::MQ
     | feature::CONFIGURE_MEM_SLOTS
     | feature::STATUS;
 
+/// And what this machine grants.
+fn protocol_offered() -> u64 {
+    PROTOCOL_ALWAYS_OFFERED | if userfault::is_granted() { feature::PAGEFAULT } else { 0 }
+}
+
 #[test]
 fn s19_what_is_offered_works_and_nothing_else_is_offered() {
     let mut server = server(1);
     let mut bench = Bench::new(&mut server);
     assert_eq!(bench.ask_number("GET_FEATURES"), OFFERED);
-    assert_eq!(bench.ask_number("GET_PROTOCOL_FEATURES"), PROTOCOL_OFFERED);
-    assert_eq!(PROTOCOL_OFFERED & feature::XEN_MMAP, 0, "QEMU takes it wherever it is offered");
+    assert_eq!(bench.ask_number("GET_PROTOCOL_FEATURES"), protocol_offered());
+    assert_eq!(protocol_offered() & feature::XEN_MMAP, 0, "QEMU takes it wherever it is offered");
     bench.negotiate(u64::MAX, u64::MAX);
     assert_eq!(bench.ask_number("GET_QUEUE_NUM"), 1);
 }
@@ -157,7 +163,7 @@ fn s17_protocol_features_are_set_again_and_without_having_been_asked_for() {
     let mut server = server(1);
     let mut bench = Bench::new(&mut server);
     for _ in 0..4 {
-        bench.grant("SET_PROTOCOL_FEATURES", &number(PROTOCOL_OFFERED), &[]);
+        bench.grant("SET_PROTOCOL_FEATURES", &number(protocol_offered()), &[]);
     }
     assert_eq!(bench.ask_number("GET_QUEUE_NUM"), 1);
 }
@@ -169,7 +175,7 @@ fn s18_protocol_features_that_were_not_offered_are_refused() {
     for unoffered in [feature::XEN_MMAP, feature::GET_VRING_BASE_INFLIGHT, 1 << 23, 1 << 63] {
         let reason = bench.refused("SET_PROTOCOL_FEATURES", &number(feature::REPLY_ACK | unoffered), &[]);
         assert!(reason.starts_with("SET_PROTOCOL_FEATURES (16): protocol features "), "{reason}");
-        assert_eq!(bench.connection().session().negotiated().protocol.bits(), PROTOCOL_OFFERED);
+        assert_eq!(bench.connection().session().negotiated().protocol.bits(), protocol_offered());
     }
 }
 
@@ -180,7 +186,7 @@ fn s20_the_owner_is_set_late_or_twice_or_never() {
     for times in 0..3 {
         let mut ring = Ring::new(&memory, 0, 16);
         let mut bench = Bench::new(&mut server);
-        bench.grant("SET_PROTOCOL_FEATURES", &number(PROTOCOL_OFFERED), &[]);
+        bench.grant("SET_PROTOCOL_FEATURES", &number(protocol_offered()), &[]);
         bench.grant("SET_FEATURES", &number(OFFER), &[]);
         for _ in 0..times {
             bench.grant("SET_OWNER", &[], &[]);
