@@ -72,6 +72,13 @@ pub trait GuestRange: Clone + fmt::Debug {
     /// Where the first byte lies in guest physical memory, for the dirty log.
     fn guest_address(&self) -> GuestAddress;
 
+    /// Where the byte at `offset` lies in guest physical memory; `None` if that wraps around. A piece that is put together
+    /// of several has its own way to know.
+    fn guest_address_of(&self, offset: usize) -> Option<GuestAddress> {
+        let offset = u64::try_from(offset).ok()?;
+        self.guest_address().0.checked_add(offset).map(GuestAddress)
+    }
+
     /// Loads a 16-bit number in one access.
     fn load_u16(&self, offset: usize, order: Load) -> Option<u16>;
 

@@ -238,7 +238,7 @@ impl<R: GuestRange> PackedDevice<R> {
             inflight.commit(chains, state.next_used)?;
         }
         match &self.log {
-            Some(log) => Ok(log.mark_at(self.parts.descriptor.guest_address(), offset, 2)?),
+            Some(log) => Ok(log.mark_in(&self.parts.descriptor, offset, 2)?),
             None => Ok(()),
         }
     }
@@ -371,7 +371,7 @@ impl<R: GuestRange> PackedDevice<R> {
         }
         state.next_used = state.next_used.forward(slots, state.size);
         match &self.log {
-            Some(log) => Ok(log.mark_at(range.guest_address(), at(LENGTH), 8)?),
+            Some(log) => Ok(log.mark_in(range, at(LENGTH), 8)?),
             None => Ok(()),
         }
     }
@@ -379,7 +379,7 @@ impl<R: GuestRange> PackedDevice<R> {
     fn wished(&self, stored: Option<()>) -> Result<(), RingFault> {
         stored.ok_or(RingFault::Access { part: RingPart::DeviceEvent, offset: 0 })?;
         match &self.log {
-            Some(log) => Ok(log.mark(0, 4)?),
+            Some(log) => Ok(log.mark(&self.parts.device, 0, 4)?),
             None => Ok(()),
         }
     }

@@ -194,7 +194,7 @@ impl<R: GuestRange> SplitDevice<R> {
             inflight.commit(staged, state.published)?;
         }
         if let Some(log) = &self.log {
-            log.mark(INDEX, 2)?;
+            log.mark(&self.parts.device, INDEX, 2)?;
         }
         Ok(())
     }
@@ -348,7 +348,7 @@ impl<R: GuestRange> SplitDevice<R> {
         let access = RingFault::Access { part: RingPart::UsedRing, offset };
         self.parts.device.write(offset, entry.to_le_bytes()).ok_or(access)?;
         if let Some(log) = &self.log {
-            log.mark(offset, 8)?;
+            log.mark(&self.parts.device, offset, 8)?;
         }
         state.next_used = state.next_used.wrapping_add(count);
         Ok(())
@@ -358,7 +358,7 @@ impl<R: GuestRange> SplitDevice<R> {
         let access = RingFault::Access { part: RingPart::UsedRing, offset };
         self.parts.device.store_u16(offset, value, Store::Relaxed).ok_or(access)?;
         match &self.log {
-            Some(log) => Ok(log.mark(offset, 2)?),
+            Some(log) => Ok(log.mark(&self.parts.device, offset, 2)?),
             None => Ok(()),
         }
     }

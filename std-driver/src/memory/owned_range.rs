@@ -110,6 +110,17 @@ impl GuestRange for OwnedRange {
         self.first.guest_address()
     }
 
+    fn guest_address_of(&self, offset: usize) -> Option<GuestAddress> {
+        let mut offset = offset;
+        for piece in self.pieces() {
+            match offset.checked_sub(piece.len()) {
+                Some(behind) => offset = behind,
+                None => return piece.guest_address_of(offset),
+            }
+        }
+        None
+    }
+
     #[inline]
     fn load_u16(&self, offset: usize, order: Load) -> Option<u16> {
         match self.first.load_u16(offset, order) {

@@ -16,8 +16,11 @@ pub(crate) struct RingLog {
 }
 
 impl RingLog {
-    fn of_ring(&self) -> Option<UsedLog<OwnedRange>> {
-        self.used.map(|address| UsedLog::new(self.file.pages().clone(), address))
+    fn of_ring(&self, is_behind_iommu: bool) -> Option<UsedLog<OwnedRange>> {
+        let pages = || self.file.pages().clone();
+        // There it would be an address of the driver's own.
+        self.used
+            .map(|address| if is_behind_iommu { UsedLog::in_place(pages()) } else { UsedLog::new(pages(), address) })
     }
 }
 
@@ -34,6 +37,7 @@ impl Vring {
 
     /// Has a ring that is about to run log its own writes.
     pub(super) fn attach_log(&self, ring: &mut Ring) {
-        ring.set_log(self.log.as_ref().and_then(RingLog::of_ring));
+        let is_behind_iommu = self.behind.is_some();
+        ring.set_log(self.log.as_ref().and_then(|log| log.of_ring(is_behind_iommu)));
     }
 }
