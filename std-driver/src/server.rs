@@ -97,9 +97,9 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers for every device, whatever its options are. `DEVICE_STATE` comes
-    /// with devices that have a [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have
-    /// [shared memory](Device::shared_memory).
+    /// Protocol features that a [`BackendServer`] offers for every device, whatever its options are. `DEVICE_STATE` comes with
+    /// devices that have a [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have [shared
+    /// memory](Device::shared_memory).
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
