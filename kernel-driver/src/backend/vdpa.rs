@@ -75,32 +75,34 @@ impl VdpaBackend {
         self.vdpa.raise_status(DeviceStatus::FEATURES_OK).map(drop)
     }
 
-    /// Has the device reach all memory of `table`, and nothing else that it could reach before.
+    /// Has the device reach all memory of `table`, and nothing else that it could reach before; at one go if it can, so that
+    /// it learns nothing of what is refused.
     fn map(&mut self, table: &MemoryTable) -> Result<(), KernelError> {
         mappings(table).try_for_each(|mapping| mapping.user_address().map(drop))?;
-        let before = core::mem::replace(&mut self.table, table.clone());
-        let known = core::mem::replace(&mut self.mapped, true).then_some(&before);
-        let outcome = self.exchange(known, table);
-        if outcome.is_err() {
-            // Whether the device still takes the old memory or not, none of the new shall be in the way of the next.
+        let before = self.mapped.then(|| self.table.clone());
+        let one_go = self.backend_features.contains(BackendFeatures::IOTLB_BATCH);
+        let batch = one_go.then(|| self.vdpa.batch(0)).transpose()?;
+        let outcome = self.replace(before.as_ref(), table);
+        let kept = outcome.is_err().then(|| {
+            // None of the new shall be in the way of the next.
             for mapping in mappings(table) {
                 let _ = self.vdpa.unmap(0, mapping.iova, mapping.size);
             }
-            self.mapped = known.is_some() && self.exchange(None, &before).is_ok();
-            self.table = before;
+            before.is_some() && self.replace(None, &self.table).is_ok()
+        });
+        let ended = batch.map_or(Ok(()), Batch::end);
+        self.mapped = kept.unwrap_or(true);
+        if outcome.is_ok() {
+            self.table = table.clone();
         }
-        outcome
+        outcome.and(ended)
     }
 
-    /// Replaces what the device reaches, at one go if it can.
-    fn exchange(&self, before: Option<&MemoryTable>, after: &MemoryTable) -> Result<(), KernelError> {
-        let one_go = self.backend_features.contains(BackendFeatures::IOTLB_BATCH);
-        let batch = one_go.then(|| self.vdpa.batch(0)).transpose()?;
+    fn replace(&self, before: Option<&MemoryTable>, after: &MemoryTable) -> Result<(), KernelError> {
         for mapping in before.into_iter().flat_map(mappings) {
             self.vdpa.unmap(0, mapping.iova, mapping.size)?;
         }
-        mappings(after).try_for_each(|mapping| self.vdpa.map(0, &mapping))?;
-        batch.map_or(Ok(()), Batch::end)
+        mappings(after).try_for_each(|mapping| self.vdpa.map(0, &mapping))
     }
 
     /// Starts exactly these rings on a device that does not run.

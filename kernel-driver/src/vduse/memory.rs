@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use vhost_core::uapi::iotlb::Access;
 use vhost_core::uapi::vduse_layout::IovaInfo;
 use vhost_core::{GuestAddress, Iova, MemoryRegion, UserAddress};
 use vhost_std::memory::{MappedRegion, MemoryFile, MemoryTable};
@@ -54,9 +55,9 @@ impl DriverMemory {
         Ok(())
     }
 
-    /// Maps what has appeared; whether anything has.
+    /// Maps what has appeared; whether anything has. What cannot be mapped keeps nothing else from being.
     pub(super) fn complete(&mut self, vduse: &VduseDevice) -> Result<bool, KernelError> {
-        let mut changed = false;
+        let (mut changed, mut failed) = (false, None);
         let mut next = Some(0);
         while let Some(from) = next {
             // Where the next region that is mapped begins, and what comes behind it.
@@ -75,17 +76,26 @@ impl DriverMemory {
                 continue;
             };
             next = region.last.0.checked_add(1);
+            // Mappings are for both ways, so that what the device may not write is out of its reach.
+            if !matches!(region.access, Some(Access::Write | Access::ReadWrite)) {
+                continue;
+            }
             let bounce = is_bounce_buffer(vduse, region.first, region.last);
             self.settled |= bounce;
-            let own = if bounce { self.own_bounce_buffer(vduse, &region)? } else { None };
-            self.table = self.table.insert(own.map_or_else(|| region.map(), Ok)?)?;
-            changed = true;
+            match self.map(vduse, region, bounce) {
+                Ok(()) => changed = true,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(changed)
+        failed.map_or(Ok(changed), Err)
     }
-}
 
-impl DriverMemory {
+    fn map(&mut self, vduse: &VduseDevice, region: Region, bounce: bool) -> Result<(), KernelError> {
+        let own = if bounce { self.own_bounce_buffer(vduse, &region)? } else { None };
+        self.table = self.table.insert(own.map_or_else(|| region.map(), Ok)?)?;
+        Ok(())
+    }
+
     /// Moves the bounce buffer into memory of this process, if there is some for it.
     fn own_bounce_buffer(&self, vduse: &VduseDevice, buffer: &Region) -> Result<Option<MappedRegion>, KernelError> {
         let size = buffer.last.0.saturating_sub(buffer.first.0).saturating_add(1);

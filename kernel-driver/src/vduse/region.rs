@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use vhost_core::uapi::iotlb::Access;
 use vhost_core::uapi::vduse::VDUSE_IOTLB_GET_INFO;
@@ -93,13 +94,19 @@ impl VduseDevice {
 }
 
 impl Region {
-    /// Maps it, at guest addresses that are the I/O virtual ones.
+    /// Maps it for reading and writing, at guest addresses that are the I/O virtual ones. [`access`](Self::access) is not
+    /// looked at.
     ///
     /// # Errors
-    /// [`MemoryError`], for example if it may not be written to.
+    /// [`MemoryError`], for example if the file may not be written to, or is shorter than the driver says.
     pub fn map(self) -> Result<MappedRegion, MemoryError> {
         let size = self.last.0.saturating_sub(self.first.0).saturating_add(1);
         let region = MemoryRegion::new(GuestAddress(self.first.0), size, UserAddress(self.first.0), self.offset);
-        MappedRegion::of_kernel(region, self.file)
+        let stat = fstat(&self.file).map_err(|errno| SystemError { call: "fstat", errno })?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            // A driver's own memory. The kernel's has no size.
+            FileType::RegularFile => MappedRegion::new(region, self.file),
+            _ => MappedRegion::of_kernel(region, self.file),
+        }
     }
 }

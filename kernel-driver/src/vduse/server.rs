@@ -37,6 +37,8 @@ const SHORTLY: Duration = Duration::from_millis(1);
 
 /// A [`Device`] behind VDUSE, served by the thread that calls [`run`](Self::run), or by the caller's event loop.
 ///
+/// It reaches the memory that its driver lets it write to; a request in other memory fails.
+///
 /// Whoever drives the device through `vhost_vdpa` must be another process: while it maps memory the kernel holds its address
 /// space, and waits for this side, which could not map that memory in the same one.
 ///

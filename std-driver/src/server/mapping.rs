@@ -92,7 +92,8 @@ impl MappingAnswer {
 }
 
 impl DeviceNotifier {
-    /// Has a part of `file` mapped into a shared memory region of the device (`SHMEM_MAP`).
+    /// Has a part of `file` mapped into a shared memory region of the device (`SHMEM_MAP`). Not to be called while no ring runs:
+    /// the device is suspended then, and sends nothing (vhost-user, section "Suspended device state").
     ///
     /// ```no_run
     /// use core::time::Duration;

@@ -31,11 +31,13 @@ pub(crate) fn serve(path: &Path) -> (ServerThread, DeviceNotifier) {
     (server.spawn(Listener::bind(path).unwrap()).unwrap(), notifier)
 }
 
-/// Agrees on everything that is offered; what that is. From then on every request is acknowledged.
+/// Agrees on everything that is offered, but for another kind of ring addresses than it uses; what that is. From then on every
+/// request is acknowledged.
 pub(crate) fn agree(frontend: &mut Frontend) -> VhostUserProtocolFeatures {
     frontend.set_owner().unwrap();
     let offered = frontend.get_features().unwrap();
-    let protocol = frontend.get_protocol_features().unwrap();
+    let offered_protocol = frontend.get_protocol_features().unwrap();
+    let protocol = offered_protocol & !VhostUserProtocolFeatures::GPA_ADDRESSES;
     frontend.set_protocol_features(protocol).unwrap();
     let taken = feature::VERSION_1 | feature::PROTOCOL_FEATURES | feature::INDIRECT_DESCRIPTORS;
     assert_eq!(offered & taken, taken);
@@ -44,7 +46,7 @@ pub(crate) fn agree(frontend: &mut Frontend) -> VhostUserProtocolFeatures {
     protocol
 }
 
-fn info(memory: &GuestMemory) -> VhostUserMemoryRegionInfo {
+pub(crate) fn info(memory: &GuestMemory) -> VhostUserMemoryRegionInfo {
     let Region { guest, size, user, offset, .. } = memory.region();
     let mmap_handle = memory.as_fd().as_raw_fd();
     VhostUserMemoryRegionInfo {
@@ -59,13 +61,17 @@ fn info(memory: &GuestMemory) -> VhostUserMemoryRegionInfo {
 /// An event counter of theirs in the place of one of ours: both lead to the same one.
 fn shared(ours: &mut OwnedFd) -> EventFd {
     let theirs = EventFd::new(EFD_NONBLOCK).unwrap();
-    // SAFETY: the descriptor is open as long as `theirs` is, and that outlives the borrow.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(theirs.as_raw_fd()) };
-    *ours = borrowed.try_clone_to_owned().unwrap();
+    *ours = borrowed(&theirs).try_clone_to_owned().unwrap();
     theirs
 }
 
-fn start(frontend: &mut Frontend, ring: &mut Ring) -> [EventFd; 3] {
+/// The descriptor of something of theirs.
+pub(crate) fn borrowed(theirs: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as `theirs` is, and that outlives the borrow.
+    unsafe { BorrowedFd::borrow_raw(theirs.as_raw_fd()) }
+}
+
+pub(crate) fn start(frontend: &mut Frontend, ring: &mut Ring) -> [EventFd; 3] {
     let index = ring.index as usize;
     frontend.set_vring_num(index, ring.size).unwrap();
     frontend.set_vring_base(index, ring.available_index()).unwrap();

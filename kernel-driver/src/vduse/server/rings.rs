@@ -38,6 +38,8 @@ struct ServedRing {
     addresses: Option<RingAddresses>,
     /// It was started since, which does not say that it still runs: a ring that is broken stops for good.
     started: bool,
+    /// It stands still because the driver has taken its memory away.
+    away: bool,
     /// The driver is to be called, and could not be yet.
     call_due: bool,
 }
@@ -50,7 +52,7 @@ impl Rings {
             ring.set_call(Some(call.try_clone()?.into())).map_err(own_eventfd)?;
             let ring = Arc::new(SharedVring::new(ring));
             ring_loop.add(Arc::clone(&ring))?;
-            Ok(ServedRing { ring, call, addresses: None, started: false, call_due: false })
+            Ok(ServedRing { ring, call, addresses: None, started: false, away: false, call_due: false })
         });
         rings.collect::<Result<_, _>>().map(Self)
     }
@@ -62,7 +64,7 @@ impl Rings {
     /// Takes over what the driver has set up. The rings are not started.
     pub(super) fn set_up(&mut self, vduse: &VduseDevice, table: &MemoryTable, begin: Begin) -> Result<(), KernelError> {
         for (index, served) in (0..).zip(&mut self.0) {
-            (served.addresses, served.started) = (None, false);
+            (served.addresses, served.started, served.away) = (None, false, false);
             let mut ring = served.ring.lock();
             let state = vduse.vring(index, ring.layout())?;
             if !state.ready {
@@ -108,15 +110,23 @@ impl Rings {
         for served in &mut self.0 {
             let mut ring = served.ring.lock();
             ring.reset();
-            (served.addresses, served.started, served.call_due) = (None, false, false);
+            (served.addresses, served.started) = (None, false);
+            (served.away, served.call_due) = (false, false);
         }
     }
 
-    /// Has the rings go on in other memory. One that is not there any more stops.
-    pub(super) fn move_to(&self, table: &MemoryTable) {
-        for served in self.0.iter().filter(|served| served.addresses.is_some()) {
+    /// Has the rings go on in other memory. One that is not there any more stops until it is: a driver may change its memory
+    /// piece by piece.
+    pub(super) fn move_to(&mut self, table: &MemoryTable) {
+        for served in self.0.iter_mut().filter(|served| served.addresses.is_some()) {
+            let mut ring = served.ring.lock();
             // A fault stays in the ring's faults.
-            let _ = served.ring.lock().set_memory(table.clone(), served.addresses);
+            let moved = ring.set_memory(table.clone(), served.addresses);
+            if served.away {
+                served.away = ring.start().is_err();
+            } else {
+                served.away = served.started && moved.is_err();
+            }
         }
     }
 

@@ -1,15 +1,20 @@
 //! The suite for everybody who processes rings for a monitor, with a disk behind vhost-vdpa and one behind vhost-scsi.
 
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::os::fd::AsFd;
 
+use vhost_core::uapi::iotlb::Access;
+use vhost_core::{Iova, VhostBackend};
+use vhost_kernel::KernelError;
 use vhost_kernel::backend::{KernelBackend, TargetedScsi, VdpaBackend};
 use vhost_kernel::scsi::Scsi;
-use vhost_kernel::vdpa::Vdpa;
+use vhost_kernel::vdpa::{Mapping, Vdpa};
+use vhost_std::memory::MemoryFile;
 
 use super::scsi_target::Target;
 use super::server::Server;
 use super::vdpa::{Daemon, node};
-use crate::driver::Driver;
+use crate::driver::{Driver, PIECE, Request, pattern};
 use crate::subject::{DISK, Image, Packed, Subject};
 
 /// Each test has a device of its own.
@@ -150,4 +155,30 @@ inside! {
     vdpa_packed: Packed<Disk>,
     vdpa_of_another_program: DaemonDisk,
     scsi: ScsiDisk,
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn memory_that_a_vdpa_device_does_not_take_changes_nothing() {
+    const TAKEN: u64 = 0x2_0000_0000;
+    let image = Image::new();
+    let mut disk = Disk::start(&image, 1).unwrap();
+    disk.backend().set_owner().unwrap();
+    let mut driver = Disk::driver(1);
+    driver.bring_up(disk.backend());
+    let [half, whole] = [0x800, 0x1000].map(|size| MemoryFile::create("more", TAKEN, size).unwrap());
+    // Something is there that the back-end does not know of.
+    let mapping = Mapping::all_of(whole.mapped(), Iova(TAKEN), Access::ReadWrite);
+    disk.backend().vdpa().map(0, &mapping).unwrap();
+    for more in [&half, &whole] {
+        let both: [(_, &dyn AsFd); 2] = [(*driver.memory.region(), &driver.memory), (*more.region(), more)];
+        let refused = disk.backend().set_memory(&both).unwrap_err();
+        assert_eq!(matches!(refused, KernelError::NotWholePages { .. }), more.region().size == 0x800, "{refused}");
+        driver.queues[0].run(&mut disk, Request::Write(0, &pattern(more.region().size)));
+        assert!(image.read(0, PIECE) == pattern(more.region().size));
+    }
+    // Now nothing is in the way any more.
+    let both: [(_, &dyn AsFd); 2] = [(*driver.memory.region(), &driver.memory), (*whole.region(), &whole)];
+    disk.backend().set_memory(&both).unwrap();
+    driver.queues[0].run(&mut disk, Request::Read(0));
 }

@@ -10,16 +10,17 @@ use std::thread;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
+use vhost_core::uapi::iotlb::Access;
 use vhost_core::uapi::vduse_message::VduseVersion;
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{Iova, RingLayout, VirtioFeatures};
-use vhost_kernel::VhostDevice;
-use vhost_kernel::vdpa::Vdpa;
+use vhost_core::{GuestAddress, Iova, MemoryRegion, RingLayout, UserAddress, VirtioFeatures};
+use vhost_kernel::vdpa::{Mapping, Vdpa};
 use vhost_kernel::vduse::{self, Control, RingChoice, VduseServer};
+use vhost_kernel::{KernelError, VhostDevice};
 use vhost_std::block::{BlockDevice, BlockOptions};
 use vhost_std::driver::GuestArea;
 use vhost_std::eventfd::EventFd;
-use vhost_std::memory::MemoryFile;
+use vhost_std::memory::{MappedRegion, MemoryFile};
 
 use super::server::{Server, image};
 use super::table::Table;
@@ -153,6 +154,45 @@ fn our_driver_drives_our_disk_by_a_packed_ring() {
     let (place, wrap) = (descriptors % 16, descriptors / 16 % 2 == 0);
     let base = VringBase::Packed { available: place, available_wrap: wrap, used: place, used_wrap: wrap };
     assert_eq!(client.vdpa.vring_base(0, client.layout()), Ok(base));
+    drop(client);
+    server.end();
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn memory_that_is_not_there_or_not_to_be_written_is_out_of_reach() {
+    const NAME: &str = "reach";
+    const ELSEWHERE: Iova = Iova(IOVA + 0x100_0000);
+    let server = Server::start(NAME, &image("reach.img"), &[], "is on the vdpa bus");
+    let memory = memory();
+    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), &memory, VirtioFeatures::empty());
+    client.bring_up();
+
+    let other = MemoryFile::create("read only", 0, 0x1000).unwrap();
+    GuestArea::of(&other).write(0, &[7; SECTOR]).unwrap();
+    client.vdpa.map(0, &Mapping::all_of(other.mapped(), ELSEWHERE, Access::Read)).unwrap();
+    client.read_out_of_reach(ELSEWHERE);
+    let mut bytes = [0; SECTOR];
+    GuestArea::of(&other).read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [7; SECTOR]);
+    client.vdpa.unmap(0, ELSEWHERE, 0x1000).unwrap();
+
+    // A file that is cut off after it was mapped here.
+    let file = File::options().read(true).write(true).create(true).truncate(true).open("/tmp/cut").unwrap();
+    file.set_len(0x1000).unwrap();
+    let region = MemoryRegion::new(GuestAddress(0), 0x1000, UserAddress(0), 0);
+    let region = Arc::new(MappedRegion::new(region, file.try_clone().unwrap().into()).unwrap());
+    file.set_len(0).unwrap();
+    let refused = client.vdpa.map(0, &Mapping::all_of(&region, ELSEWHERE, Access::ReadWrite));
+    assert!(matches!(refused, Err(KernelError::Iotlb { errno: Errno::FAULT, .. })), "{refused:?}");
+    client.read_out_of_reach(ELSEWHERE);
+
+    // The ring itself goes and comes back.
+    let all = Mapping::all_of(memory.mapped(), Iova(IOVA), Access::ReadWrite);
+    client.vdpa.unmap(0, all.iova, all.size).unwrap();
+    client.vdpa.map(0, &all).unwrap();
+    client.write(7, 1);
+    assert_eq!(client.read(7), VdpaDisk::pattern(1));
     drop(client);
     server.end();
 }
