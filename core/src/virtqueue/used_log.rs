@@ -48,4 +48,18 @@ impl<R: GuestRange> UsedLog<R> {
         let address = base.0.checked_add(offset).ok_or(outside)?;
         self.log.mark(GuestAddress(address), length)
     }
+
+    /// Marks `length` bytes, a page at most, that were written at `offset` of `part`, where it lies.
+    pub(crate) fn mark_in(&self, part: &R, offset: usize, length: u64) -> Result<(), LogFault> {
+        let outside = LogFault { address: part.guest_address(), length };
+        let behind_first = usize::try_from(length.saturating_sub(1)).map_err(|_| outside)?;
+        let first = part.guest_address_of(offset).ok_or(outside)?;
+        let last = offset.checked_add(behind_first).and_then(|last| part.guest_address_of(last)).ok_or(outside)?;
+        if first.0.checked_add(length.saturating_sub(1)) == Some(last.0) {
+            return self.log.mark(first, length);
+        }
+        // Scattered over two pages.
+        self.log.mark(first, 1)?;
+        self.log.mark(last, 1)
+    }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use vhost_std::device::{Device, Queue};
 use vhost_std::server::{BackendServer, Offer, RingThreads, ServerOptions};
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, NEXT, Ring, SECTOR, WRITE, signals};
-use vhost_tests::wire::feature;
 use vhost_tests::wire::region::Region;
+use vhost_tests::wire::{Bytes, feature};
 
 use crate::support::iommu::{INVALIDATE, Iommu, PAGE, READ, READ_WRITE, SHIFT, UPDATE, prepare, request};
-use crate::support::{ALL_THREADS, Bench, Dialog, Image, server};
+use crate::support::{ALL_THREADS, Bench, Dialog, Image, OFFER, number, server};
 
 /// A read of one sector.
 const READ_ONE: Command<'_> = Command::Read(SECTOR as u32);
@@ -137,6 +137,30 @@ fn nobody_is_told_that_a_translation_is_gone_while_a_device_uses_it() {
     device.taken_back.store(true, Ordering::SeqCst);
     assert_eq!(iommu.bench.wait_used(&mut ring), (0, 1));
     assert!(!device.was_late.load(Ordering::SeqCst), "the device wrote after the answer");
+}
+
+/// What `SET_VRING_ADDR` says about the log is an address of the driver's own then, as QEMU fills it in.
+#[test]
+fn a_used_ring_is_logged_where_it_lies() {
+    let mut server = server(1);
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let mut ring = Ring::new(&memory, 0, 16);
+    let mut iommu = Iommu::new(&mut server, &memory);
+    let features = OFFER | feature::IOMMU_PLATFORM | feature::LOG_ALL;
+    iommu.bench.request("SET_FEATURES", &number(features), &[]);
+    let log = GuestMemory::at(Region { guest: 0, size: 0x9000, user: 0, offset: 0, xen_flags: 0, domain: 0 });
+    let whole = Bytes::new().u64(0x9000).u64(0).done();
+    iommu.bench.request("SET_LOG_BASE", &whole, &[log.as_fd()]);
+    iommu.bench.frontend().receive_reply(6);
+    iommu.start(&ring);
+    let [descriptors, used, available] = [ring.descriptors, ring.used, ring.available].map(up);
+    let logged = Bytes::new().u32(0).u32(1).u64(descriptors).u64(used).u64(available).u64(used).done();
+    iommu.bench.grant("SET_VRING_ADDR", &logged, &[]);
+    request(&mut ring, 0, READ_ONE, 9);
+    assert_eq!(iommu.serve(&mut ring).0, DONE);
+    let is_marked = |address: u64| log.read(address / PAGE / 8, 1)[0] >> (address / PAGE % 8) & 1 == 1;
+    assert!(is_marked(ring.used) && is_marked(ring.buffers));
+    assert!(!is_marked(ring.descriptors) && !is_marked(ring.available));
 }
 
 #[test]
