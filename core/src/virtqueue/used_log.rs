@@ -36,10 +36,15 @@ impl<R: GuestRange> UsedLog<R> {
         }
     }
 
-    /// Marks `length` bytes that were written at `offset` of `part`, where they lie.
+    /// Marks `length` bytes, a page at most, that were written at `offset` of `part`, where they lie: the first and the last of
+    /// them, because behind an IOMMU two pages need not lie side by side.
     pub(crate) fn mark_lying(&self, part: &R, offset: usize, length: u64) -> Result<(), LogFault> {
         let outside = LogFault { address: part.guest_address(), length };
-        self.log.mark(part.guest_address_at(offset).ok_or(outside)?, length)
+        let behind_first = length.checked_sub(1).and_then(|behind| usize::try_from(behind).ok()).ok_or(outside)?;
+        let first = part.guest_address_at(offset).ok_or(outside)?;
+        let last = offset.checked_add(behind_first).and_then(|last| part.guest_address_at(last)).ok_or(outside)?;
+        self.log.mark(first, 1)?;
+        self.log.mark(last, 1)
     }
 
     fn mark_under(&self, base: GuestAddress, offset: usize, length: u64) -> Result<(), LogFault> {
@@ -47,19 +52,5 @@ impl<R: GuestRange> UsedLog<R> {
         let offset = u64::try_from(offset).map_err(|_| outside)?;
         let address = base.0.checked_add(offset).ok_or(outside)?;
         self.log.mark(GuestAddress(address), length)
-    }
-
-    /// Marks `length` bytes, a page at most, that were written at `offset` of `part`, where it lies.
-    pub(crate) fn mark_in(&self, part: &R, offset: usize, length: u64) -> Result<(), LogFault> {
-        let outside = LogFault { address: part.guest_address(), length };
-        let behind_first = usize::try_from(length.saturating_sub(1)).map_err(|_| outside)?;
-        let first = part.guest_address_of(offset).ok_or(outside)?;
-        let last = offset.checked_add(behind_first).and_then(|last| part.guest_address_of(last)).ok_or(outside)?;
-        if first.0.checked_add(length.saturating_sub(1)) == Some(last.0) {
-            return self.log.mark(first, length);
-        }
-        // Scattered over two pages.
-        self.log.mark(first, 1)?;
-        self.log.mark(last, 1)
     }
 }

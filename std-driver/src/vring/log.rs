@@ -50,7 +50,6 @@ impl Vring {
 
     /// Has a ring that is about to run log its own writes.
     pub(super) fn attach_log(&self, ring: &mut Ring) {
-        let is_behind_iommu = self.behind.is_some();
-        ring.set_log(self.log.as_ref().and_then(|log| log.of_ring(is_behind_iommu)));
+        ring.set_log(self.log.as_ref().and_then(RingLog::of_ring));
     }
 }
