@@ -58,7 +58,9 @@ impl Vring {
                     let Some(ring) = &mut self.running else {
                         return Ok(Turn::Idle);
                     };
-                    let more = ring.enable_kicks()? || !self.recovery.pending.is_empty();
+                    // What cannot be taken again now is tried in the next turn.
+                    let recovered = left != budget && !self.recovery.pending.is_empty();
+                    let more = ring.enable_kicks()? || recovered;
                     // A device that neither took a chain nor asked to the end leaves them on purpose.
                     let willing = end == End::Empty || left != budget;
                     if !(more && willing) {

@@ -66,6 +66,11 @@ impl Daemon {
         self.running.process_id()
     }
 
+    /// Waits until `condition` gives a value; `what` says what did not happen if it never does.
+    pub fn wait_until<T>(&mut self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+        self.running.wait_until(what, LIMIT, condition)
+    }
+
     /// What it has printed so far.
     #[must_use]
     pub fn printed(&self) -> String {

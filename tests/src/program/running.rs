@@ -95,6 +95,19 @@ impl Running {
         self.wait(limit)
     }
 
+    /// Ends it wherever it is (SIGKILL), and waits.
+    ///
+    /// # Panics
+    /// If it has ended by itself before.
+    pub fn kill(&mut self) {
+        if self.ends_within(Duration::ZERO) {
+            self.fail("has ended by itself");
+        }
+        // It fails only for a program that has ended, which is what is wanted.
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        self.wait(Duration::MAX);
+    }
+
     /// Waits until somebody listens on the Unix socket `path`, without connecting: a server may
     /// take one client only.
     ///

@@ -39,9 +39,9 @@ fn frames_reach_the_guest_without_a_kick_and_leave_it_for_a_socket() {
     let arguments = |local: &Path, remote: &Path| {
         [format!("--dgram-local={}", local.display()), format!("--dgram-remote={}", remote.display())]
     };
-    let daemon = Daemon::start_in(folder, "net", arguments(&device, &network.1));
+    let mut daemon = Daemon::start_in(folder, "net", arguments(&device, &network.1));
     let network = network.0;
-    network.connect(&device).unwrap();
+    daemon.wait_until("had its end of the network", || network.connect(&device).ok());
     network.set_read_timeout(Some(PATIENCE)).unwrap();
     for features in [MERGED, MERGED | VirtioFeatures::RING_EVENT_IDX, VirtioFeatures::empty()] {
         let mut machine = Machine::connect(&daemon.socket(), 2, features);

@@ -30,8 +30,8 @@ fn our_network_device_serves_virtio_user(layout: RingLayout) {
     let [network, device] = ["network", "device"].map(|name| folder.path().join(name));
     let ours = UnixDatagram::bind(&network).unwrap();
     let arguments = [format!("--dgram-local={}", device.display()), format!("--dgram-remote={}", network.display())];
-    let daemon = Daemon::start("net", arguments);
-    ours.connect(&device).unwrap();
+    let mut daemon = Daemon::start("net", arguments);
+    daemon.wait_until("had its end of the network", || ours.connect(&device).ok());
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
 
     let packed = u8::from(layout == RingLayout::Packed);
@@ -50,11 +50,11 @@ fn our_network_device_serves_virtio_user(layout: RingLayout) {
             bytes += count as u64;
         }
     }
-    testpmd.order("show port stats all");
-    // A stop and a start of the device, after which frames come back as they are.
-    for command in ["stop", "port stop 0", "port start 0", "set fwd io", "start"] {
+    // A stop and a start of the device, after which frames come back as they are. Nobody counts while it is stopped.
+    for command in ["stop", "show port stats all", "port stop 0", "port start 0", "set fwd io", "start"] {
         testpmd.order(command);
     }
+    testpmd.wait();
     for number in 0..100 {
         ours.send(&frame(number, length(number))).unwrap();
         let count = ours.recv(&mut received).unwrap();
@@ -123,6 +123,7 @@ fn our_front_end_drives_the_vhost_port(layout: RingLayout) {
         }
         machine.stop();
     }
+    testpmd.order("stop");
     testpmd.order("show port stats all");
     let output = testpmd.end();
     let counters = ["RX-packets:", "TX-packets:"].map(|name| value(&output, name));

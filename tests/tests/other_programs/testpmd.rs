@@ -54,20 +54,25 @@ impl Testpmd {
         &mut self.running
     }
 
-    /// Gives it a command, and waits until it has carried it out.
+    /// Gives it a command, which it carries out after those before.
     pub(crate) fn order(&mut self, command: &str) {
-        /// It is printed at once, unlike everything else, and before each command is read.
-        const PROMPT: &str = "testpmd> ";
         writeln!(self.commands, "{command}").unwrap();
         self.ordered += 1;
+    }
+
+    /// Waits until it has carried out all commands. No thread of a device may print meanwhile.
+    pub(crate) fn wait(&mut self) {
+        /// It is printed at once, unlike everything else, and before each command is read.
+        const PROMPT: &str = "testpmd> ";
         let ordered = self.ordered;
-        let is_done = |output: &str| output.matches(PROMPT).count() > ordered;
-        self.running.wait_for_output(&format!("did {command:?}"), PATIENCE, is_done);
+        let are_done = |output: &str| output.matches(PROMPT).count() > ordered;
+        self.running.wait_for_output("did what it was told", PATIENCE, are_done);
     }
 
     /// Ends it; all that it printed.
     pub(crate) fn end(mut self) -> String {
-        writeln!(self.commands, "stop\nquit").unwrap();
+        self.order("stop");
+        self.order("quit");
         assert!(self.running.wait(PATIENCE).success());
         self.running.output()
     }
