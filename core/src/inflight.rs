@@ -93,6 +93,13 @@ pub enum InflightFault {
         /// Descriptors of the ring.
         size: u16,
     },
+    /// A chain is in flight that begins at a descriptor that a split ring does not have.
+    Entry {
+        /// The descriptor.
+        found: u16,
+        /// Descriptors of the ring.
+        size: u16,
+    },
     /// The chains in flight have more descriptors than the ring.
     TooManyDescriptors {
         /// Descriptors of the ring.
@@ -122,6 +129,7 @@ impl fmt::Display for InflightFault {
                 write!(f, "{found} entries, expected {expected} or as many more as it has room for")
             }
             Self::Batch { count, size } => write!(f, "last batch of {count} chains on a ring of {size}"),
+            Self::Entry { found, size } => write!(f, "chain {found} in flight on a ring of {size}"),
             Self::Link { offset, found, size } => {
                 write!(f, "entry {found} named at byte {offset}, expected less than {size}")
             }

@@ -19,6 +19,8 @@ const ENTRY: u16 = 16;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SplitInflight<R> {
     record: Record<R>,
+    /// Descriptors of the ring; the record may have entries for more.
+    ring: u16,
     /// What the next chain gets.
     counter: u64,
     /// The last chain of the last batch; links to the one before.
@@ -49,7 +51,7 @@ impl<R: GuestRange> SplitInflight<R> {
             record.set_bytes(0, [0; 8])?;
         }
         let last_batch = if age == Age::Fresh { 0 } else { record.number(LAST_BATCH_AT)? };
-        Ok(Self { record, counter: 0, last_batch })
+        Ok(Self { record, ring: size, counter: 0, last_batch })
     }
 
     /// Completes what the last writer left half done, and finds the chains in flight, oldest first;
@@ -68,8 +70,8 @@ impl<R: GuestRange> SplitInflight<R> {
             return Ok(None);
         }
         let count = used.wrapping_sub(record.number(USED_AT)?);
-        if count > size {
-            return Err(InflightFault::Batch { count, size });
+        if count > self.ring {
+            return Err(InflightFault::Batch { count, size: self.ring });
         }
         if count > 0 {
             self.forget_batch(count)?;
@@ -79,6 +81,9 @@ impl<R: GuestRange> SplitInflight<R> {
         for entry in 0..size {
             if record.bytes(entry_at(entry))? == [0] {
                 continue;
+            }
+            if entry >= self.ring {
+                return Err(InflightFault::Entry { found: entry, size: self.ring });
             }
             let counter = u64::from_ne_bytes(record.bytes(entry_at(entry).saturating_add(COUNTER_AT))?);
             let no_room = InflightFault::NoRoom { room: room.len() };

@@ -333,6 +333,23 @@ fn more_in_flight_than_there_is_room_for_is_an_error() {
     }
 }
 
+/// The record has entries for more than the ring, as it may; one that is none of the ring's is in flight in it.
+#[test]
+fn a_chain_in_flight_that_a_smaller_ring_does_not_have_is_refused() {
+    let guest = split_ring();
+    guest.put(VERSION, &[1_u16.to_ne_bytes(), 8_u16.to_ne_bytes()].concat());
+    guest.put(split_entry(5), &[1]);
+    let mut queue = guest.device(4, SPLIT);
+    let refused = recover(&guest, &mut queue, SplitInflight::<CellRange<'_>>::size_for(8));
+    assert_eq!(refused, Err(RingFault::Inflight(InflightFault::Entry { found: 5, size: 4 })));
+    assert_eq!(queue.held(), 0);
+    // A batch of more chains than the ring has is none either.
+    guest.put(split_entry(5), &[0]);
+    guest.put(USED_INDEX, &0xfffb_u16.to_ne_bytes());
+    let refused = recover(&guest, &mut queue, SplitInflight::<CellRange<'_>>::size_for(8));
+    assert_eq!(refused, Err(RingFault::Inflight(InflightFault::Batch { count: 5, size: 4 })));
+}
+
 /// Any bytes: recovery ends, what it finds is within the ring, and using it is an error at worst.
 #[test]
 fn any_bytes_are_recovered_or_refused() {

@@ -1,26 +1,26 @@
 //! Any stream of bytes and descriptors into a back-end: no panic, each taken message answered, a
 //! refused one changes nothing, a failed machine stays failed.
 
-#![no_main]
-
 use core::num::NonZeroU64;
 
-use libfuzzer_sys::fuzz_target;
 use vhost_core::{
     Answered, Assembler, Backend, BackendConfig, Channel, FrontendReply, Incoming, MAX_MESSAGE, ProtocolFeatures,
-    VirtioFeatures, Verdict,
+    Verdict, VirtioFeatures,
 };
+
+use crate::token::Token;
 
 type Machine = Backend<4, 16, 4>;
 
-fuzz_target!(|data: &[u8]| {
+/// Runs a stream into the machine.
+pub fn run(data: &[u8]) {
     let config = BackendConfig::new(
         VirtioFeatures::from_bits_retain(0x1_7500_7e44),
         ProtocolFeatures::KNOWN.difference(ProtocolFeatures::XEN_MMAP),
         4,
     );
     let mut machine = Machine::new(config);
-    let mut assembler = Assembler::<u32>::new(Channel::Frontend);
+    let mut assembler = Assembler::<Token>::new(Channel::Frontend);
     let mut out = [0; MAX_MESSAGE];
     let mut rest = data;
     while let Some((&control, tail)) = rest.split_first() {
@@ -30,15 +30,15 @@ fuzz_target!(|data: &[u8]| {
         room[..count].copy_from_slice(&rest[..count]);
         rest = &rest[count..];
         let between = assembler.is_between_messages();
-        let handles = if between { u32::from(control & 0xf) } else { 0 };
-        if assembler.filled(count, 0..handles).is_err() {
+        let handles = if between { control & 0xf } else { 0 };
+        if assembler.filled(count, (0..handles).map(|_| Token::new())).is_err() {
             return;
         }
         let Some(frame) = assembler.take() else { continue };
         let before = machine.session().clone();
         let reply = match machine.handle_request(frame) {
             Ok(Incoming::PostcopyMemoryMapped) => continue,
-            Ok(Incoming::Request(_)) => machine.own_answer::<u32>().unwrap_or(FrontendReply::Done),
+            Ok(Incoming::Request(_)) => machine.own_answer::<Token>().unwrap_or(FrontendReply::Done),
             Err(rejection) => {
                 assert_eq!(&before, machine.session(), "a rejected request changes nothing");
                 match rejection.verdict() {
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
             Ok(answered) => answered,
             // It needs content that this device does not have.
             Err(_) => machine
-                .answer::<u32>(FrontendReply::Refused(NonZeroU64::MIN), &mut out)
+                .answer::<Token>(FrontendReply::Refused(NonZeroU64::MIN), &mut out)
                 .expect("every request can be refused"),
         };
         if let Answered::Close = answered {
@@ -63,4 +63,4 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
     }
-});
+}

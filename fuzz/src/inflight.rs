@@ -1,0 +1,58 @@
+//! Going on from an in-flight record of any bytes: each chain once, none that the ring does not have.
+
+use core::cell::Cell;
+
+use vhost_core::{
+    Access, CellMemory, CellRange, DeviceQueue, GuestAddress, GuestMemory, PopError, Resubmission, RingAddresses,
+    RingLayout, RingParts, RingUser, VirtioFeatures, wire::vring::VringBase,
+};
+
+use crate::reader::Reader;
+
+const RECORD: u64 = 0x400;
+const MEMORY: usize = 0x800;
+
+/// Recovers, takes every chain again, and gives it back.
+pub fn run(data: &[u8]) {
+    let mut reader = Reader(data);
+    let (Some(control), Some(base)) = (reader.byte(), reader.byte()) else { return };
+    let packed = if control & 1 == 0 { VirtioFeatures::empty() } else { VirtioFeatures::RING_PACKED };
+    let features = VirtioFeatures::VERSION_1 | VirtioFeatures::RING_INDIRECT | packed;
+    let size = if packed.is_empty() { 1 << (control >> 1 & 3) } else { u16::from(control >> 1 & 7) + 1 };
+    let cells: Vec<Cell<u8>> = (0..MEMORY).map(|_| Cell::new(0)).collect();
+    for (cell, byte) in cells[RECORD as usize..].iter().zip(reader.take(0x200)) {
+        cell.set(*byte);
+    }
+    for (cell, byte) in cells.iter().zip(reader.0) {
+        cell.set(*byte);
+    }
+    let memory = CellMemory::new(GuestAddress(0), &cells);
+    let [descriptor, driver, device] = [0, 0x100, 0x180].map(GuestAddress);
+    let addresses = RingAddresses { descriptor, driver, device };
+    let layout = RingLayout::of(features);
+    let Ok(parts) = RingParts::<CellRange<'_>>::translate(&memory, addresses, layout, size.into(), RingUser::Device)
+    else {
+        return;
+    };
+    let base = if packed.is_empty() { VringBase::split(base.into()) } else { VringBase::packed(base.into()) };
+    let Ok(mut queue) = DeviceQueue::new(parts, size.into(), features, base) else { return };
+    let length = DeviceQueue::<CellRange<'_>>::inflight_size(layout, size);
+    let record = memory.range(GuestAddress(RECORD), length, Access::ReadWrite).expect("there is room");
+    let mut room = [Resubmission::default(); 8];
+    let Ok(found) = queue.recover(record, &mut room) else { return };
+    assert!(found.len() <= usize::from(size), "more chains than the ring has");
+    assert!(usize::from(queue.held()) <= usize::from(size));
+    let entries: std::collections::BTreeSet<_> = found.iter().map(|chain| chain.entry).collect();
+    assert_eq!(entries.len(), found.len(), "a chain came twice");
+    for resubmission in found.to_vec() {
+        let mut pieces = heapless::Vec::<CellRange<'_>, 8>::new();
+        let chain = match queue.pop_recovered(&resubmission, &memory, &mut pieces) {
+            Ok(chain) | Err(PopError::Malformed { chain, .. }) => chain,
+            Err(_) => return,
+        };
+        if queue.push(chain, 0).is_err() {
+            return;
+        }
+    }
+    assert_eq!(queue.held(), 0, "everything came back");
+}

@@ -1,0 +1,28 @@
+//! Operations out of bytes: numbers and slices until nothing is left.
+
+/// What is left of an input.
+pub struct Reader<'b>(pub &'b [u8]);
+
+impl<'b> Reader<'b> {
+    /// The next byte; `None` at the end.
+    pub fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    /// A number of eight bytes; those that are missing are zero.
+    pub fn number(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        let taken = self.take(8);
+        bytes[..taken.len()].copy_from_slice(taken);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Up to `count` bytes.
+    pub fn take(&mut self, count: usize) -> &'b [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}

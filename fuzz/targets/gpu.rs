@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vhost_fuzz::check(vhost_fuzz::gpu::run, data));
