@@ -154,10 +154,12 @@ impl<A: AddressSpace, const N: usize> Iotlb<A, N> {
     }
 
     /// Forgets the translations of `size` bytes at `iova`, or of all up to the end when that wraps.
+    ///
+    /// Zero bytes are all of them up to the end too: that is what 64 bits hold of the size of a whole address
+    /// space, and to forget too much only costs asking again.
     pub fn invalidate(&mut self, iova: Iova, size: u64) {
-        if let Some(behind_first) = size.checked_sub(1) {
-            self.carve(iova, Iova(iova.0.saturating_add(behind_first)));
-        }
+        let last = size.checked_sub(1).and_then(|behind_first| iova.0.checked_add(behind_first));
+        self.carve(iova, Iova(last.unwrap_or(u64::MAX)));
     }
 
     /// Forgets everything.
@@ -173,14 +175,20 @@ impl<A: AddressSpace, const N: usize> Iotlb<A, N> {
 
     /// What `iova` becomes, and how many bytes from there on are translated in one piece.
     ///
-    /// `recent` is where the last translation was found, and is looked at first; begin with 0.
+    /// `recent` is where the last translation was found. That place and the next one are looked at first, as buffers go on
+    /// from page to page; begin with 0.
     ///
     /// # Errors
     /// A miss, or the translation does not allow `access`.
     #[inline]
     pub fn look_up(&self, iova: Iova, access: Access, recent: &mut usize) -> Result<(A, u64), Unmapped> {
-        let entry = match self.entries().get(*recent) {
-            Some(entry) if entry.contains(iova) => entry,
+        let next = recent.saturating_add(1);
+        let entry = match (self.entries().get(*recent), self.entries().get(next)) {
+            (Some(entry), _) if entry.contains(iova) => entry,
+            (_, Some(entry)) if entry.contains(iova) => {
+                *recent = next;
+                entry
+            }
             _ => {
                 *recent = self.search(iova);
                 let found = self.entries().get(*recent).filter(|entry| entry.contains(iova));

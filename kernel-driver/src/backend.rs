@@ -69,21 +69,21 @@ impl<C: RingControl> KernelBackend<C> {
         }
         self.control.run(wanted)?;
         self.running.clone_from(wanted);
+        for ring in wanted - &staying {
+            self.plans.get(ring)?.kick()?;
+        }
         Ok(())
     }
 
     /// Tells the kernel all that is known of a ring.
-    fn tell(&mut self, ring: u16) -> Result<(), KernelError> {
+    fn tell(&self, ring: u16) -> Result<(), KernelError> {
         let (device, index) = (self.control.device(), u32::from(ring));
-        let plan = self.plans.get_mut(ring)?;
+        let plan = self.plans.get(ring)?;
         let (Some(size), Some(addresses)) = (plan.size, plan.addresses) else { return Ok(()) };
         device.set_vring_num(index, size.into())?;
         device.set_vring_base(index, plan.base.unwrap_or(VringBase::Split { available: 0 }))?;
         device.set_vring_addresses(index, &addresses)?;
-        device.set_vring_call(index, plan.call.as_ref().map(AsFd::as_fd))?;
-        device.set_vring_error(index, plan.error.as_ref().map(AsFd::as_fd))?;
-        let kick = plan.kick.as_ref().and_then(Option::as_ref);
-        Ok(device.set_vring_kick(index, kick.map(AsFd::as_fd))?)
+        Ok(plan.tell_eventfds(device, index)?)
     }
 
     /// Does something with these rings stopped, and starts them again whatever comes of it.
@@ -114,6 +114,10 @@ impl<C: RingControl> VhostBackend for KernelBackend<C> {
     }
 
     fn acknowledge(&mut self, features: VirtioFeatures) -> Result<(), KernelError> {
+        let hidden = features & self.control.hidden_features();
+        if !hidden.is_empty() {
+            return Err(KernelError::NotOffered { features: hidden });
+        }
         let changed = (features ^ self.acknowledged).difference(VirtioFeatures::LOG_ALL);
         if !changed.is_empty() && !self.running.is_empty() {
             return Err(KernelError::RingsRun);
@@ -130,6 +134,9 @@ impl<C: RingControl> VhostBackend for KernelBackend<C> {
     }
 
     fn set_log(&mut self, log: &LogArea<'_, Self::Memory>) -> Result<(), KernelError> {
+        if self.control.hidden_features().contains(VirtioFeatures::LOG_ALL) {
+            return Err(KernelError::Unsupported { what: "dirty log" });
+        }
         let region = MemoryRegion::new(GuestAddress(0), log.size, UserAddress(0), log.offset);
         let log = MappedRegion::new(region, duplicate(log.memory.as_fd())?)?;
         self.control.device().set_log(&Arc::new(log))
@@ -158,7 +165,7 @@ impl<C: RingControl> VhostBackend for KernelBackend<C> {
     }
 
     fn stop_vring(&mut self, ring: u16) -> Result<VringBase, KernelError> {
-        self.plans.get_mut(ring)?.kick = None;
+        self.plans.get_mut(ring)?.stop();
         self.run(&self.plans.runnable())?;
         Ok(self.plans.get(ring)?.base.unwrap_or(VringBase::Split { available: 0 }))
     }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use vhost_core::uapi::MessageFault;
 use vhost_core::uapi::bits::DeviceStatus;
 use vhost_core::uapi::iotlb::IotlbRequest;
-use vhost_core::{Iova, RingAddress, UserAddress};
+use vhost_core::{Iova, RingAddress, UserAddress, VirtioFeatures};
 use vhost_std::memory::MemoryError;
 use vhost_std::poller::WatchError;
 use vhost_std::system_error::SystemError;
@@ -58,6 +58,11 @@ pub enum KernelError {
         /// Descriptors that are possible.
         largest: u32,
     },
+    /// Features that were not on offer.
+    NotOffered {
+        /// Those that were not.
+        features: VirtioFeatures,
+    },
     /// The device did not take a status.
     StatusRefused {
         /// What it was to be.
@@ -98,6 +103,11 @@ pub enum KernelError {
         ring: u16,
         /// How many there are.
         count: usize,
+    },
+    /// A descriptor for a ring that is no eventfd.
+    NotAnEventFd {
+        /// The ring.
+        ring: u16,
     },
     /// That cannot change while the ring runs.
     RingRuns {
@@ -145,6 +155,7 @@ impl fmt::Display for KernelError {
             Self::RingSize { found, largest } => {
                 write!(f, "a ring of {found} descriptors, the device allows {largest}")
             }
+            Self::NotOffered { features } => write!(f, "expected features that are on offer, found {features:?}"),
             Self::StatusRefused { wanted, found } => {
                 write!(f, "the device was to have status {wanted:?} and has {found:?}")
             }
@@ -161,6 +172,7 @@ impl fmt::Display for KernelError {
                 write!(f, "a part of ring {ring} begins at {address}, expected a multiple of {alignment}")
             }
             Self::NoSuchRing { ring, count } => write!(f, "expected a ring below {count}, found {ring}"),
+            Self::NotAnEventFd { ring } => write!(f, "expected an eventfd for ring {ring}, found another descriptor"),
             Self::RingRuns { ring } => write!(f, "that cannot change while ring {ring} runs"),
             Self::RingsRun => f.write_str("that cannot change while a ring runs"),
             Self::Unsupported { what } => write!(f, "the device has no {what}"),

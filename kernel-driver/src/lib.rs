@@ -51,8 +51,7 @@
 //! memory is [`vhost_std::memory`]. Memory that the kernel works in stays mapped while it does, and only memory that a file
 //! shares can be used.
 //!
-//! What this crate does not do: packed rings of VDUSE devices, several address spaces of one, and doorbells that are mapped
-//! into a guest.
+//! What this crate does not do: several address spaces of a VDUSE device of ours, and doorbells that are mapped into a guest.
 #![deny(unsafe_code)]
 
 pub mod backend;

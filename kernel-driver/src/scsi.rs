@@ -130,7 +130,7 @@ impl Scsi {
     /// Makes one more worker thread, which serves no ring yet.
     ///
     /// # Errors
-    /// The errno of `VHOST_NEW_WORKER`: `EPERM` before there is an owner, `EFAULT` unless workers are tasks of the owner,
+    /// The errno of `VHOST_NEW_WORKER`: `EINVAL` before there is an owner, `EFAULT` unless workers are tasks of the owner,
     /// `ENOTTY` or `ENOBUFS` before Linux 6.5.
     #[doc(alias = "VHOST_NEW_WORKER")]
     pub fn new_worker(&self) -> Result<WorkerId, SystemError> {

@@ -36,9 +36,12 @@
 //! # }
 //! ```
 
+mod state;
+
 use core::fmt;
 use std::os::fd::BorrowedFd;
 
+pub use self::state::{DeviceState, StateError};
 pub use crate::poller::Readiness;
 pub use crate::vring::Queue;
 
@@ -109,6 +112,11 @@ pub trait Device: Send + Sync + 'static {
     /// When the bytes are not writable, or the value is not allowed; then nothing changes.
     fn write_config(&self, offset: u32, data: &[u8]) -> Result<(), ConfigRefused> {
         Err(ConfigRefused { offset, length: data.len() })
+    }
+
+    /// What of the device must move along when the guest does, and is not in its rings. `None`: nothing.
+    fn state(&self) -> Option<&dyn DeviceState> {
+        None
     }
 
     /// The driver accepted these features. Zero again after a reset.

@@ -23,6 +23,7 @@ pub mod frontend;
 pub mod guest_io;
 mod incoming;
 pub mod inflight;
+mod iommu;
 pub mod memory;
 pub mod net;
 mod outgoing;

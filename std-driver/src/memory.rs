@@ -9,15 +9,19 @@ mod error;
 mod file;
 mod guest_memory;
 mod mapping;
+mod owned_range;
 mod region;
 mod table;
+mod translated;
 
 pub(crate) use self::dirty_log::{LogFile, WriteLog};
 pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
 pub(crate) use self::file::sealed;
-pub use self::guest_memory::{Borrowed, BorrowedRange, OwnedRange};
+pub use self::guest_memory::{Borrowed, BorrowedRange};
+pub use self::owned_range::OwnedRange;
 pub use self::region::{MappedMemory, MappedRegion};
 pub use self::table::{MAX_REGIONS, MemoryTable};
+pub(crate) use self::translated::{ScatteredMemory, Targets};
 
 pub use vhost_core::MemoryRegion;

@@ -2,6 +2,7 @@
 
 mod control;
 mod guest;
+mod translations;
 
 use core::{fmt, time::Duration};
 use std::{
@@ -16,6 +17,7 @@ pub(crate) use self::{control::Control, guest::Guest};
 
 use crate::{
     device::Device,
+    iommu::Iommu,
     system_error::SystemError,
     vring::{SharedVring, Vring},
     worker::{RingLoop, Worker, WorkerError},
@@ -29,6 +31,7 @@ pub(crate) const RING_FEATURES: VirtioFeatures = VirtioFeatures::VERSION_1
     .union(VirtioFeatures::RING_INDIRECT)
     .union(VirtioFeatures::RING_EVENT_IDX)
     .union(VirtioFeatures::RING_PACKED)
+    .union(VirtioFeatures::ACCESS_PLATFORM)
     .union(VirtioFeatures::LOG_ALL);
 
 /// Who processes the rings.
@@ -45,6 +48,7 @@ pub enum RingThreads {
 pub(crate) struct RingSet {
     rings: Vec<Arc<SharedVring>>,
     served: Served,
+    iommu: Arc<Iommu>,
 }
 
 enum Served {
@@ -72,11 +76,17 @@ impl RingSet {
                 Served::Threads((0..threads).map(worker).collect::<Result<_, _>>()?)
             }
         };
-        Ok(Self { rings, served })
+        let iommu = Arc::new(Iommu::new().map_err(WorkerError::Failed)?);
+        Ok(Self { rings, served, iommu })
     }
 
     pub(crate) fn count(&self) -> u16 {
         u16::try_from(self.rings.len()).unwrap_or(u16::MAX)
+    }
+
+    /// What is known of the addresses that a driver behind an IOMMU uses.
+    pub(crate) fn iommu(&self) -> &Arc<Iommu> {
+        &self.iommu
     }
 
     /// Waits for the batch under way on this ring, and holds it.

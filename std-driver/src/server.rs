@@ -28,6 +28,7 @@ mod connection;
 mod dispatch;
 mod listen;
 mod ready;
+mod transfer;
 
 use core::{fmt, time::Duration};
 use std::sync::Arc;
@@ -77,7 +78,8 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers.
+    /// Protocol features that a [`BackendServer`] offers. `DEVICE_STATE` comes with devices that have a
+    /// [state](Device::state).
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -86,7 +88,8 @@ impl BackendServer {
         .union(ProtocolFeatures::INFLIGHT_SHMFD)
         .union(ProtocolFeatures::RESET_DEVICE)
         .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
-        .union(ProtocolFeatures::STATUS);
+        .union(ProtocolFeatures::STATUS)
+        .union(ProtocolFeatures::GPA_ADDRESSES);
 
     /// Virtio features that a [`BackendServer`] offers beside those of its device.
     pub const RING_FEATURES: VirtioFeatures = RING_FEATURES;
@@ -114,7 +117,9 @@ impl BackendServer {
     }
 
     fn config(&self) -> BackendConfig {
-        let mut config = BackendConfig::new(self.features(), Self::PROTOCOL_FEATURES, self.rings.count());
+        let mut protocol = Self::PROTOCOL_FEATURES;
+        protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
+        let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();
         config

@@ -13,9 +13,11 @@
 //!
 //! Both edges into *running* and every new kick descriptor ask for one scan, because a kick may have come before.
 
+mod behind;
 mod fault;
 mod kick;
 mod log;
+mod place;
 mod queue;
 mod recovery;
 mod shared;
@@ -35,7 +37,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{DeviceQueue, GuestAddress, RingLayout, RingParts, RingUser, VirtioFeatures};
+use vhost_core::{DeviceQueue, GuestAddress, RingLayout, VirtioFeatures};
 
 pub use self::fault::{ChainFault, RingFault, RingFaults, RingMisuse};
 pub use self::queue::Queue;
@@ -44,6 +46,10 @@ pub use self::turn::Turn;
 
 pub(crate) use self::log::RingLog;
 
+pub(crate) use self::behind::BehindIommu;
+pub(crate) use self::place::Place;
+
+use self::behind::Behind;
 use self::kick::Kick;
 use self::recovery::Recovery;
 use self::spare::Spares;
@@ -70,6 +76,8 @@ pub struct Vring {
     log: Option<RingLog>,
     size: u16,
     addresses: Option<RingAddresses>,
+    /// In the place of addresses, where the driver uses its own.
+    behind: Option<Box<Behind>>,
     /// `None`: at the start of an empty ring.
     base: Option<VringBase>,
     features: VirtioFeatures,
@@ -96,6 +104,7 @@ impl Vring {
             log: None,
             size: 0,
             addresses: None,
+            behind: None,
             base: None,
             features: VirtioFeatures::empty(),
             enabled: false,
@@ -144,36 +153,6 @@ impl Vring {
         Ok(())
     }
 
-    /// Tells whether the ring could be there, as far as its memory and its size are known. Nothing changes.
-    ///
-    /// # Errors
-    /// When a part would be misaligned or outside the memory.
-    pub fn check_addresses(&self, addresses: RingAddresses) -> Result<(), RingFault> {
-        match (&self.memory, self.size) {
-            (Some(memory), size @ 1..) => self.parts(memory, addresses, size).map(drop),
-            _ => Ok(()),
-        }
-    }
-
-    /// Sets the places of the ring's parts; a started ring goes on there.
-    ///
-    /// # Errors
-    /// When a started ring cannot be there: it is stopped then.
-    pub fn set_addresses(&mut self, addresses: RingAddresses) -> Result<(), RingFault> {
-        self.addresses = Some(addresses);
-        self.translate_again()
-    }
-
-    /// Replaces guest memory, together with the ring's places in it (`None`: unknown); a started ring goes on there.
-    ///
-    /// # Errors
-    /// When a started ring cannot be there: it is stopped then.
-    pub fn set_memory(&mut self, memory: MemoryTable, addresses: Option<RingAddresses>) -> Result<(), RingFault> {
-        self.memory = Some(memory);
-        self.addresses = addresses;
-        self.translate_again()
-    }
-
     /// Replaces the descriptor that the driver kicks; `None` when it does not kick. The old one is closed.
     ///
     /// # Errors
@@ -213,13 +192,16 @@ impl Vring {
         Ok(())
     }
 
-    /// Starts the ring; a started one is scanned once more.
+    /// Starts the ring; a started one is scanned once more. Behind an IOMMU it may have to wait for its translation.
     ///
     /// # Errors
     /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
     pub fn start(&mut self) -> Result<(), RingFault> {
         if self.running.is_none() {
-            let mut ring = self.open().inspect_err(|fault| self.faults.last_ring = Some(*fault))?;
+            let mut ring = match self.open() {
+                Err(fault) if self.waits_because_of(fault) => return Ok(()),
+                opened => opened.inspect_err(|fault| self.faults.last_ring = Some(*fault))?,
+            };
             self.attach_log(&mut ring);
             self.running = Some(ring);
             self.broken = false;
@@ -271,6 +253,7 @@ impl Vring {
         self.disable();
         (self.size, self.base, self.features) = (0, None, VirtioFeatures::empty());
         self.addresses = None;
+        self.leave_iommu();
     }
 
     /// Reports kicks of this ring, and the scans it needs, to `poller` as `token`.
@@ -349,40 +332,9 @@ impl Vring {
     }
 
     fn open(&mut self) -> Result<Ring, RingFault> {
-        match (&self.memory, self.addresses, self.size) {
-            (Some(memory), Some(addresses), size @ 1..) => {
-                let parts = self.parts(memory, addresses, size)?;
-                let mut ring = Ring::new(parts, size.into(), self.features, self.base())?;
-                self.recover(&mut ring)?;
-                Ok(ring)
-            }
-            _ => Err(RingFault::NotConfigured),
-        }
-    }
-
-    fn parts(
-        &self,
-        memory: &MemoryTable,
-        addresses: RingAddresses,
-        size: u16,
-    ) -> Result<RingParts<OwnedRange>, RingFault> {
-        Ok(RingParts::translate(memory, addresses, self.layout(), size.into(), RingUser::Device)?)
-    }
-
-    fn translate_again(&mut self) -> Result<(), RingFault> {
-        if self.running.is_none() {
-            return Ok(());
-        }
-        let parts = match (&self.memory, self.addresses) {
-            (Some(memory), Some(addresses)) => self.parts(memory, addresses, self.size),
-            _ => Err(RingFault::NotConfigured),
-        };
-        let parts = parts.inspect_err(|fault| self.fail(*fault))?;
-        if let Some(ring) = &mut self.running {
-            ring.relocate(parts);
-        }
-        self.scan();
-        Ok(())
+        let mut ring = Ring::new(self.parts()?, self.size.into(), self.features, self.base())?;
+        self.recover(&mut ring)?;
+        Ok(ring)
     }
 
     fn while_stopped(&self, change: bool) -> Result<(), RingMisuse> {
@@ -400,6 +352,7 @@ impl Vring {
         if let Some(ring) = self.running.take() {
             self.base = Some(ring.base());
         }
+        self.wait_no_longer();
         self.recovery.pending.clear();
         self.broken = false;
         self.scan_due = false;

@@ -49,7 +49,7 @@ poweroff -f
 "#;
 
 /// A guest that has not been booted yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Guest {
     emulator: PathBuf,
     kernel: Kernel,
@@ -162,7 +162,25 @@ impl Guest {
     /// # Panics
     /// If QEMU cannot be started.
     #[must_use]
-    pub fn boot(mut self, script: &str) -> Booted {
+    pub fn boot(self, script: &str) -> Booted {
+        self.start(script, |_| {})
+    }
+
+    /// Starts QEMU without running the guest: it waits at `socket` for another QEMU, with the same devices and the same
+    /// `script`, to hand its guest over.
+    ///
+    /// # Panics
+    /// If QEMU cannot be started.
+    #[must_use]
+    pub fn take_over(self, script: &str, socket: &Path) -> Booted {
+        let mut booted = self.start(script, |command| {
+            command.arg("-incoming").arg(format!("unix:{}", socket.display()));
+        });
+        booted.wait_for_monitor();
+        booted
+    }
+
+    fn start(mut self, script: &str, more: impl FnOnce(&mut Command)) -> Booted {
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
         self.archive.file("script", script.as_bytes());
         self.add_modules();
@@ -186,6 +204,7 @@ impl Guest {
         command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&archive);
         let kernel_arguments = format!("console=ttyS0 quiet panic=-1 no_timer_check{}", self.kernel_arguments);
         command.arg("-append").arg(kernel_arguments).args(&self.arguments);
+        more(&mut command);
         Booted { emulator: Running::start(&mut command), folder }
     }
 

@@ -1,6 +1,7 @@
 //! Other programs: whether this machine has them, and running them so that none outlives its test.
 #![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
+mod daemon;
 mod running;
 
 use std::env;
@@ -10,10 +11,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use daemon::Daemon;
 pub use running::Running;
 
 /// Set to `1`, this environment variable makes a missing program a failure.
 pub const REQUIRE_PEERS: &str = "VHOST_REQUIRE_PEERS";
+
+/// Names the folder of the programs that `.ci/peer-programs` fetches; without it, `vhost-peers` in
+/// the user's cache folder is taken.
+pub const PEERS_FOLDER: &str = "VHOST_PEERS_DIR";
 
 /// Folders that hold programs and that an unprivileged `PATH` leaves out.
 const MORE_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/libexec"];
@@ -44,10 +50,20 @@ pub fn not_run(reason: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Where something was put that the tests need and that is not installed: the folder that `variable`
+/// names, or `name` in the user's cache folder.
+#[must_use]
+pub fn fetched(variable: &str, name: &str) -> Option<PathBuf> {
+    let cache = || env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    env::var_os(variable).map(PathBuf::from).or_else(|| Some(cache().or_else(home)?.join(name)))
+}
+
 fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(MORE_FOLDERS.map(PathBuf::from))
+        .chain(fetched(PEERS_FOLDER, "vhost-peers").map(|folder| folder.join("bin")))
         .map(|folder| folder.join(program))
         .find(|file| fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0))
 }

@@ -106,7 +106,7 @@ fn the_loop_of_the_server_allocates_nothing() {
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
                 let connection = server.connect(far);
-                allocations(|| drop(connection.run(&stop).unwrap()))
+                allocations(|| _ = connection.run(&stop).unwrap())
             });
             let mut frontend = Frontend::from_socket(near);
             for _ in 0..calls {

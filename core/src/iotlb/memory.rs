@@ -28,6 +28,14 @@ where
     pub const fn new(iotlb: &'i Iotlb<A, N>, memory: M) -> Self {
         Self { iotlb, memory, recent: Cell::new(0) }
     }
+
+    #[inline]
+    fn look_up(&self, address: Iova, access: Access) -> Result<(A, u64), Unmapped> {
+        let mut recent = self.recent.get();
+        let translated = self.iotlb.look_up(address, access, &mut recent);
+        self.recent.set(recent);
+        translated
+    }
 }
 
 impl<M, A, const N: usize> GuestMemory for IotlbMemory<'_, M, A, N>
@@ -40,10 +48,21 @@ where
 
     #[inline]
     fn piece(&self, address: Iova, length: u64, access: Access) -> Result<M::Range, Unmapped> {
-        let mut recent = self.recent.get();
-        let translated = self.iotlb.look_up(address, access, &mut recent);
-        self.recent.set(recent);
-        let (target, count) = translated?;
+        let (target, count) = self.look_up(address, access)?;
         self.memory.piece(target, length.min(count), access)
+    }
+
+    /// Translations come page by page: the bytes are in one piece if each goes on where the one before ends.
+    fn range(&self, address: Iova, length: u64, access: Access) -> Result<M::Range, Unmapped> {
+        let (target, mut known) = self.look_up(address, access)?;
+        while known < length {
+            let next = address.0.checked_add(known).ok_or(Unmapped::Outside)?;
+            let (found, count) = self.look_up(Iova(next), access)?;
+            if target.number().checked_add(known) != Some(found.number()) {
+                return Err(Unmapped::Outside);
+            }
+            known = known.saturating_add(count);
+        }
+        self.memory.range(target, length, access)
     }
 }

@@ -33,7 +33,7 @@ pub trait RingControl {
         false
     }
 
-    /// Features that a monitor is not told of: it has no IOTLB for this process' addresses.
+    /// Features that a monitor is not told of. An IOTLB is always among them: it would translate this process' addresses.
     fn hidden_features(&self) -> VirtioFeatures {
         VirtioFeatures::ACCESS_PLATFORM
     }
@@ -174,5 +174,10 @@ impl RingControl for TargetedScsi {
 
     fn stops_together(&self) -> bool {
         true
+    }
+
+    /// The dirty log among them: before Linux 6.16 vhost-scsi offers it and marks nothing, and does not tell which it is.
+    fn hidden_features(&self) -> VirtioFeatures {
+        VirtioFeatures::ACCESS_PLATFORM | VirtioFeatures::LOG_ALL
     }
 }

@@ -6,9 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::fcntl_dupfd_cloexec;
 use vhost_core::wire::vring::VringBase;
 use vhost_core::{MemoryRegion, VringAddresses, VringSetting};
+use vhost_std::eventfd::{EventFd, EventFdError};
 use vhost_std::memory::{MappedRegion, MemoryTable};
 use vhost_std::system_error::SystemError;
 
+use crate::device::VhostDevice;
 use crate::error::KernelError;
 
 /// What a monitor wants of one ring.
@@ -18,10 +20,34 @@ pub(super) struct Plan {
     pub(super) base: Option<VringBase>,
     pub(super) addresses: Option<VringAddresses>,
     /// `None`: the ring is stopped. `Some(None)`: it runs, and nobody kicks.
-    pub(super) kick: Option<Option<OwnedFd>>,
-    pub(super) call: Option<OwnedFd>,
-    pub(super) error: Option<OwnedFd>,
+    kick: Option<Option<EventFd>>,
+    call: Option<EventFd>,
+    error: Option<EventFd>,
     enabled: bool,
+}
+
+impl Plan {
+    /// Tells a device which eventfds the ring has.
+    pub(super) fn tell_eventfds(&self, device: &impl VhostDevice, ring: u32) -> Result<(), SystemError> {
+        device.set_vring_call(ring, self.call.as_ref().map(AsFd::as_fd))?;
+        device.set_vring_error(ring, self.error.as_ref().map(AsFd::as_fd))?;
+        self.tell_kick(device, ring)
+    }
+
+    /// Tells a device on which eventfd the ring is kicked.
+    pub(super) fn tell_kick(&self, device: &impl VhostDevice, ring: u32) -> Result<(), SystemError> {
+        device.set_vring_kick(ring, self.kick.iter().flatten().next().map(AsFd::as_fd))
+    }
+
+    /// Has a ring that was just started be looked at: while it stood still its kick may have been taken from the counter.
+    pub(super) fn kick(&self) -> Result<(), SystemError> {
+        self.kick.iter().flatten().try_for_each(EventFd::signal)
+    }
+
+    /// The ring no longer runs.
+    pub(super) fn stop(&mut self) {
+        self.kick = None;
+    }
 }
 
 /// What a monitor wants of all rings of a device.
@@ -50,7 +76,7 @@ impl Plans {
 
     /// Keeps a wish.
     pub(super) fn set(&mut self, ring: u16, setting: VringSetting<'_, dyn AsFd>) -> Result<(), KernelError> {
-        let owned = |handle: Option<&dyn AsFd>| handle.map(|handle| duplicate(handle.as_fd())).transpose();
+        let owned = |handle: Option<&dyn AsFd>| handle.map(|handle| eventfd(handle.as_fd(), ring)).transpose();
         let plan = self.get_mut(ring)?;
         match setting {
             VringSetting::Size(size) => plan.size = Some(size),
@@ -76,6 +102,13 @@ pub(super) fn map_all(regions: &[(MemoryRegion, &dyn AsFd)]) -> Result<MemoryTab
         .iter()
         .map(|(region, file)| -> Result<_, KernelError> { Ok(MappedRegion::new(*region, duplicate(file.as_fd())?)?) });
     Ok(MemoryTable::new(mapped.collect::<Result<Vec<_>, _>>()?)?)
+}
+
+fn eventfd(descriptor: BorrowedFd<'_>, ring: u16) -> Result<EventFd, KernelError> {
+    EventFd::try_from(duplicate(descriptor)?).map_err(|error| match error {
+        EventFdError::System(error) => error.into(),
+        _ => KernelError::NotAnEventFd { ring },
+    })
 }
 
 pub(super) fn duplicate(descriptor: BorrowedFd<'_>) -> Result<OwnedFd, KernelError> {

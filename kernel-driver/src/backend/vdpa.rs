@@ -1,30 +1,23 @@
 //! A vDPA device as a [`VhostBackend`].
 
-use core::time::Duration;
+mod pause;
+
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::thread;
-use std::time::Instant;
 
 use vhost_core::uapi::bits::{BackendFeatures, DeviceStatus};
 use vhost_core::uapi::iotlb::Access;
 use vhost_core::wire::vring::VringBase;
 use vhost_core::{
-    GuestAddress, Iova, LogArea, MemoryRegion, RingAddress, RingAddresses, RingLayout, VhostBackend, VirtioFeatures,
-    VringAddresses, VringSetting,
+    Iova, LogArea, MemoryRegion, RingAddress, RingAddresses, RingLayout, VhostBackend, VirtioFeatures, VringAddresses,
+    VringSetting,
 };
 use vhost_std::memory::MemoryTable;
-use vm_memory::Bytes;
 
 use super::plan::{Plans, map_all};
 use crate::device::VhostDevice;
 use crate::error::KernelError;
-use crate::vdpa::{Mapping, Vdpa, VringSwitch};
-
-/// How long requests that are under way may take when rings stop.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often to look whether they have come to an end; nothing announces it.
-const LOOK_AGAIN: Duration = Duration::from_micros(200);
+use crate::vdpa::{Batch, Mapping, Vdpa, VringSwitch};
 
 /// What is behind vhost-vdpa as a [`VhostBackend`].
 ///
@@ -82,90 +75,32 @@ impl VdpaBackend {
         self.vdpa.raise_status(DeviceStatus::FEATURES_OK).map(drop)
     }
 
-    /// Stops all rings; each goes on at its base.
-    fn pause(&mut self) -> Result<(), KernelError> {
-        let running = core::mem::take(&mut self.running);
-        if running.is_empty() {
-            return Ok(());
-        }
-        let layout = self.layout();
-        if self.backend_features.contains(BackendFeatures::SUSPEND) {
-            self.vdpa.suspend()?;
-            for ring in running {
-                self.plans.get_mut(ring)?.base = Some(self.vdpa.vring_base(ring.into(), layout)?);
-            }
-            return self.vdpa.reset();
-        }
-        for ring in &running {
-            self.vdpa.set_vring_kick((*ring).into(), None)?;
-        }
-        for ring in &running {
-            let base = self.wait_for_rest(*ring)?;
-            self.plans.get_mut(*ring)?.base = Some(base);
-        }
-        self.vdpa.reset()?;
-        for ring in running {
-            // A kick that was on its way may have brought one more request.
-            if let Some(used) = self.used_index(ring)? {
-                self.plans.get_mut(ring)?.base = Some(VringBase::Split { available: used });
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until a ring has nothing under way that its device has seen.
-    fn wait_for_rest(&self, ring: u16) -> Result<VringBase, KernelError> {
-        let start = Instant::now();
-        loop {
-            let base = self.vdpa.vring_base(ring.into(), self.layout())?;
-            let rests = match base {
-                VringBase::Split { available } => self.used_index(ring)?.is_none_or(|used| used == available),
-                VringBase::Packed { available, available_wrap, used, used_wrap } => {
-                    (available, available_wrap) == (used, used_wrap)
-                }
-            };
-            if rests {
-                return Ok(base);
-            }
-            if start.elapsed() > PATIENCE {
-                return Err(KernelError::Restless { ring });
-            }
-            thread::sleep(LOOK_AGAIN);
-        }
-    }
-
-    /// How many chains a split ring has ever completed, modulo 65536.
-    fn used_index(&self, ring: u16) -> Result<Option<u16>, KernelError> {
-        /// Offset of the index in the used ring.
-        const INDEX: u64 = 2;
-        if self.layout() == RingLayout::Packed {
-            return Ok(None);
-        }
-        let Some(addresses) = self.plans.get(ring)?.addresses else { return Ok(None) };
-        let at = self.table.user_to_guest(addresses.used.0.saturating_add(INDEX), 2)?;
-        Ok(self.table.guest_memory().read_obj::<u16>(vm_memory::GuestAddress(at)).map(u16::from_le).ok())
-    }
-
-    /// Has the device reach all memory, and nothing that it could reach before.
+    /// Has the device reach all memory of `table`, and nothing else that it could reach before.
     fn map(&mut self, table: &MemoryTable) -> Result<(), KernelError> {
+        mappings(table).try_for_each(|mapping| mapping.user_address().map(drop))?;
+        let before = core::mem::replace(&mut self.table, table.clone());
+        let known = core::mem::replace(&mut self.mapped, true).then_some(&before);
+        let outcome = self.exchange(known, table);
+        if outcome.is_err() {
+            // Whether the device still takes the old memory or not, none of the new shall be in the way of the next.
+            for mapping in mappings(table) {
+                let _ = self.vdpa.unmap(0, mapping.iova, mapping.size);
+            }
+            self.mapped = known.is_some() && self.exchange(None, &before).is_ok();
+            self.table = before;
+        }
+        outcome
+    }
+
+    /// Replaces what the device reaches, at one go if it can.
+    fn exchange(&self, before: Option<&MemoryTable>, after: &MemoryTable) -> Result<(), KernelError> {
         let one_go = self.backend_features.contains(BackendFeatures::IOTLB_BATCH);
         let batch = one_go.then(|| self.vdpa.batch(0)).transpose()?;
-        if self.mapped {
-            for mapped in self.table.regions() {
-                self.vdpa.unmap(0, iova(mapped.region().guest_address), mapped.region().size)?;
-            }
-            self.mapped = false;
+        for mapping in before.into_iter().flat_map(mappings) {
+            self.vdpa.unmap(0, mapping.iova, mapping.size)?;
         }
-        for mapped in table.regions() {
-            let mapping = Mapping::all_of(mapped, iova(mapped.region().guest_address), Access::ReadWrite);
-            self.vdpa.map(0, &mapping)?;
-        }
-        if let Some(batch) = batch {
-            batch.end()?;
-        }
-        self.table = table.clone();
-        self.mapped = true;
-        Ok(())
+        mappings(after).try_for_each(|mapping| self.vdpa.map(0, &mapping))?;
+        batch.map_or(Ok(()), Batch::end)
     }
 
     /// Starts exactly these rings on a device that does not run.
@@ -180,6 +115,9 @@ impl VdpaBackend {
             self.tell(*ring)?;
         }
         self.vdpa.raise_status(DeviceStatus::DRIVER_OK)?;
+        for ring in &rings {
+            self.plans.get(*ring)?.kick()?;
+        }
         self.running = rings;
         Ok(())
     }
@@ -192,10 +130,7 @@ impl VdpaBackend {
         self.vdpa.set_vring_num(index, size.into())?;
         self.vdpa.set_vring_base(index, plan.base.unwrap_or(self.first()))?;
         self.vdpa.set_vring_addresses(index, places)?;
-        self.vdpa.set_vring_call(index, plan.call.as_ref().map(AsFd::as_fd))?;
-        self.vdpa.set_vring_error(index, plan.error.as_ref().map(AsFd::as_fd))?;
-        let kick = plan.kick.as_ref().and_then(Option::as_ref);
-        self.vdpa.set_vring_kick(index, kick.map(AsFd::as_fd))?;
+        plan.tell_eventfds(&self.vdpa, index)?;
         Ok(self.vdpa.switch_vring(index, VringSwitch::Enabled)?)
     }
 
@@ -290,7 +225,7 @@ impl VhostBackend for VdpaBackend {
     }
 
     fn stop_vring(&mut self, ring: u16) -> Result<VringBase, KernelError> {
-        self.plans.get_mut(ring)?.kick = None;
+        self.plans.get_mut(ring)?.stop();
         self.update()?;
         Ok(self.plans.get(ring)?.base.unwrap_or(self.first()))
     }
@@ -304,7 +239,10 @@ impl VhostBackend for VdpaBackend {
     }
 }
 
-/// Guest addresses are the device's own.
-fn iova(address: GuestAddress) -> Iova {
-    Iova(address.0)
+/// How a device is to reach a monitor's memory: guest addresses are its own.
+fn mappings(table: &MemoryTable) -> impl Iterator<Item = Mapping<'_>> {
+    table.regions().iter().map(|mapped| {
+        let iova = Iova(mapped.region().guest_address.0);
+        Mapping::all_of(mapped, iova, Access::ReadWrite)
+    })
 }

@@ -3,13 +3,13 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use vhost_core::Iova;
 use vhost_core::uapi::iotlb::{Access, IotlbRequest, IotlbVersion};
 use vhost_core::uapi::layout::{IovaRange, VringState};
 use vhost_core::uapi::vhost::{
     VHOST_VDPA_GET_AS_NUM, VHOST_VDPA_GET_GROUP_NUM, VHOST_VDPA_GET_IOVA_RANGE, VHOST_VDPA_GET_VRING_DESC_GROUP,
     VHOST_VDPA_GET_VRING_GROUP, VHOST_VDPA_SET_GROUP_ASID,
 };
+use vhost_core::{Iova, UserAddress};
 use vhost_std::memory::MappedRegion;
 use vhost_std::system_error::SystemError;
 
@@ -42,6 +42,21 @@ impl<'m> Mapping<'m> {
     pub fn all_of(region: &'m Arc<MappedRegion>, iova: Iova, access: Access) -> Self {
         Self { region, offset: 0, size: region.region().size, iova, access }
     }
+
+    /// The address of the first byte in this process, if it is memory that can be mapped.
+    pub(crate) fn user_address(&self) -> Result<UserAddress, KernelError> {
+        let Self { region, offset, size, iova, .. } = *self;
+        let available = region.region().size;
+        if size == 0 || offset.checked_add(size).is_none_or(|end| end > available) {
+            return Err(KernelError::OutsideRegion { offset, size, available });
+        }
+        let user_address = ioctl::host_address(region, offset);
+        let page = rustix::param::page_size() as u64;
+        if [iova.0, user_address.0, size].iter().any(|number| !number.is_multiple_of(page)) {
+            return Err(KernelError::NotWholePages { iova, user_address, size });
+        }
+        Ok(user_address)
+    }
 }
 
 impl Vdpa {
@@ -56,16 +71,8 @@ impl Vdpa {
     /// there is no such address space, or if the memory cannot be pinned (`RLIMIT_MEMLOCK`).
     #[doc(alias = "VHOST_IOTLB_UPDATE")]
     pub fn map(&self, asid: u32, mapping: &Mapping<'_>) -> Result<(), KernelError> {
-        let Mapping { region, offset, size, iova, access } = *mapping;
-        let available = region.region().size;
-        if size == 0 || offset.checked_add(size).is_none_or(|end| end > available) {
-            return Err(KernelError::OutsideRegion { offset, size, available });
-        }
-        let user_address = ioctl::host_address(region, offset);
-        let page = rustix::param::page_size() as u64;
-        if [iova.0, user_address.0, size].iter().any(|number| !number.is_multiple_of(page)) {
-            return Err(KernelError::NotWholePages { iova, user_address, size });
-        }
+        let user_address = mapping.user_address()?;
+        let Mapping { region, size, iova, access, .. } = *mapping;
         let mut translations = self.translations();
         let update = IotlbRequest::Update { iova, size, user_address, access };
         send(self.as_fd(), IotlbVersion::V2 { asid }, update)?;

@@ -35,6 +35,8 @@ pub struct DeviceOptions<'o> {
     pub config: &'o [u8],
 }
 
+const NODE: &str = "/dev/vduse/control";
+
 /// `/dev/vduse/control`, open.
 #[derive(Debug)]
 pub struct Control {
@@ -48,10 +50,9 @@ impl Control {
     /// # Errors
     /// The errno of `open`, for example `ENOENT` if the kernel has no VDUSE; `EINVAL` if it does not know the version.
     pub fn open(version: VduseVersion) -> Result<Self, SystemError> {
-        let descriptor = node::open(Path::new("/dev/vduse/control"))?;
-        let control = Self { descriptor, version };
-        control.select()?;
-        Ok(control)
+        let descriptor = node::open(Path::new(NODE))?;
+        ioctl::write(descriptor.as_fd(), VDUSE_SET_API_VERSION, version.number())?;
+        Ok(Self { descriptor, version })
     }
 
     /// The version that devices are made with.
@@ -63,13 +64,11 @@ impl Control {
     /// The newest version that the kernel knows.
     ///
     /// # Errors
-    /// The errno of `VDUSE_GET_API_VERSION`.
+    /// As [`open`](Self::open), and the errno of `VDUSE_GET_API_VERSION`.
     #[doc(alias = "VDUSE_GET_API_VERSION")]
-    pub fn newest_version(&self) -> Result<u64, SystemError> {
-        let newest = ioctl::read(self.as_fd(), VDUSE_GET_API_VERSION)?;
-        // To ask is to select it.
-        self.select()?;
-        Ok(newest)
+    pub fn newest_version() -> Result<u64, SystemError> {
+        // To ask is to select it, and where one was selected newer kernels tell that one.
+        ioctl::read(node::open(Path::new(NODE))?.as_fd(), VDUSE_GET_API_VERSION)
     }
 
     /// Makes a device.
@@ -109,10 +108,6 @@ impl Control {
     pub fn destroy(&self, name: &str) -> Result<(), SystemError> {
         let name = name_of(name, VDUSE_DESTROY_DEV.row().name)?;
         ioctl::write(self.as_fd(), VDUSE_DESTROY_DEV, DeviceName::new(name))
-    }
-
-    fn select(&self) -> Result<(), SystemError> {
-        ioctl::write(self.as_fd(), VDUSE_SET_API_VERSION, self.version.number())
     }
 }
 

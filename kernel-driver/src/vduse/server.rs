@@ -249,8 +249,10 @@ impl VduseServer {
             }
             VduseRequest::SetStatus(status) => self.status_written(status)?,
             VduseRequest::UpdateIotlb { first, last, .. } => {
-                self.memory.change(&self.vduse, first, last)?;
+                let changed = self.memory.change(&self.vduse, first, last);
+                // What is gone is gone, also if something new cannot be mapped.
                 self.rings.move_to(self.memory.table());
+                changed?;
             }
             // There is one address space, and all rings are in it.
             VduseRequest::SetGroupAsid { asid: 0, .. } => {}

@@ -19,9 +19,6 @@ use super::{AddressSpace, MappedRegion, MemoryTable};
 /// Longest copy in machine words; longer ones are left to vm-memory, which copies many bytes faster.
 const LONGEST_BY_WORD: usize = 64;
 
-/// A piece of memory that keeps its mapping alive: for what is used longer than one batch, such as a ring itself.
-pub type OwnedRange = MappedRange<Arc<MappedRegion>>;
-
 /// A piece of memory that lasts as long as the table it was found in: for the buffers of a batch.
 pub type BorrowedRange<'m> = MappedRange<&'m MappedRegion>;
 
@@ -42,17 +39,6 @@ unsafe impl<O: Send> Send for MappedRange<O> {}
 
 // SAFETY: as above; a shared range makes the same accesses.
 unsafe impl<O: Sync> Sync for MappedRange<O> {}
-
-/// A table whose pieces are [owned](OwnedRange).
-impl GuestMemory for MemoryTable {
-    type Address = GuestAddress;
-    type Range = OwnedRange;
-
-    fn piece(&self, address: GuestAddress, length: u64, _access: Access) -> Result<OwnedRange, Unmapped> {
-        let (region, _) = self.region_at(AddressSpace::Guest, address.0).ok_or(Unmapped::Outside)?;
-        MappedRange::new(Arc::clone(region), address, length).ok_or(Unmapped::Outside)
-    }
-}
 
 /// A table whose pieces are [borrowed](BorrowedRange).
 ///
@@ -97,12 +83,25 @@ impl<'m> BorrowedRange<'m> {
     }
 }
 
+impl MappedRange<Arc<MappedRegion>> {
+    /// Takes in `next` as well if it begins where this one ends, in the same mapping; whether it does.
+    pub(super) fn absorb(&mut self, next: &Self) -> bool {
+        let adjacent = self.start.as_ptr().wrapping_add(self.length) == next.start.as_ptr();
+        if !adjacent || !Arc::ptr_eq(&self.owner, &next.owner) {
+            return false;
+        }
+        // Both are in the mapping of one region, so their sum is too.
+        self.length = self.length.saturating_add(next.length);
+        true
+    }
+}
+
 impl<O: Deref<Target = MappedRegion>> MappedRange<O> {
     /// The first of `length` bytes at `address`, as many as `owner` has; `None` if that is none.
     ///
     /// `owner` is a reference or an `Arc`: it derefs to the same region for as long as it or a copy of it exists.
     #[inline]
-    pub(crate) fn new(owner: O, address: GuestAddress, length: u64) -> Option<Self> {
+    pub(super) fn new(owner: O, address: GuestAddress, length: u64) -> Option<Self> {
         let region = owner.region();
         let offset = address.0.wrapping_sub(region.guest_address.0);
         // Below the first address the offset is huge.

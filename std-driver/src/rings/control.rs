@@ -7,7 +7,7 @@ use std::{
 };
 
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{Logging, VirtioFeatures, VringAddresses};
+use vhost_core::{IotlbMisuse, Logging, VirtioFeatures, VringAddresses};
 
 use super::{Guest, RingSet};
 use crate::{
@@ -16,11 +16,12 @@ use crate::{
     inflight::{InflightError, InflightRecord},
     memory::{AddressSpace, LogFile, MemoryError, MemoryTable},
     poller::WatchError,
-    vring::{RingFault, RingMisuse, Vring},
+    vring::{Place, RingFault, RingMisuse, Vring},
 };
 
 /// Features that concern the way to a device and not the device.
-const NOT_OF_DEVICES: VirtioFeatures = VirtioFeatures::PROTOCOL_FEATURES.union(VirtioFeatures::LOG_ALL);
+const NOT_OF_DEVICES: VirtioFeatures =
+    VirtioFeatures::PROTOCOL_FEATURES.union(VirtioFeatures::LOG_ALL).union(VirtioFeatures::ACCESS_PLATFORM);
 
 /// Why a ring cannot be set up so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub enum RingError {
     Kick(WatchError),
     /// The call or error descriptor is not one.
     Signal(EventFdError),
+    /// A message about translations means nothing.
+    Iotlb(IotlbMisuse),
     /// The inflight record is not one.
     Inflight(InflightError),
 }
@@ -56,6 +59,7 @@ impl fmt::Display for RingError {
             Self::Fault(error) => error.fmt(f),
             Self::Kick(error) => error.fmt(f),
             Self::Signal(error) => error.fmt(f),
+            Self::Iotlb(error) => error.fmt(f),
             Self::Inflight(error) => error.fmt(f),
         }
     }
@@ -75,7 +79,7 @@ macro_rules! from {
 
 from! {
     MemoryError => Memory, RingMisuse => Misuse, RingFault => Fault, WatchError => Kick, EventFdError => Signal,
-    InflightError => Inflight
+    IotlbMisuse => Iotlb, InflightError => Inflight
 }
 
 /// A device, its rings and its guest, for the time of one request.
@@ -136,8 +140,10 @@ impl Control<'_> {
     pub(crate) fn set_addresses(&mut self, ring: u64, addresses: VringAddresses) -> Result<(), RingError> {
         {
             let vring = self.ring(ring)?;
-            if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started()) {
-                vring.check_addresses(self.guest.translate(&addresses, vring.layout(), size, self.addresses)?)?;
+            if let Some(size) = self.guest.wished(ring).size.filter(|_| vring.is_started())
+                && let Place::Guest(place) = self.guest.translate(&addresses, vring.layout(), size, self.addresses)?
+            {
+                vring.check_addresses(place)?;
             }
             self.guest.check_log(&addresses, vring.layout(), self.guest.wished(ring).size)?;
         }
@@ -197,11 +203,17 @@ impl Control<'_> {
             vring.stop()
         };
         self.guest.wish(ring, |wish| wish.started = false);
+        if !self.guest.is_any_started() {
+            // The front-end does not take translations back from a device that is stopped.
+            self.rings.iommu().clear();
+        }
         Ok(base)
     }
 
     /// Gives rings and device the features that the driver accepted.
     pub(crate) fn acknowledge(&mut self, features: VirtioFeatures) {
+        let is_behind_iommu = features.contains(VirtioFeatures::ACCESS_PLATFORM);
+        self.guest.set_iommu(is_behind_iommu.then(|| Arc::clone(self.rings.iommu())));
         let logging = if features.contains(VirtioFeatures::LOG_ALL) { Logging::On } else { Logging::Off };
         self.guest.set_logging(logging);
         for mut vring in self.rings.each() {
@@ -243,6 +255,7 @@ impl Control<'_> {
             vring.set_log(None);
         }
         self.guest.forget_rings();
+        self.rings.iommu().clear();
         self.guest.set_logging(Logging::Off);
         self.device.reset();
     }
@@ -253,6 +266,7 @@ impl Control<'_> {
             vring.forget();
         }
         self.guest.forget();
+        self.rings.iommu().clear();
         self.device.reset();
     }
 
@@ -270,9 +284,10 @@ impl Control<'_> {
         for mut vring in self.rings.each() {
             let index = u64::from(vring.index());
             let place = self.guest.place(index, vring.layout(), self.addresses).ok().flatten();
+            let is_somewhere = place.is_some();
             vring.set_log(self.guest.ring_log(index));
-            let _ = vring.set_memory(self.guest.memory(), place);
-            if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && place.is_some() {
+            let _ = vring.set_place(self.guest.memory(), place);
+            if self.guest.is_started(index) && !vring.is_started() && !vring.is_broken() && is_somewhere {
                 let _ = vring.start();
             }
         }

@@ -3,19 +3,23 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use vhost_core::{
-    GuestAddress, Handles, Logging, MemoryRegion, MemoryTable as RegionList, RingAddress, RingLayout, VringAddresses,
+    GuestAddress, Handles, Iova, Logging, MemoryRegion, MemoryTable as RegionList, RingAddress, RingAddresses,
+    RingLayout, VringAddresses,
 };
 
 use crate::{
     eventfd::EventFd,
+    iommu::Iommu,
     memory::{AddressSpace, LogFile, MappedRegion, MemoryError, MemoryTable},
-    vring::{RingAddresses, RingLog},
+    vring::{BehindIommu, Place, RingLog},
 };
 
 /// A guest, for as long as somebody processes its rings.
 #[derive(Debug, Default)]
 pub(crate) struct Guest {
     memory: MemoryTable,
+    /// If its drivers use addresses of their own.
+    iommu: Option<Arc<Iommu>>,
     log: Option<LogFile>,
     /// What tells the front-end that pages were marked.
     log_signal: Option<Arc<EventFd>>,
@@ -56,6 +60,10 @@ impl Guest {
 
     pub(super) fn set_memory(&mut self, memory: MemoryTable) {
         self.memory = memory;
+    }
+
+    pub(super) fn set_iommu(&mut self, iommu: Option<Arc<Iommu>>) {
+        self.iommu = iommu;
     }
 
     pub(super) fn wish(&mut self, ring: u64, change: impl FnOnce(&mut Wish)) {
@@ -101,6 +109,7 @@ impl Guest {
 
     pub(super) fn forget_rings(&mut self) {
         self.rings.fill(Wish::default());
+        self.iommu = None;
     }
 
     pub(super) fn forget(&mut self) {
@@ -111,13 +120,17 @@ impl Guest {
         self.wished(ring).started
     }
 
+    pub(super) fn is_any_started(&self) -> bool {
+        self.rings.iter().any(|wish| wish.started)
+    }
+
     /// Where a ring lies; `None` as long as its addresses, its size or the memory are missing, because they come in any order.
     pub(super) fn place(
         &self,
         ring: u64,
         layout: RingLayout,
         space: AddressSpace,
-    ) -> Result<Option<RingAddresses>, MemoryError> {
+    ) -> Result<Option<Place>, MemoryError> {
         let Wish { size, addresses, .. } = self.wished(ring);
         let addresses = addresses.filter(|_| !self.memory.regions().is_empty());
         addresses.zip(size).map(|(addresses, size)| self.translate(&addresses, layout, size, space)).transpose()
@@ -129,25 +142,34 @@ impl Guest {
     }
 
     /// Where a ring of this size and with these addresses would lie. Each part that is told by user addresses must lie in
-    /// one region.
+    /// one region; what a driver's own addresses mean is found out when the ring starts.
     pub(super) fn translate(
         &self,
         addresses: &VringAddresses,
         layout: RingLayout,
         size: u16,
         space: AddressSpace,
-    ) -> Result<RingAddresses, MemoryError> {
+    ) -> Result<Place, MemoryError> {
+        // Specification, section "Ring addresses".
+        if let Some(iommu) = &self.iommu {
+            let addresses = RingAddresses {
+                descriptor: Iova(addresses.descriptor.0),
+                driver: Iova(addresses.available.0),
+                device: Iova(addresses.used.0),
+            };
+            return Ok(Place::Behind(BehindIommu { iommu: Arc::clone(iommu), space, addresses }));
+        }
         let part = |start: RingAddress, length: u64| match space {
             AddressSpace::User => self.memory.user_to_guest(start.0, length).map(GuestAddress),
             // Offsets in files are nobody's ring addresses.
             AddressSpace::Guest | AddressSpace::File => Ok(GuestAddress(start.0)),
         };
         let [descriptor, driver, device] = layout.lengths(size);
-        Ok(RingAddresses {
+        Ok(Place::Guest(RingAddresses {
             descriptor: part(addresses.descriptor, descriptor)?,
             driver: part(addresses.available, driver)?,
             device: part(addresses.used, device)?,
-        })
+        }))
     }
 
     pub(super) fn wished(&self, ring: u64) -> Wish {

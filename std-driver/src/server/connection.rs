@@ -14,6 +14,7 @@ use super::{
     channel::BackendChannel,
     dispatch::Dispatch,
     ready::{Descriptors, Ready},
+    transfer::Transfer,
 };
 use crate::{
     deadline::Deadline,
@@ -44,6 +45,7 @@ pub struct Connection<'s> {
     machine: Box<Machine>,
     guest: Guest,
     channel: Option<BackendChannel>,
+    transfer: Option<Transfer>,
     out: Box<[u8; MAX_MESSAGE]>,
     /// Until when the front-end must take a reply that it did not take whole.
     reply_deadline: Deadline,
@@ -120,6 +122,7 @@ impl BackendServer {
             machine,
             guest,
             channel: None,
+            transfer: None,
             out: Box::new([0; MAX_MESSAGE]),
             reply_deadline: Deadline::NEVER,
             refusals: 0,
@@ -148,6 +151,9 @@ impl Connection<'_> {
         if ready.channel || self.channel.as_ref().is_some_and(BackendChannel::has_unsent) {
             self.receive_answers();
         }
+        if let Some(transfer) = self.transfer.as_mut().filter(|_| ready.transfer) {
+            transfer.step(&*self.server.device);
+        }
         if !self.flush()? {
             return Ok(Progress::Idle);
         }
@@ -157,6 +163,9 @@ impl Connection<'_> {
         };
         if ready.notifier || self.server.notifier.has_news() {
             self.notify()?;
+        }
+        if ready.iommu || self.server.rings.iommu().has_unasked() {
+            self.ask_for_translations()?;
         }
         Ok(progress)
     }
@@ -213,6 +222,7 @@ impl Connection<'_> {
                             rings: &self.server.rings,
                             guest: &mut self.guest,
                             channel: &mut self.channel,
+                            transfer: &mut self.transfer,
                         },
                         machine: &mut self.machine,
                         out: &mut self.out,
@@ -239,9 +249,11 @@ impl Connection<'_> {
         if !self.server.notifier.take_config_change()? {
             return Ok(());
         }
+        // A suspended device sends nothing (vhost-user, section "Suspended device state").
+        let suspended = self.machine.session().is_suspended();
         let told = match &mut self.channel {
-            Some(channel) => channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg),
-            None => Ok(false),
+            Some(channel) if !suspended => channel.request(&mut self.machine, BackendRequest::ConfigChangeMsg),
+            _ => Ok(false),
         };
         if told.is_err() {
             self.channel = None;
@@ -252,12 +264,27 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Asks the front-end for what rings behind an IOMMU lack; what cannot be asked for yet is when a channel opens.
+    fn ask_for_translations(&mut self) -> Result<(), ServeError> {
+        let Self { server, channel, machine, .. } = self;
+        server.rings.iommu().ask(|miss| {
+            let request = BackendRequest::IotlbMsg(miss.message());
+            let asked = channel.as_mut().map(|channel| channel.request(machine, request));
+            if matches!(asked, Some(Err(_))) {
+                *channel = None;
+            }
+            asked == Some(Ok(true))
+        })?;
+        Ok(())
+    }
+
     /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
     /// if the caller processes them.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let channel = self.channel.as_ref().map(AsFd::as_fd);
-        let always = [self.endpoint.as_fd(), self.server.notifier.event()];
-        always.into_iter().chain(channel).chain(self.server.rings.caller_fd())
+        let always = [self.endpoint.as_fd(), self.server.notifier.event(), self.server.rings.iommu().event()];
+        let transfer = self.transfer.as_ref().and_then(Transfer::event);
+        always.into_iter().chain(channel).chain(transfer).chain(self.server.rings.caller_fd())
     }
 
     /// Serves the front-end until it closes the connection or `stop` becomes readable.
@@ -283,7 +310,9 @@ impl Connection<'_> {
             // While a reply is not taken, nothing more is heard from this front-end.
             main_events: if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN },
             notifier: self.server.notifier.event(),
+            iommu: self.server.rings.iommu().event(),
             channel: self.channel.as_ref().map(AsFd::as_fd),
+            transfer: self.transfer.as_ref().and_then(Transfer::event),
             rings: self.server.rings.caller_fd(),
             stop,
         };

@@ -8,11 +8,16 @@ use vhost_core::{
     wire::{
         config::Config,
         log::LogBase,
+        migration,
         vring::{VringAddr, VringBase, VringState},
     },
 };
 
-use super::{MAX_RINGS, channel::BackendChannel};
+use super::{
+    MAX_RINGS,
+    channel::BackendChannel,
+    transfer::{Transfer, TransferError},
+};
 use crate::{
     device::{ConfigRefused, Device},
     inflight::{self, InflightError, InflightRecord},
@@ -28,6 +33,7 @@ type Agreed = Session<MAX_RINGS, MAX_REGIONS>;
 pub(super) enum Reason {
     Ring(RingError),
     Config(ConfigRefused),
+    State(TransferError),
     /// The device has nothing to do this with.
     Unsupported,
 }
@@ -37,6 +43,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Ring(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
+            Self::State(error) => error.fmt(f),
             Self::Unsupported => f.write_str("this device has no use for it"),
         }
     }
@@ -51,6 +58,12 @@ impl From<RingError> for Reason {
 impl From<MemoryError> for Reason {
     fn from(error: MemoryError) -> Self {
         Self::Ring(error.into())
+    }
+}
+
+impl From<TransferError> for Reason {
+    fn from(error: TransferError) -> Self {
+        Self::State(error)
     }
 }
 
@@ -72,6 +85,7 @@ pub(super) struct Dispatch<'c> {
     pub(super) rings: &'c RingSet,
     pub(super) guest: &'c mut Guest,
     pub(super) channel: &'c mut Option<BackendChannel>,
+    pub(super) transfer: &'c mut Option<Transfer>,
 }
 
 impl Dispatch<'_> {
@@ -134,7 +148,26 @@ impl Dispatch<'_> {
                 return Ok(FrontendReply::GetConfig(Config { offset: wanted.offset, flags: wanted.flags, data }));
             }
             Request::SetConfig(write) => self.device.write_config(write.offset, write.data)?,
-            Request::SetBackendReqFd(handle) => *self.channel = Some(BackendChannel::new(Socket::from(handle))),
+            Request::SetBackendReqFd(handle) => {
+                *self.channel = Some(BackendChannel::new(Socket::from(handle)));
+                self.control(session).ask_again();
+            }
+            Request::IotlbMsg(message) => self.control(session).translate(&message)?,
+            Request::SetDeviceStateFd(wanted, handle) => {
+                if !session.is_suspended() {
+                    return Err(TransferError::Running.into());
+                }
+                let state = self.device.state().ok_or(TransferError::NoState)?;
+                let begin = if wanted.direction() == migration::Transfer::LOAD { Transfer::load } else { Transfer::save };
+                let mut transfer = begin(state, handle)?;
+                transfer.step(self.device);
+                *self.transfer = Some(transfer);
+                return Ok(FrontendReply::SetDeviceStateFd(migration::Transfer::NO_DESCRIPTOR, None));
+            }
+            Request::CheckDeviceState => {
+                let transfer = self.transfer.take().ok_or(TransferError::NothingTransferred)?;
+                transfer.conclude(self.device)?;
+            }
             // Granted by the machine; what they change is followed up below, or nothing.
             Request::SetFeatures(_)
             | Request::SetProtocolFeatures(_)
@@ -158,6 +191,11 @@ impl Dispatch<'_> {
                 self.enable(session);
             }
             FrontendCode::SET_VRING_ENABLE | FrontendCode::RESET_OWNER => self.enable(session),
+            FrontendCode::SET_VRING_KICK => {
+                if let Some(transfer) = self.transfer {
+                    transfer.interrupt();
+                }
+            }
             FrontendCode::RESET_DEVICE => self.control(session).reset(),
             FrontendCode::SET_STATUS if session.status() == 0 => self.control(session).reset(),
             _ => {}

@@ -29,6 +29,8 @@ impl core::error::Error for ChainFault {}
 pub enum RingFault {
     /// The ring was started before it had a size, addresses and memory.
     NotConfigured,
+    /// Behind an IOMMU: a chain needs more translations than are kept.
+    TooManyTranslations,
     /// It cannot be where it is, or the driver broke it.
     Broken(vhost_core::RingFault),
 }
@@ -43,6 +45,7 @@ impl fmt::Display for RingFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotConfigured => f.write_str("ring started without a size and addresses"),
+            Self::TooManyTranslations => f.write_str("a chain needs more translations than the IOTLB keeps"),
             Self::Broken(fault) => fault.fmt(f),
         }
     }

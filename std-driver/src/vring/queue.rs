@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use vhost_core::{ChainBuffer, NoRoom, PopError, PushError, Resubmission};
+use vhost_core::{ChainBuffer, GuestMemory, Miss, NoRoom, PopError, PushError, Resubmission};
 use vm_memory::VolatileSlice;
 
 use super::Ring;
+use super::behind::Behind;
 use super::fault::{ChainFault, RingFault, RingFaults};
 use super::spare::{Lent, Spares};
 use crate::chain::Chain;
@@ -22,7 +23,9 @@ const SIGNAL_AFTER: u16 = 64;
 /// other queues.
 pub struct Queue<'m> {
     index: u16,
+    table: &'m MemoryTable,
     memory: Borrowed<'m>,
+    behind: Option<&'m Behind>,
     ring: &'m mut Ring,
     call: Option<&'m EventFd>,
     faults: &'m mut RingFaults,
@@ -80,6 +83,8 @@ pub(super) enum End {
     Empty,
     /// The turn's chains are used up.
     BudgetSpent,
+    /// A chain needs a translation that is not known.
+    Missed(Miss),
     /// The ring cannot be used any more.
     Fault(RingFault),
 }
@@ -88,6 +93,7 @@ pub(super) enum End {
 pub(super) struct Parts<'m> {
     pub(super) index: u16,
     pub(super) memory: &'m MemoryTable,
+    pub(super) behind: Option<&'m Behind>,
     pub(super) ring: &'m mut Ring,
     pub(super) call: Option<&'m EventFd>,
     pub(super) faults: &'m mut RingFaults,
@@ -98,11 +104,26 @@ pub(super) struct Parts<'m> {
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory, ring, call, faults, taken, log, recovered } = parts;
-        let memory = Borrowed::new(memory);
+        let Parts { index, memory: table, behind, ring, call, faults, taken, log, recovered } = parts;
+        let memory = Borrowed::new(table);
         taken.clear();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
-        Self { index, memory, ring, call, faults, taken, log, recovered, slices, budget, unsignalled, end }
+        Self {
+            index,
+            table,
+            memory,
+            behind,
+            ring,
+            call,
+            faults,
+            taken,
+            log,
+            recovered,
+            slices,
+            budget,
+            unsignalled,
+            end,
+        }
     }
 
     /// The next request of the driver; `None` when there is none for now.
@@ -127,7 +148,7 @@ impl<'m> Queue<'m> {
                 return None;
             }
             let mut slices = self.slices.take();
-            match self.pop(&mut slices) {
+            match self.pop(&mut Gathered(&mut slices)) {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
@@ -145,24 +166,23 @@ impl<'m> Queue<'m> {
                     self.push_used(chain, 0);
                 }
                 Err(PopError::Ring(fault)) => self.end = End::Fault(fault.into()),
-                // Mapped memory never misses.
-                Err(PopError::Miss(_)) => self.end = End::Empty,
+                Err(PopError::Miss(miss)) => {
+                    self.slices.give(slices);
+                    self.end = End::Missed(miss);
+                    return None;
+                }
             }
         }
         None
     }
 
     #[inline]
-    fn pop(&mut self, slices: &mut Vec<VolatileSlice<'m>>) -> Result<Option<vhost_core::Chain>, PopError> {
-        let mut gathered = Gathered(slices);
-        let Some(oldest) = self.recovered.last() else {
-            return self.ring.pop(&self.memory, &mut gathered);
-        };
-        let popped = self.ring.pop_recovered(oldest, &self.memory, &mut gathered);
-        if matches!(popped, Ok(_) | Err(PopError::Malformed { .. })) {
-            self.recovered.pop();
+    fn pop(&mut self, pieces: &mut Gathered<'_, 'm>) -> Result<Option<vhost_core::Chain>, PopError> {
+        let (ring, recovered) = (&mut *self.ring, &mut *self.recovered);
+        match self.behind {
+            None => pop_from(&self.memory, ring, recovered, pieces),
+            Some(behind) => behind.memory(self.table, &self.memory, |memory| pop_from(memory, ring, recovered, pieces)),
         }
-        popped.map(Some)
     }
 
     /// Gives `chain` back to the driver, with the number of bytes written to its writable part from the start on; a number
@@ -244,6 +264,24 @@ impl<'m> Queue<'m> {
             Err(fault) => self.end = End::Fault(fault.into()),
         }
     }
+}
+
+/// The next chain; what another device had comes first.
+#[inline]
+fn pop_from<'m>(
+    memory: &impl GuestMemory<Range = BorrowedRange<'m>>,
+    ring: &mut Ring,
+    recovered: &mut Vec<Resubmission>,
+    pieces: &mut Gathered<'_, 'm>,
+) -> Result<Option<vhost_core::Chain>, PopError> {
+    let Some(oldest) = recovered.last() else {
+        return ring.pop(memory, pieces);
+    };
+    let popped = ring.pop_recovered(oldest, memory, pieces);
+    if matches!(popped, Ok(_) | Err(PopError::Malformed { .. })) {
+        recovered.pop();
+    }
+    popped.map(Some)
 }
 
 /// Gathers the pieces of a chain in a vector that is used again and again.

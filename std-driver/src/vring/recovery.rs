@@ -34,12 +34,13 @@ impl Vring {
     }
 
     /// Lets `device` process what another back-end left, enabled or not, and nothing else: before the ring is stopped or
-    /// disabled. What the device does not take stays in the record.
+    /// disabled. What the device does not take, and what lies behind
+    /// an IOMMU without a translation, stays in the record.
     ///
     /// # Errors
     /// As [`Vring::process`].
     pub fn settle(&mut self, device: &dyn Device) -> Result<(), RingFault> {
-        if self.recovery.pending.is_empty() {
+        if self.recovery.pending.is_empty() || !self.is_translated() {
             return Ok(());
         }
         let chains = u16::try_from(self.recovery.pending.len()).unwrap_or(u16::MAX);

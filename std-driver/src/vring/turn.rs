@@ -1,5 +1,6 @@
 //! A turn of a ring: its device takes what is waiting, within a budget.
 
+use super::behind::Progress;
 use super::queue::{Budget, End, Parts, Queue};
 use super::{RingFault, Vring};
 use crate::device::Device;
@@ -24,7 +25,7 @@ impl Vring {
     /// When the ring itself is broken. It is stopped then, and its error descriptor was signalled.
     pub fn process(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
         self.scan_due = false;
-        if !self.enabled {
+        if !self.enabled || !self.is_translated() {
             return Ok(Turn::Idle);
         }
         let turn = self.turn(device).inspect_err(|fault| {
@@ -39,7 +40,8 @@ impl Vring {
     }
 
     fn turn(&mut self, device: &dyn Device) -> Result<Turn, RingFault> {
-        let mut budget = Budget::of_turn(self.size);
+        let whole = Budget::of_turn(self.size);
+        let mut budget = whole;
         loop {
             let Some(ring) = &mut self.running else {
                 return Ok(Turn::Idle);
@@ -49,6 +51,9 @@ impl Vring {
             match end {
                 End::Fault(fault) => return Err(fault),
                 End::BudgetSpent => return Ok(Turn::More),
+                End::Missed(miss) => {
+                    return self.missed(miss, if left == whole { Progress::None } else { Progress::Some });
+                }
                 End::DeviceStopped | End::Empty => {
                     let Some(ring) = &mut self.running else {
                         return Ok(Turn::Idle);
@@ -77,6 +82,7 @@ impl Vring {
         let parts = Parts {
             index: self.index,
             memory,
+            behind: self.behind.as_deref(),
             ring,
             call: self.call.as_ref(),
             faults: &mut self.faults,

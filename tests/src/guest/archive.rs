@@ -12,7 +12,7 @@ const PROGRAM: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// Builds the archive in memory; folders come into being with what is in them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Archive {
     bytes: Vec<u8>,
     names: BTreeSet<PathBuf>,

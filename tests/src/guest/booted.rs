@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use super::Monitor;
 use crate::program::Running;
 
+/// For QEMU to listen for who wants to talk to it.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
 /// Comes before what the script prints.
 const BEGIN: &str = "@@BEGIN";
 /// Comes after it, with the script's status.
@@ -33,6 +36,37 @@ impl Booted {
         self.emulator.wait_until(&format!("printed {line:?}"), limit, printed);
     }
 
+    /// The lines that the script has printed so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        lines(&self.folder.path().join("output"))
+    }
+
+    /// Waits until `wanted` finds a value in the lines that the script has printed.
+    ///
+    /// # Panics
+    /// If the guest ends first, or after `limit`; `what` says in the message what did not happen.
+    pub fn wait_for<T>(&mut self, what: &str, limit: Duration, mut wanted: impl FnMut(&[String]) -> Option<T>) -> T {
+        let output = self.folder.path().join("output");
+        self.emulator.wait_until(what, limit, || wanted(&lines(&output)))
+    }
+
+    /// Ends a QEMU whose guest another one has taken over; what the script printed until then.
+    ///
+    /// # Panics
+    /// If QEMU fails.
+    #[must_use]
+    pub fn hand_over(mut self, limit: Duration) -> String {
+        let status = self.emulator.terminate(limit);
+        assert!(status.success(), "QEMU: {status}");
+        text(&self.folder.path().join("output"))
+    }
+
+    /// Waits until QEMU can be talked to.
+    pub(super) fn wait_for_monitor(&mut self) {
+        self.emulator.wait_for_socket(&self.folder.path().join("monitor"), START_LIMIT);
+    }
+
     /// QEMU's monitor. It talks to one at a time.
     ///
     /// # Panics
@@ -48,10 +82,19 @@ impl Booted {
     /// If that takes longer than `limit`, if QEMU fails, or if the guest went down before the
     /// script had ended.
     #[must_use]
-    pub fn finish(mut self, limit: Duration) -> Report {
+    pub fn finish(self, limit: Duration) -> Report {
+        self.finish_after("", limit)
+    }
+
+    /// As [`finish`](Self::finish), for a guest that printed the beginning elsewhere.
+    ///
+    /// # Panics
+    /// As [`finish`](Self::finish).
+    #[must_use]
+    pub fn finish_after(mut self, beginning: &str, limit: Duration) -> Report {
         let status = self.emulator.wait(limit);
         assert!(status.success(), "QEMU: {status}");
-        let printed = lines(&self.folder.path().join("output"));
+        let printed = lines_of(&[beginning, &text(&self.folder.path().join("output"))].concat());
         let begin = printed.iter().position(|line| line == BEGIN);
         let end = printed.iter().rposition(|line| line.starts_with(END));
         let (Some(begin), Some(end)) = (begin, end) else { panic!("the guest did not run its script to the end") };
@@ -79,9 +122,16 @@ fn show_failure(console: &str, printed: &[String]) {
 }
 
 fn lines(port: &Path) -> Vec<String> {
-    let text = fs::read(port).unwrap_or_default();
+    lines_of(&text(port))
+}
+
+fn lines_of(text: &str) -> Vec<String> {
     // A terminal ends its lines with two characters.
-    String::from_utf8_lossy(&text).lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
+    text.lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
+}
+
+fn text(port: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(port).unwrap_or_default()).into_owned()
 }
 
 /// What a guest left.

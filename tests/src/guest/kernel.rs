@@ -2,11 +2,10 @@
 #![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 use std::collections::HashMap;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::program::not_run;
+use crate::program::{fetched, not_run};
 
 /// Names the folder of the guest's kernel; without it, `vhost-guest` in the user's cache folder is
 /// taken.
@@ -15,7 +14,7 @@ use crate::program::not_run;
 pub const KERNEL_FOLDER: &str = "VHOST_GUEST_KERNEL_DIR";
 
 /// A kernel image with its modules.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Kernel {
     pub(super) image: PathBuf,
     /// Modules by name, and `None` for what the image has built in.
@@ -25,7 +24,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// `None` if there is none, after saying that the calling test was not run.
     pub(super) fn find() -> Option<Self> {
-        let folder = folder().filter(|folder| folder.join("vmlinuz").is_file());
+        let folder = fetched(KERNEL_FOLDER, "vhost-guest").filter(|folder| folder.join("vmlinuz").is_file());
         let Some(folder) = folder else {
             not_run("the guest's kernel is missing (.ci/guest-kernel fetches one)");
             return None;
@@ -58,12 +57,6 @@ impl Kernel {
         }
         order.push(path);
     }
-}
-
-fn folder() -> Option<PathBuf> {
-    let cache = || env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    env::var_os(KERNEL_FOLDER).map(PathBuf::from).or_else(|| Some(cache().or_else(home)?.join("vhost-guest")))
 }
 
 fn collect(folder: &Path, modules: &mut HashMap<String, Option<PathBuf>>) {

@@ -66,6 +66,35 @@ impl Monitor {
         }
     }
 
+    /// Waits until a migration has come so far. The capability `events` must be on.
+    ///
+    /// # Panics
+    /// If it ends in another way first.
+    pub fn wait_for_migration(&mut self, status: &str) {
+        self.follow_migration(|event, data| event == "MIGRATION" && data["status"] == status);
+    }
+
+    /// Waits until a migration goes through the guest's memory for this time, counted from 1.
+    ///
+    /// # Panics
+    /// If it ends first.
+    pub fn wait_for_pass(&mut self, pass: u64) {
+        self.follow_migration(|event, data| event == "MIGRATION_PASS" && data["pass"].as_u64() >= Some(pass));
+    }
+
+    fn follow_migration(&mut self, mut is_there: impl FnMut(&str, &Value) -> bool) {
+        loop {
+            let event = self.events.pop_front().unwrap_or_else(|| self.line());
+            let (name, data) = (event["event"].as_str().unwrap_or_default(), &event["data"]);
+            if is_there(name, data) {
+                return;
+            }
+            let ended =
+                name == "MIGRATION" && matches!(data["status"].as_str(), Some("failed" | "cancelled" | "completed"));
+            assert!(!ended, "the migration has ended: {data}");
+        }
+    }
+
     fn line(&mut self) -> Value {
         let mut line = String::new();
         let read = self.lines.read_line(&mut line).unwrap_or_else(|error| panic!("QEMU's monitor: {error}"));

@@ -10,6 +10,7 @@ use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 use vhost_tests::dialog::PATIENCE;
 
+pub(crate) use crate::form::{Form, PIECE, Request, SECTORS};
 use crate::subject::Subject;
 
 /// Descriptors of a ring: few, so that its indices come around.
@@ -18,34 +19,20 @@ const SIZE: u16 = 16;
 pub(crate) const SLOTS: u16 = 4;
 const SLOT: u64 = 0x2000;
 /// Where the status and the data are in a slot.
-const STATUS: u64 = 0x10;
+const STATUS: u64 = 0x100;
 const DATA: u64 = 0x1000;
-/// Bytes of data in a slot, and the sectors that are so many.
-pub(crate) const PIECE: usize = 0x1000;
-pub(crate) const SECTORS: u64 = 8;
 
 /// Bytes of memory for each queue.
 const QUEUE: u64 = 0x1_0000;
 /// Offset of the slots there.
 const SLOTS_AT: u64 = 0x8000;
 
-/// `VIRTIO_BLK_F_FLUSH`
-const FLUSH: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 9);
-/// `VIRTIO_BLK_F_MQ`, which a disk of one queue need not have.
-const MQ: VirtioFeatures = VirtioFeatures::from_bits_retain(1 << 12);
 const RING_FEATURES: VirtioFeatures =
     VirtioFeatures::VERSION_1.union(VirtioFeatures::RING_INDIRECT).union(VirtioFeatures::RING_EVENT_IDX);
 
-/// What the disk is asked.
-#[derive(Clone, Copy)]
-pub(crate) enum Request<'d> {
-    Write(u64, &'d [u8]),
-    Read(u64),
-    Flush,
-}
-
 /// A guest with a disk.
 pub(crate) struct Driver {
+    form: Form,
     features: VirtioFeatures,
     pub(crate) memory: MemoryFile,
     pub(crate) queues: Vec<Queue>,
@@ -53,6 +40,8 @@ pub(crate) struct Driver {
 
 /// One queue of the disk.
 pub(crate) struct Queue {
+    form: Form,
+    /// The ring's number.
     pub(crate) index: u16,
     pub(crate) ring: DriverRing,
     pub(crate) kick: EventFd,
@@ -62,21 +51,32 @@ pub(crate) struct Queue {
 }
 
 impl Driver {
-    /// Memory and split rings, of which nobody knows yet.
+    /// Memory and split rings for a block device, of which nobody knows yet.
     pub(crate) fn new(queues: u16) -> Self {
         Self::with(queues, RingLayout::Split)
     }
 
-    /// Memory and rings, of which nobody knows yet.
+    /// Memory and rings for a block device, of which nobody knows yet.
     pub(crate) fn with(queues: u16, layout: RingLayout) -> Self {
         let features = match layout {
             RingLayout::Split => RING_FEATURES,
             RingLayout::Packed => RING_FEATURES | VirtioFeatures::RING_PACKED,
         };
+        Self::of_form(Form::Block, queues, features)
+    }
+
+    /// Memory and rings for a disk of a SCSI device, of which nobody knows yet.
+    #[allow(dead_code, reason = "only kernels have such devices")]
+    pub(crate) fn scsi(queues: u16) -> Self {
+        Self::of_form(Form::Scsi, queues, RING_FEATURES)
+    }
+
+    fn of_form(form: Form, queues: u16, features: VirtioFeatures) -> Self {
         let memory = MemoryFile::create("guest", 0x1_0000_0000, QUEUE * u64::from(queues)).unwrap();
         let area = GuestArea::of(&memory);
-        let queues = (0..queues).map(|index| Queue::new(index, &area, features)).collect();
-        Self { features, memory, queues }
+        let part = |at: u16| area.part(QUEUE * u64::from(at), QUEUE).unwrap();
+        let queues = (0..queues).map(|at| Queue::new(form, form.first_ring() + at, &part(at), features)).collect();
+        Self { form, features, memory, queues }
     }
 
     /// Does everything that starts the disk; the features that were agreed on.
@@ -85,9 +85,9 @@ impl Driver {
         B: VhostBackend<Handle = dyn AsFd, Memory = dyn AsFd, Error: Debug>,
     {
         let offered = backend.features().unwrap();
-        assert!(offered.contains(VirtioFeatures::VERSION_1 | FLUSH), "{offered:?}");
+        assert!(offered.contains(VirtioFeatures::VERSION_1 | self.form.features()), "{offered:?}");
         assert!(!offered.contains(VirtioFeatures::PROTOCOL_FEATURES), "that is nobody's but the front-end's");
-        let agreed = offered & (self.features | FLUSH | MQ);
+        let agreed = offered & (self.features | self.form.features() | self.form.optional_features());
         assert_eq!(RingLayout::of(agreed), RingLayout::of(self.features), "the rings are there already");
         backend.acknowledge(agreed).unwrap();
         backend.set_memory(&[(*self.memory.region(), &self.memory)]).unwrap();
@@ -114,12 +114,11 @@ impl Driver {
 }
 
 impl Queue {
-    fn new(index: u16, area: &GuestArea, features: VirtioFeatures) -> Self {
-        let area = area.part(QUEUE * u64::from(index), QUEUE).unwrap();
+    fn new(form: Form, index: u16, area: &GuestArea, features: VirtioFeatures) -> Self {
         let options = RingOptions { size: SIZE, features, table_size: 3 };
         let ring = DriverRing::new(area.part(0, SLOTS_AT).unwrap(), &options).unwrap();
         let slots = area.part(SLOTS_AT, SLOT * u64::from(SLOTS)).unwrap();
-        Self { index, ring, kick: EventFd::new().unwrap(), call: EventFd::new().unwrap(), slots }
+        Self { form, index, ring, kick: EventFd::new().unwrap(), call: EventFd::new().unwrap(), slots }
     }
 
     pub(crate) fn start<B>(&self, backend: &mut B)
@@ -141,20 +140,28 @@ impl Queue {
     /// Puts a request into a slot and into the ring.
     pub(crate) fn submit(&mut self, slot: u16, request: Request<'_>) {
         let at = SLOT * u64::from(slot);
-        let (kind, sector, readable, writable) = match request {
-            Request::Write(sector, data) => {
+        let (readable, writable) = match request {
+            Request::Write(_, data) => {
                 self.slots.write(at + DATA, data).unwrap();
-                (1_u32, sector, data.len(), 0)
+                (data.len(), 0)
             }
-            Request::Read(sector) => (0, sector, 0, PIECE),
-            Request::Flush => (4, 0, 0, 0),
+            Request::Read(_) => (0, PIECE),
+            Request::Flush => (0, 0),
         };
-        self.slots.write(at, &(u128::from(kind) | u128::from(sector) << 64).to_le_bytes()).unwrap();
-        self.slots.write(at + STATUS, &[0xff]).unwrap();
-        let piece = |offset, length| Buffer { address: self.slots.guest_address(at + offset), length };
-        let data = |length: usize| (length > 0).then(|| piece(DATA, u32::try_from(length).unwrap()));
-        let readable = Vec::from_iter([piece(0, 16)].into_iter().chain(data(readable)));
-        let writable = Vec::from_iter(data(writable).into_iter().chain([piece(STATUS, 1)]));
+        let head = self.form.head(&request);
+        self.slots.write(at, &head).unwrap();
+        let status = self.form.status_size();
+        self.slots.write(at + STATUS, &vec![0xff; status]).unwrap();
+        let piece = |offset, length| {
+            let length = u32::try_from(length).unwrap();
+            (length > 0).then(|| Buffer { address: self.slots.guest_address(at + offset), length })
+        };
+        let readable = [piece(0, head.len()), piece(DATA, readable)];
+        let mut writable = [piece(DATA, writable), piece(STATUS, status)];
+        if self.form.has_status_first() {
+            writable.reverse();
+        }
+        let [readable, writable] = [readable, writable].map(|pieces| Vec::from_iter(pieces.into_iter().flatten()));
         self.ring.add(&readable, &writable, slot.into()).unwrap();
     }
 
@@ -217,9 +224,9 @@ impl Queue {
 
     fn done(&self, used: Used) -> u16 {
         let slot = u16::try_from(used.token).unwrap();
-        let mut status = [0xee];
+        let mut status = vec![0xee; self.form.status_size()];
         self.slots.read(SLOT * u64::from(slot) + STATUS, &mut status).unwrap();
-        assert_eq!(status, [0], "the status of slot {slot} in queue {}", self.index);
+        assert!(self.form.is_good(&status), "slot {slot} in queue {}: {status:x?}", self.index);
         slot
     }
 }

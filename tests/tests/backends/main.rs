@@ -4,6 +4,7 @@
 
 mod driver;
 mod event_loops;
+mod form;
 mod hooks;
 mod idle;
 mod soft;

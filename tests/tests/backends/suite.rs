@@ -81,7 +81,7 @@ pub(crate) fn a_stopped_ring_tells_where_it_was_and_goes_on_there<S: Subject>() 
         for _ in 0..7 {
             queue.run(&mut subject, Request::Write(round * SECTORS, &pattern(round)));
         }
-        assert_eq!(subject.backend().stop_vring(1).unwrap(), queue.base());
+        assert_eq!(subject.backend().stop_vring(queue.index).unwrap(), queue.base());
         // What comes meanwhile waits, although its kick went nowhere.
         queue.submit(3, Request::Read(round * SECTORS));
         queue.publish();
@@ -105,19 +105,19 @@ pub(crate) fn kick_and_call_are_replaced_and_removed_while_a_ring_runs<S: Subjec
     for round in 0..6 {
         queue.run(&mut subject, Request::Write(0, &pattern(round)));
         queue.kick = EventFd::new().unwrap();
-        subject.backend().set_vring(0, VringSetting::Kick(Some(&queue.kick))).unwrap();
+        subject.backend().set_vring(queue.index, VringSetting::Kick(Some(&queue.kick))).unwrap();
         queue.run(&mut subject, Request::Read(0));
         assert!(queue.data(0) == pattern(round));
         // A VMM does this to mask interrupts.
         queue.call = EventFd::new().unwrap();
-        subject.backend().set_vring(0, VringSetting::Call(Some(&queue.call))).unwrap();
+        subject.backend().set_vring(queue.index, VringSetting::Call(Some(&queue.call))).unwrap();
     }
-    subject.backend().set_vring(0, VringSetting::Call(None)).unwrap();
+    subject.backend().set_vring(queue.index, VringSetting::Call(None)).unwrap();
     queue.call.drain().unwrap();
     queue.submit(2, Request::Read(0));
     queue.publish();
     assert_eq!(queue.wait_without_call(&mut subject), 2);
-    subject.backend().set_vring(0, VringSetting::Call(Some(&queue.call))).unwrap();
+    subject.backend().set_vring(queue.index, VringSetting::Call(Some(&queue.call))).unwrap();
     queue.run(&mut subject, Request::Flush);
 }
 
@@ -186,14 +186,15 @@ pub(crate) fn a_disabled_ring_waits_and_goes_on_when_it_is_enabled<S: Subject>()
     driver.bring_up(subject.backend());
     for _ in 0..4 {
         driver.queues[1].run(&mut subject, Request::Flush);
-        subject.backend().set_vring(1, VringSetting::Disable).unwrap();
+        let index = driver.queues[1].index;
+        subject.backend().set_vring(index, VringSetting::Disable).unwrap();
         driver.queues[1].submit(0, Request::Flush);
         driver.queues[1].publish();
         for _ in 0..20 {
             driver.queues[0].run(&mut subject, Request::Flush);
         }
         assert_eq!(driver.queues[1].ring.poll_used().unwrap(), None, "a disabled ring was processed");
-        subject.backend().set_vring(1, VringSetting::Enable).unwrap();
+        subject.backend().set_vring(index, VringSetting::Enable).unwrap();
         assert_eq!(driver.queues[1].wait(&mut subject), 0);
     }
 }
@@ -219,7 +220,7 @@ pub(crate) fn what_is_impossible_is_refused_and_the_rest_goes_on<S: Subject>() {
     let mut driver = S::driver(1);
     driver.bring_up(subject.backend());
     let everything = VirtioFeatures::from_bits_retain(u64::MAX);
-    let ring = &driver.queues[0].ring;
+    let (index, ring) = (driver.queues[0].index, &driver.queues[0].ring);
     let mut astray = ring.user_addresses();
     astray.used.0 |= 1;
     let mut shifted = *driver.memory.region();
@@ -228,9 +229,9 @@ pub(crate) fn what_is_impossible_is_refused_and_the_rest_goes_on<S: Subject>() {
     let backend = subject.backend();
     assert!(backend.acknowledge(everything).is_err(), "features that were not offered");
     assert!(backend.acknowledge(VirtioFeatures::VERSION_1).is_err(), "other features while a ring runs");
-    assert!(backend.set_vring(0, VringSetting::Size(8)).is_err(), "another size while the ring runs");
-    assert!(backend.set_vring(0, VringSetting::Base(ring.base())).is_err(), "a base while the ring runs");
-    assert!(backend.set_vring(0, VringSetting::Addresses(astray)).is_err(), "a misaligned ring");
+    assert!(backend.set_vring(index, VringSetting::Size(8)).is_err(), "another size while the ring runs");
+    assert!(backend.set_vring(index, VringSetting::Base(ring.base())).is_err(), "a base while the ring runs");
+    assert!(backend.set_vring(index, VringSetting::Addresses(astray)).is_err(), "a misaligned ring");
     assert!(backend.set_vring(300, VringSetting::Size(8)).is_err(), "a ring that does not exist");
     assert!(backend.stop_vring(300).is_err(), "a ring that does not exist");
     assert!(backend.set_memory(&overlapping).is_err(), "overlapping regions");

@@ -9,8 +9,8 @@ use std::os::unix::net::UnixListener;
 use tempfile::TempDir;
 use vhost_core::VirtioFeatures;
 
-use crate::daemon::Daemon;
 use crate::machine::{Machine, PATIENCE};
+use vhost_tests::program::Daemon;
 
 /// The queue of what the guest receives, and that of what it sends.
 const RECEIVE: usize = 0;

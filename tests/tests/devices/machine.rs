@@ -16,6 +16,9 @@ use vhost_std::memory::MemoryFile;
 /// Only a test that fails ever waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// For a whole guest, under software emulation on a machine that is busy with other things too. Only a hang reaches it.
+pub(crate) const GUEST_LIMIT: Duration = Duration::from_secs(240);
+
 /// Descriptors of each ring.
 const SIZE: u16 = 32;
 /// Bytes of memory for each queue, and where its slots begin.

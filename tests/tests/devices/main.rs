@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod console;
-mod daemon;
 mod machine;
 mod net;
 mod rng;

@@ -12,9 +12,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use vhost_core::VirtioFeatures;
 use vhost_tests::guest::Guest;
-use vhost_tests::program::{built, not_run, require};
+use vhost_tests::program::{Daemon, built, not_run, require};
 
-use crate::daemon::{Daemon, GUEST_LIMIT};
+use crate::machine::GUEST_LIMIT;
 use crate::machine::{Machine, PATIENCE};
 
 /// `VIRTIO_NET_F_MRG_RXBUF`
@@ -71,7 +71,8 @@ fn frames_reach_the_guest_without_a_kick_and_leave_it_for_a_socket() {
     daemon.end();
 }
 
-/// A network of its own, so that the machine's own is not touched: one side of it is the host's, the other our guest.
+/// A network of its own, so that the machine's own is not touched: one side of it is the host's, the other our guest. The
+/// server ends with the program that the shell becomes.
 const NETWORK: &str = r#"
 set -e
 ip link set lo up
@@ -79,7 +80,7 @@ ip tuntap add dev guest0 mode tap multi_queue
 ip address add 10.20.30.1/24 dev guest0
 ip link set guest0 up
 ip neighbour add 10.20.30.2 lladdr 52:54:00:12:34:56 dev guest0
-busybox httpd -p 10.20.30.1:80 -h "$1"
+setpriv --pdeathsig KILL busybox httpd -f -p 10.20.30.1:80 -h "$1" &
 shift
 exec "$@"
 "#;
@@ -87,7 +88,7 @@ exec "$@"
 /// The device with two pairs of queues of a tap interface in such a network. `served` is a folder there, in the daemon's.
 /// `None` if this machine cannot do that, which was said then.
 fn tap_daemon(folder: TempDir, served: &Path) -> Option<Daemon> {
-    let (unshare, _, _) = (require("unshare")?, require("ip")?, require("busybox")?);
+    let (unshare, ..) = (require("unshare")?, require("setpriv")?, require("ip")?, require("busybox")?);
     if !Command::new(&unshare).args(["--net", "test", "-w", "/dev/net/tun"]).status().is_ok_and(|it| it.success()) {
         not_run("networks cannot be made here");
         return None;

@@ -2,7 +2,8 @@
 
 use vhost_tests::guest::Guest;
 
-use crate::daemon::{Daemon, GUEST_LIMIT};
+use crate::machine::GUEST_LIMIT;
+use vhost_tests::program::Daemon;
 
 const READ_TWICE: &str = r#"
 echo "current $(cat /sys/class/misc/hw_random/rng_current)"

@@ -16,8 +16,17 @@ const LIMIT: Duration = Duration::from_secs(280);
 const ONLY: &str = "VHOST_KERNEL_TESTS";
 
 /// What the kernel loads, in this order: a new device on the vdpa bus goes to the driver that came first.
-const MODULES: [&str; 8] =
-    ["vhost_net", "vhost_vsock", "vhost_scsi", "vduse", "vhost_vdpa", "virtio_vdpa", "virtio_blk", "loop"];
+const MODULES: [&str; 9] = [
+    "vhost_net",
+    "vhost_vsock",
+    "vhost_scsi",
+    "target_core_file",
+    "vduse",
+    "vhost_vdpa",
+    "virtio_vdpa",
+    "virtio_blk",
+    "loop",
+];
 
 /// What runs beside the tests.
 const PROGRAMS: [&str; 2] = ["qemu-storage-daemon", "mkfs.ext4"];

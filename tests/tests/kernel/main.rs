@@ -5,6 +5,8 @@
 
 #[path = "../backends/driver.rs"]
 mod driver;
+#[path = "../backends/form.rs"]
+mod form;
 mod guest;
 mod header;
 mod inside;

@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost_tests::descriptors::{leaves_nothing_open, open_descriptors};
 use vhost_tests::dialog::{Socket, event, memory};
-use vhost_tests::driver::SECTOR;
+use vhost_tests::driver::{BLOCK, GuestMemory, Ring, SECTOR};
 use vhost_tests::wire::{self, Layout, REQUEST};
 
 use crate::support::{Bench, Dialog, server};
@@ -24,7 +26,8 @@ fn s36_what_is_said_before_there_is_a_channel_is_said_when_it_opens_and_once() {
     let mut server = server(1);
     let notifier = server.notifier();
     notifier.config_changed().unwrap();
-    let mut bench = Bench::negotiated(&mut server);
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let mut bench = Bench::running(&mut server, &memory, &Ring::new(&memory, 0, 16));
     bench.settle();
     notifier.config_changed().unwrap();
     bench.settle();
@@ -37,6 +40,31 @@ fn s36_what_is_said_before_there_is_a_channel_is_said_when_it_opens_and_once() {
     assert_told(&second);
     drop(bench);
     second.assert_closed();
+}
+
+/// The specification's section "Suspended device state".
+#[test]
+fn a_suspended_device_says_nothing_until_a_ring_is_started() {
+    let mut server = server(2);
+    let notifier = server.notifier();
+    let memory = Arc::new(GuestMemory::new(2 * BLOCK));
+    let rings = [0, 1].map(|index| Ring::new(&memory, index, 16));
+    let mut bench = Bench::running(&mut server, &memory, &rings[0]);
+    let channel = bench.open_channel();
+    bench.start(&rings[1]);
+    bench.stop(&rings[0]);
+    notifier.config_changed().unwrap();
+    bench.settle();
+    assert_told(&channel);
+    bench.stop(&rings[1]);
+    notifier.config_changed().unwrap();
+    bench.settle();
+    bench.barrier();
+    let mut polled = [PollFd::new(channel.stream(), PollFlags::IN)];
+    assert_eq!(poll(&mut polled, Some(&Timespec::default())), Ok(0), "a suspended device spoke");
+    bench.start(&rings[0]);
+    bench.settle();
+    assert_told(&channel);
 }
 
 #[test]
@@ -66,7 +94,8 @@ fn s36_a_channel_that_fails_is_closed_and_the_session_goes_on() {
 fn s36_after_a_channel_that_failed_the_next_one_works() {
     let mut server = server(1);
     let notifier = server.notifier();
-    let mut bench = Bench::negotiated(&mut server);
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let mut bench = Bench::running(&mut server, &memory, &Ring::new(&memory, 0, 16));
     let channel = bench.open_channel();
     channel.send(&wire::header(CONFIG_CHANGE, 5, 0), &[]);
     bench.settle();

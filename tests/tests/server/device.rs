@@ -87,8 +87,12 @@ fn config(offset: u32, data: &[u8]) -> Vec<u8> {
 #[test]
 fn a_device_hears_of_features_without_the_protocol_of_configuration_and_of_every_reset() {
     let (diary, mut server) = server();
-    let ring_features =
-        feature::VERSION_1 | feature::INDIRECT_DESCRIPTORS | feature::EVENT_INDEX | feature::LOG_ALL | 1 << 34;
+    let ring_features = feature::VERSION_1
+        | feature::INDIRECT_DESCRIPTORS
+        | feature::EVENT_INDEX
+        | feature::LOG_ALL
+        | feature::IOMMU_PLATFORM
+        | 1 << 34;
     assert_eq!(server.features().bits(), 0b1011 | 1 << 50 | ring_features);
     let mut bench = Bench::negotiated(&mut server);
     let taken = OFFER & !feature::PROTOCOL_FEATURES;

@@ -10,7 +10,7 @@ use vhost_tests::dialog::{borrowed, descriptors_for, event, memory};
 use vhost_tests::driver::{BLOCK, GuestMemory, Ring, table};
 use vhost_tests::wire::{self, REQUEST, REQUEST_NEEDING_REPLY, feature};
 
-use crate::support::{Bench, Dialog, OFFER, number, server};
+use crate::support::{Bench, Dialog, EVERYTHING, OFFER, number, server};
 
 /// How often each message is repeated.
 const TIMES: usize = 200;
@@ -152,7 +152,7 @@ fn a_connection_that_ends_in_the_middle_of_its_set_up_leaves_nothing() {
         let memory = Arc::new(GuestMemory::new(BLOCK));
         let ring = Ring::new(&memory, 0, 16);
         let steps: [&dyn Fn(&mut Bench<'_>); 8] = [
-            &|bench| bench.negotiate(OFFER | feature::EVENT_INDEX, u64::MAX),
+            &|bench| bench.negotiate(OFFER | feature::EVENT_INDEX, EVERYTHING),
             &|bench| drop(bench.open_channel()),
             &|bench| bench.share(&[&memory]),
             &|bench| bench.start(&ring),

@@ -12,7 +12,7 @@ use vhost_tests::descriptors::{Snapshot, leaves_nothing_open};
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR};
 use vhost_tests::wire::{Bytes, feature};
 
-use crate::support::{ALL_THREADS, Bench, Dialog, Image, OFFER, number, server};
+use crate::support::{ALL_THREADS, Bench, Dialog, EVERYTHING, Image, OFFER, number, server};
 
 /// Bytes of the record of a split ring of 16, and of a packed one: a header and 16 entries of 16 and 32, a multiple of 64.
 const SPLIT: u64 = 16 + 16 * 16 + 48;
@@ -91,7 +91,7 @@ fn a_record_is_as_large_as_its_rings_need_and_nobody_can_cut_it() {
     for (features, size) in [(OFFER, SPLIT), (OFFER | feature::RING_PACKED, PACKED)] {
         let mut server = server(3);
         let mut bench = Bench::new(&mut server);
-        bench.negotiate(features, u64::MAX);
+        bench.negotiate(features, EVERYTHING);
         let reply = bench.ask("GET_INFLIGHT_FD", &shape(0, 0, 3, 16));
         assert_eq!(reply.payload(), shape(3 * size, 0, 3, 16));
         let file = File::from(reply.descriptors.into_iter().next().unwrap());

@@ -14,12 +14,12 @@ use vhost_tests::rounds::Watched;
 use vhost_tests::wire::region::Region;
 use vhost_tests::wire::{self, REQUEST_NEEDING_REPLY};
 
-use crate::support::{Bench, Dialog, Image, OFFER, server};
+use crate::support::{Bench, Dialog, EVERYTHING, Image, OFFER, server};
 
 /// A whole session: memory, a channel, a running ring, one request.
 fn session(frontend: &mut FakeFrontend, memory: &Arc<GuestMemory>) {
     let mut ring = Ring::new(memory, 0, 16);
-    Dialog::negotiate(frontend, OFFER, u64::MAX);
+    Dialog::negotiate(frontend, OFFER, EVERYTHING);
     frontend.share(&[memory]);
     let (_ours, theirs) = Socket::pair();
     frontend.grant("SET_BACKEND_REQ_FD", &[], &[theirs.as_fd()]);

@@ -361,3 +361,40 @@ fn f17_padding_means_nothing() {
     bench.grant("REM_MEM_REG", &padded, &[]);
     bench.grant("ADD_MEM_REG", &padded, &[memory.as_fd()]);
 }
+
+/// As many regions as a front-end may add, of one file and in no order; the ring runs in one of its own, its buffers in each of the others.
+#[test]
+fn every_slot_can_be_filled_and_emptied_under_a_ring_that_runs() {
+    const SLOTS: u64 = 509;
+    let image = Image::new();
+    let mut server = image.server(1, RingThreads::Caller);
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let mut ring = Ring::new(&memory, 0, 16);
+    let mut bench = Bench::running(&mut server, &memory, &ring);
+    let whole = GuestMemory::at(region(0, SLOTS * 0x1000, 0, 0));
+    // 253 and 508 have no common divisor: each slot comes once, and never beside the one before.
+    let slot = |at: u64| {
+        let page = (at * 253) % (SLOTS - 1);
+        whole.sharing_file(region(page * 0x1_0000, 0x1000, page * 0x10_0000, page * 0x1000))
+    };
+    for at in 0..SLOTS - 1 {
+        bench.grant("ADD_MEM_REG", &slot(at).single(), &[whole.as_fd()]);
+    }
+    assert_eq!(bench.connection().session().memory().regions().len() as u64, SLOTS);
+    let one_more = region(1 << 40, 0x1000, 1 << 40, 0);
+    let reason = bench.refused("ADD_MEM_REG", &single(one_more), &[whole.as_fd()]);
+    assert!(reason.contains("more memory regions than the 509 slots"), "{reason}");
+
+    for at in 0..SLOTS - 1 {
+        let page = slot(at).region().guest;
+        let head = ring.prepare(0, Command::Read(SECTOR as u32), 9);
+        ring.descriptor(head + 1, (page, SECTOR as u32), 3, head + 2);
+        ring.offer(head);
+        ring.kick();
+        assert_eq!(bench.wait_used(&mut ring), (0, SECTOR as u32 + 1), "slot {at}");
+        assert_eq!(whole.read(slot(at).region().offset, SECTOR), [9; SECTOR]);
+        bench.grant("REM_MEM_REG", &slot(at).single(), &[]);
+    }
+    bench.grant("ADD_MEM_REG", &single(one_more), &[whole.as_fd()]);
+    assert_eq!(bench.connection().session().memory().regions().len(), 2);
+}

@@ -8,7 +8,7 @@ use vhost_std::server::BackendServer;
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring};
 use vhost_tests::wire::{self, Bytes, REQUEST, REQUEST_NEEDING_REPLY, Reply, feature};
 
-use crate::support::{Bench, Dialog, OFFER, id, message, number, server, state, tolerant};
+use crate::support::{Bench, Dialog, EVERYTHING, OFFER, id, message, number, server, state, tolerant};
 
 /// Bits of a disk: SEG_MAX, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD, WRITE_ZEROES; of rings and of the protocol.
 const OFFERED: u64 = 0x6e44
@@ -17,6 +17,7 @@ const OFFERED: u64 = 0x6e44
     | feature::EVENT_INDEX
     | feature::PROTOCOL_FEATURES
     | feature::VERSION_1
+    | feature::IOMMU_PLATFORM
     | PACKED;
 /// Packed rings.
 const PACKED: u64 = 1 << 34;
@@ -28,7 +29,8 @@ const PROTOCOL_OFFERED: u64 = feature::MQ
     | feature::RESET_DEVICE
     | feature::INFLIGHT_SHMFD
     | feature::CONFIGURE_MEM_SLOTS
-    | feature::STATUS;
+    | feature::STATUS
+    | feature::GPA_ADDRESSES;
 
 #[test]
 fn s19_what_is_offered_works_and_nothing_else_is_offered() {
@@ -134,11 +136,11 @@ fn r9_the_features_are_told_as_often_as_somebody_asks() {
 
 #[test]
 fn s16_features_that_were_not_offered_are_refused_or_masked() {
-    let unoffered = feature::IOMMU_PLATFORM | 1 << 35;
+    let unoffered = 1 << 36 | 1 << 35;
     let mut strict = server(1);
     let mut bench = Bench::negotiated(&mut strict);
     let reason = bench.refused("SET_FEATURES", &number(OFFER | unoffered), &[]);
-    assert_eq!(reason, "SET_FEATURES (2): features 0xa00000000 were not offered");
+    assert_eq!(reason, "SET_FEATURES (2): features 0x1800000000 were not offered");
     // QEMU's vhost-user-gpu passes this one on, whatever is offered.
     bench.grant("SET_FEATURES", &number(OFFER | 1 << 40), &[]);
     assert_eq!(bench.connection().session().negotiated().acknowledged.bits(), OFFER);
@@ -168,7 +170,7 @@ fn s18_protocol_features_that_were_not_offered_are_refused() {
     for unoffered in [feature::XEN_MMAP, feature::GET_VRING_BASE_INFLIGHT, 1 << 23, 1 << 63] {
         let reason = bench.refused("SET_PROTOCOL_FEATURES", &number(feature::REPLY_ACK | unoffered), &[]);
         assert!(reason.starts_with("SET_PROTOCOL_FEATURES (16): protocol features "), "{reason}");
-        assert_eq!(bench.connection().session().negotiated().protocol.bits(), PROTOCOL_OFFERED);
+        assert_eq!(bench.connection().session().negotiated().protocol.bits(), PROTOCOL_OFFERED & EVERYTHING);
     }
 }
 
@@ -179,7 +181,7 @@ fn s20_the_owner_is_set_late_or_twice_or_never() {
     for times in 0..3 {
         let mut ring = Ring::new(&memory, 0, 16);
         let mut bench = Bench::new(&mut server);
-        bench.grant("SET_PROTOCOL_FEATURES", &number(PROTOCOL_OFFERED), &[]);
+        bench.grant("SET_PROTOCOL_FEATURES", &number(PROTOCOL_OFFERED & EVERYTHING), &[]);
         bench.grant("SET_FEATURES", &number(OFFER), &[]);
         for _ in 0..times {
             bench.grant("SET_OWNER", &[], &[]);

@@ -17,14 +17,14 @@ use vhost_tests::dialog::{FakeFrontend, PATIENCE, event};
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signal, wait_readable};
 use vhost_tests::wire::REQUEST;
 
-use crate::support::{ALL_THREADS, Bench, Dialog, Image, OFFER, message, server};
+use crate::support::{ALL_THREADS, Bench, Dialog, EVERYTHING, Image, OFFER, message, server};
 
 /// Negotiates, sets a ring up and reads a sector.
 #[track_caller]
 fn use_disk(frontend: &mut FakeFrontend) {
     let memory = Arc::new(GuestMemory::new(BLOCK));
     let mut ring = Ring::new(&memory, 0, 16);
-    Dialog::negotiate(frontend, OFFER, u64::MAX);
+    Dialog::negotiate(frontend, OFFER, EVERYTHING);
     frontend.share(&[&memory]);
     Dialog::start(frontend, &ring);
     frontend.enable(&ring, 1);
@@ -233,7 +233,7 @@ fn a_ring_is_stopped_when_the_request_under_way_is_done() {
     let mut frontend = FakeFrontend::connect(&path);
     let memory = Arc::new(GuestMemory::new(BLOCK));
     let mut ring = Ring::new(&memory, 0, 16);
-    Dialog::negotiate(&mut frontend, OFFER, u64::MAX);
+    Dialog::negotiate(&mut frontend, OFFER, EVERYTHING);
     frontend.share(&[&memory]);
     Dialog::start(&mut frontend, &ring);
     frontend.enable(&ring, 1);

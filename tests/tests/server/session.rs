@@ -7,7 +7,7 @@ use vhost_std::server::RingThreads;
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signals};
 use vhost_tests::wire::feature;
 
-use crate::support::{ALL_THREADS, Bench, Dialog, Image, OFFER};
+use crate::support::{ALL_THREADS, Bench, Dialog, EVERYTHING, Image, OFFER};
 
 #[test]
 fn data_arrives_in_the_file_and_comes_back_whoever_processes_the_rings() {
@@ -138,7 +138,7 @@ fn with_the_event_index_kicks_and_signals_come_only_where_they_were_asked_for() 
     let memory = Arc::new(GuestMemory::new(BLOCK));
     let mut ring = Ring::new(&memory, 0, 16);
     let mut bench = Bench::new(&mut server);
-    bench.negotiate(OFFER | feature::EVENT_INDEX, u64::MAX);
+    bench.negotiate(OFFER | feature::EVENT_INDEX, EVERYTHING);
     bench.share(&[&memory]);
     bench.start(&ring);
     bench.enable(&ring, 1);

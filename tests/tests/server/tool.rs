@@ -20,7 +20,7 @@ use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR};
 use vhost_tests::program::{Running, built};
 use vhost_tests::wire::{REQUEST, feature};
 
-use crate::support::{Dialog, OFFER, message, number, state};
+use crate::support::{Dialog, EVERYTHING, OFFER, message, number, state};
 
 /// Never reached where things work.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -69,7 +69,7 @@ fn front_end(path: &Path) -> (FakeFrontend, Ring) {
 fn set_up(mut frontend: FakeFrontend) -> (FakeFrontend, Ring) {
     let memory = Arc::new(GuestMemory::new(BLOCK));
     let ring = Ring::new(&memory, 0, 16);
-    Dialog::negotiate(&mut frontend, OFFER, u64::MAX);
+    Dialog::negotiate(&mut frontend, OFFER, EVERYTHING);
     frontend.share(&[&memory]);
     Dialog::start(&mut frontend, &ring);
     frontend.enable(&ring, 1);

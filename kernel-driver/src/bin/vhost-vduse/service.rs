@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Offer packed rings too. Such a device cannot be taken over.
     #[arg(long, conflicts_with_all = ["leave", "take_over"])]
     packed: bool,
+    /// Version of the kernel's interface: 1 needs Linux 7.0 or later.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    interface: u8,
 }
 
 impl Arguments {
@@ -38,7 +41,8 @@ impl Arguments {
             signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
         }
         let name = self.name.as_str();
-        let control = Control::open(VduseVersion::V0)?;
+        let version = if self.interface == 0 { VduseVersion::V0 } else { VduseVersion::V1 };
+        let control = Control::open(version)?;
         if self.take_over {
             let mut server = VduseServer::take_over(name, control.version(), device)?;
             println!("{name} is taken over");

@@ -14,6 +14,7 @@ use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 
 use super::ring::{Ring, SIZE, memory};
+use super::scsi_target::Target;
 use super::{net, scsi, vsock};
 
 /// A device, its rings, and how to see that they work.
@@ -155,10 +156,10 @@ fn vsock_by_refused_connections() {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn scsi_by_a_ram_disk() {
-    let _target = scsi::Target::new();
+    let target = Target::of_memory();
     let memory = memory(4);
     let rings = [COMMAND_RING, COMMAND_RING + 1].map(|index| Ring::new(&memory, index)).into();
-    let backend = KernelBackend::new(TargetedScsi::new(Scsi::open().unwrap(), scsi::TARGET, 2));
+    let backend = KernelBackend::new(TargetedScsi::new(Scsi::open().unwrap(), target.name(), 2));
     let work = |rings: &mut [Ring], round| {
         for ring in rings {
             scsi::write_and_read_back(ring, round);

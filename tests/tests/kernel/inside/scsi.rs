@@ -1,9 +1,5 @@
 //! vhost-scsi with a RAM disk of the kernel's SCSI target: commands, events, workers.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-
 use rustix::io::Errno;
 use vhost_core::VirtioFeatures;
 use vhost_kernel::scsi::{COMMAND_RING, EVENT_RING, Scsi};
@@ -11,8 +7,7 @@ use vhost_kernel::{MemoryDevice, VhostDevice};
 use vhost_std::memory::MemoryFile;
 
 use super::ring::{Ring, memory, soon, table};
-
-pub(super) const TARGET: &str = "naa.600140554cf3a18e";
+use super::scsi_target::Target;
 
 /// The first disk of the first portal group, as a command addresses it.
 const DISK: [u8; 8] = [1, 1, 0x40, 0, 0, 0, 0, 0];
@@ -24,49 +19,6 @@ const SECTOR: u32 = 512;
 
 /// `VIRTIO_SCSI_F_HOTPLUG`
 const HOTPLUG: VirtioFeatures = VirtioFeatures::from_bits_retain(2);
-
-/// The target in the kernel's configuration file system, with a RAM disk.
-pub(super) struct Target {
-    /// The folder of the disk in the target, and its link to the RAM disk.
-    disk: PathBuf,
-    store: PathBuf,
-}
-
-impl Target {
-    /// Makes it, or finds it as an earlier test has left it.
-    pub(super) fn new() -> Self {
-        let root = Path::new("/config/target");
-        let store = root.join("core/rd_mcp_0/ram");
-        let group = root.join("vhost").join(TARGET).join("tpgt_1");
-        let disk = group.join("lun/lun_0");
-        if !store.exists() {
-            fs::create_dir_all(&store).unwrap();
-            fs::write(store.join("control"), "rd_pages=1024\n").unwrap();
-            fs::write(store.join("enable"), "1\n").unwrap();
-            for folder in [root.join("vhost"), root.join("vhost").join(TARGET), group.clone(), disk.clone()] {
-                fs::create_dir(folder).unwrap();
-            }
-            fs::write(group.join("nexus"), TARGET).unwrap();
-        }
-        let target = Self { disk, store };
-        if !target.link().exists() {
-            target.plug();
-        }
-        target
-    }
-
-    fn link(&self) -> PathBuf {
-        self.disk.join("ram")
-    }
-
-    fn plug(&self) {
-        symlink(&self.store, self.link()).unwrap();
-    }
-
-    fn unplug(&self) {
-        fs::remove_file(self.link()).unwrap();
-    }
-}
 
 fn device(memory: &MemoryFile, rings: &[&Ring]) -> Scsi {
     let scsi = Scsi::open().unwrap();
@@ -113,13 +65,13 @@ pub(super) fn write_and_read_back(ring: &mut Ring, sector: u8) {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn a_ram_disk_tells_what_it_is_and_keeps_what_is_written() {
-    let target = Target::new();
+    let target = Target::of_memory();
     let memory = memory(3);
     let mut ring = Ring::new(&memory, COMMAND_RING);
     let scsi = device(&memory, &[&ring]);
     assert_eq!(scsi.set_endpoint("naa.0000000000000000").unwrap_err().errno, Errno::NODEV);
-    scsi.set_endpoint(TARGET).unwrap();
-    assert_eq!(scsi.set_endpoint(TARGET).unwrap_err().errno, Errno::EXIST);
+    scsi.set_endpoint(target.name()).unwrap();
+    assert_eq!(scsi.set_endpoint(target.name()).unwrap_err().errno, Errno::EXIST);
 
     let inquiry = command(&mut ring, &[0x12, 0, 0, 0, 36, 0], &[], 36);
     assert_eq!(&inquiry[8..16], b"LIO-ORG ");
@@ -132,7 +84,7 @@ fn a_ram_disk_tells_what_it_is_and_keeps_what_is_written() {
     assert_eq!(scsi.clear_endpoint().unwrap_err().errno, Errno::NODEV);
     let base = ring.base(&scsi);
     ring.set_up_at(&scsi, &ring.driver.user_addresses(), base);
-    scsi.set_endpoint(TARGET).unwrap();
+    scsi.set_endpoint(target.name()).unwrap();
     write_and_read_back(&mut ring, 20);
     drop(scsi);
     drop(target);
@@ -141,7 +93,7 @@ fn a_ram_disk_tells_what_it_is_and_keeps_what_is_written() {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn rings_can_have_workers_of_their_own() {
-    let _target = Target::new();
+    let target = Target::of_memory();
     let memory = memory(4);
     let [mut first, mut second] = [COMMAND_RING, COMMAND_RING + 1].map(|index| Ring::new(&memory, index));
     let scsi = device(&memory, &[&first, &second]);
@@ -153,7 +105,7 @@ fn rings_can_have_workers_of_their_own() {
     assert_eq!(scsi.vring_worker(second.index).unwrap(), own);
     assert_eq!(scsi.free_worker(own).unwrap_err().errno, Errno::BUSY);
 
-    scsi.set_endpoint(TARGET).unwrap();
+    scsi.set_endpoint(target.name()).unwrap();
     write_and_read_back(&mut first, 1);
     write_and_read_back(&mut second, 5);
     scsi.clear_endpoint().unwrap();
@@ -167,11 +119,11 @@ fn rings_can_have_workers_of_their_own() {
 fn a_disk_that_comes_and_goes_is_an_event() {
     const TRANSPORT_RESET: u32 = 1;
     const MISSED: u32 = 1 << 31;
-    let target = Target::new();
+    let target = Target::of_memory();
     let memory = memory(3);
     let [mut events, commands] = [EVENT_RING, COMMAND_RING].map(|index| Ring::new(&memory, index));
     let scsi = device(&memory, &[&events, &commands]);
-    scsi.set_endpoint(TARGET).unwrap();
+    scsi.set_endpoint(target.name()).unwrap();
     let event = |ring: &Ring| {
         let bytes = ring.read(0, 16);
         let [kind, reason] = [0, 12].map(|at| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap()));

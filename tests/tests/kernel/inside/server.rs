@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Sectors of a disk.
-const SECTORS: u64 = 65536;
+pub(crate) const SECTORS: u64 = 65536;
 
 /// An empty file for a disk.
 pub(crate) fn image(name: &str) -> PathBuf {

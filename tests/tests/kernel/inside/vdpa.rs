@@ -1,6 +1,6 @@
 //! vhost-vdpa with a disk of qemu-storage-daemon: rings of ours, mapping, status, restart.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
@@ -17,6 +17,7 @@ use vhost_std::eventfd::EventFd;
 use vhost_std::memory::MemoryFile;
 
 use super::answering::{answer, options, yes};
+use super::server::{SECTORS, image};
 use super::vdpa_disk::{IOVA, SECTOR, VdpaDisk, memory};
 
 /// The node that `vhost_vdpa` has made for a device on the bus.
@@ -27,31 +28,31 @@ pub(crate) fn node(name: &str) -> PathBuf {
     Path::new("/dev").join(node)
 }
 
+/// What the daemon's disk is called.
+const NAME: &str = "qsd";
+
 /// qemu-storage-daemon with a disk on the vdpa bus.
-struct Daemon {
+pub(crate) struct Daemon {
     process: Child,
-    image: PathBuf,
+    name: String,
 }
 
 impl Daemon {
-    const NAME: &str = "qsd";
-    const SECTORS: u64 = 4096;
-
-    fn start() -> Self {
-        let image = PathBuf::from("/tmp/qsd.img");
-        File::create(&image).unwrap().set_len(Self::SECTORS * SECTOR as u64).unwrap();
+    pub(crate) fn start(name: &str, image: &Path, queues: u16) -> Self {
         let process = Command::new("qemu-storage-daemon")
             .arg("--blockdev")
             .arg(format!("driver=file,node-name=file,filename={}", image.display()))
             .arg("--export")
-            .arg(format!("type=vduse-blk,id=export,node-name=file,name={},writable=on,queue-size=128", Self::NAME))
+            .arg(format!(
+                "type=vduse-blk,id=export,node-name=file,name={name},writable=on,queue-size=128,num-queues={queues}"
+            ))
             .spawn()
             .unwrap();
-        let daemon = Self { process, image };
-        let device = Path::new("/dev/vduse").join(Self::NAME);
+        let daemon = Self { process, name: name.to_owned() };
+        let device = Path::new("/dev/vduse").join(name);
         super::wait_until("qemu-storage-daemon has made its device", || device.exists());
         // The daemon opens the device right after it has made it, and answers from then on.
-        super::wait_until("the device can be added", || match vduse::add_to_bus(Self::NAME) {
+        super::wait_until("the device can be added", || match vduse::add_to_bus(name) {
             Ok(()) => true,
             Err(error) => {
                 assert_eq!(error.errno, Errno::INVAL, "{error}");
@@ -61,8 +62,8 @@ impl Daemon {
         daemon
     }
 
-    fn end(mut self) {
-        vduse::remove_from_bus(Self::NAME).unwrap();
+    pub(crate) fn end(mut self) {
+        vduse::remove_from_bus(&self.name).unwrap();
         let process = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
         assert!(self.process.wait().unwrap().success());
@@ -72,22 +73,25 @@ impl Daemon {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn a_disk_of_another_program_works_across_maps_and_a_restart() {
-    let daemon = Daemon::start();
-    let vdpa = Vdpa::open(&node(Daemon::NAME)).unwrap();
+    let image = image("qsd.img");
+    let daemon = Daemon::start(NAME, &image, 1);
+    let vdpa = Vdpa::open(&node(NAME)).unwrap();
     assert_eq!(vdpa.device_id(), Ok(2));
-    let busy = Vdpa::open(&node(Daemon::NAME)).unwrap_err();
+    let busy = Vdpa::open(&node(NAME)).unwrap_err();
     assert_eq!(busy.errno, Errno::BUSY);
     let memory = memory();
+    let packed = vdpa.features().unwrap().contains(VirtioFeatures::RING_PACKED);
+    assert!(!packed, "qemu-storage-daemon has learnt packed rings: drive it with them too");
     let mut disk = VdpaDisk::new(vdpa, &memory, VirtioFeatures::empty());
     disk.bring_up();
     let mut capacity = [0; 8];
     disk.vdpa.read_config(0, &mut capacity).unwrap();
-    assert_eq!(u64::from_le_bytes(capacity), Daemon::SECTORS);
+    assert_eq!(u64::from_le_bytes(capacity), SECTORS);
 
     disk.write(100, 1);
     disk.flush();
     assert_eq!(disk.read(100), VdpaDisk::pattern(1));
-    let written = fs::read(&daemon.image).unwrap();
+    let written = fs::read(&image).unwrap();
     assert_eq!(written[100 * SECTOR..][..SECTOR], VdpaDisk::pattern(1), "in the image");
 
     // Another piece of memory comes and goes while the disk runs.
@@ -120,8 +124,9 @@ fn a_disk_of_another_program_works_across_maps_and_a_restart() {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn memory_that_a_device_cannot_have_is_refused() {
-    let daemon = Daemon::start();
-    let vdpa = Vdpa::open(&node(Daemon::NAME)).unwrap();
+    let image = image("qsd.img");
+    let daemon = Daemon::start(NAME, &image, 1);
+    let vdpa = Vdpa::open(&node(NAME)).unwrap();
     vdpa.set_owner().unwrap();
     let offered = vdpa.backend_features().unwrap();
     assert!(offered.contains(BackendFeatures::IOTLB_BATCH | BackendFeatures::IOTLB_MSG_V2));

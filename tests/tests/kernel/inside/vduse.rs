@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::Arc;
 use std::thread;
@@ -32,6 +32,22 @@ fn bind(name: &str, from: &str, to: &str) {
     fs::write(drivers.join(to).join("bind"), name).unwrap();
 }
 
+/// Gives a device to the kernel's own driver; the disk that it becomes.
+fn bind_as_disk(name: &str) -> String {
+    bind(name, "vhost_vdpa", "virtio_vdpa");
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+    };
+    let disk = || {
+        let devices = entries(&Path::new("/sys/bus/vdpa/devices").join(name));
+        let disks = devices.iter().flat_map(|device| entries(&device.join("block")));
+        let disk = disks.into_iter().next()?;
+        Some(format!("/dev/{}", disk.file_name()?.to_str()?))
+    };
+    super::wait_until("the kernel has a disk", || disk().is_some_and(|disk| Path::new(&disk).exists()));
+    disk().unwrap()
+}
+
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
@@ -57,29 +73,28 @@ fn the_kernel_keeps_a_file_system(layout: RingLayout, arguments: &[&str]) {
     assert_eq!(vduse::add_to_bus(NAME).unwrap_err().errno, Errno::EXIST);
     let control = Control::open(VduseVersion::V0).unwrap();
     assert_eq!(control.destroy(NAME).unwrap_err().errno, Errno::BUSY);
-    bind(NAME, "vhost_vdpa", "virtio_vdpa");
-    super::wait_until("the kernel has a disk", || Path::new("/dev/vda").exists());
+    let disk = bind_as_disk(NAME);
 
     // A character for each bit of the acknowledged features.
-    let features = fs::read_to_string("/sys/block/vda/device/features").unwrap();
+    let features = fs::read_to_string(format!("/sys/block/{}/device/features", &disk[5..])).unwrap();
     assert_eq!(&features[34..35] == "1", layout == RingLayout::Packed, "{features}");
-    run("mkfs.ext4", &["-q", "/dev/vda"]);
+    run("mkfs.ext4", &["-q", &disk]);
     fs::create_dir_all("/disk").unwrap();
-    run("mount", &["-t", "ext4", "/dev/vda", "/disk"]);
+    run("mount", &["-t", "ext4", &disk, "/disk"]);
     let bytes: Vec<u8> = (0..8_u64 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
     for file in 0..3 {
         fs::write(format!("/disk/file{file}"), &bytes[file << 16..]).unwrap();
     }
     run("umount", &["/disk"]);
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-    run("mount", &["-t", "ext4", "/dev/vda", "/disk"]);
+    run("mount", &["-t", "ext4", &disk, "/disk"]);
     for file in 0..3 {
         assert!(fs::read(format!("/disk/file{file}")).unwrap() == bytes[file << 16..], "file {file} has changed");
     }
     run("umount", &["/disk"]);
 
     server.end();
-    assert!(!Path::new("/dev/vda").exists());
+    assert!(!Path::new(&disk).exists());
     assert!(!Path::new("/dev/vduse").join(NAME).exists());
     // It is all in the image: the kernel's own loop device finds the same file system there.
     run("mount", &["-t", "ext4", "-o", "loop,ro", image.to_str().unwrap(), "/disk"]);
@@ -142,6 +157,35 @@ fn our_driver_drives_our_disk_by_a_packed_ring() {
     server.end();
 }
 
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn version_1_of_the_interface_where_the_kernel_has_it() {
+    const NAME: &str = "one";
+    if Control::newest_version() == Ok(0) {
+        assert_eq!(Control::open(VduseVersion::V1).unwrap_err().errno, Errno::INVAL);
+        return;
+    }
+    let image = image("one.img");
+    let server = Server::start(NAME, &image, &["--interface=1", "--leave"], "is on the vdpa bus");
+    let memory = memory();
+    let mut client = VdpaDisk::new(Vdpa::open(&node(NAME)).unwrap(), &memory, VirtioFeatures::empty());
+    assert_eq!((client.vdpa.vring_group(0), client.vdpa.set_group_address_space(0, 0)), (Ok(0), Ok(())));
+    client.bring_up();
+    client.write(7, 1);
+    assert_eq!(client.read(7), VdpaDisk::pattern(1));
+    server.end();
+    client.begin_write(7, 2);
+    let server = Server::start(NAME, &image, &["--interface=1", "--take-over"], "is taken over");
+    client.finish();
+    assert_eq!(client.read(7), VdpaDisk::pattern(2));
+    client.vdpa.reset().unwrap();
+    client.vdpa.unmap(0, Iova(IOVA), memory.region().size).unwrap();
+    client.bring_up();
+    assert_eq!(client.read(7), VdpaDisk::pattern(2));
+    drop(client);
+    server.end();
+}
+
 /// Serves a device that another thread uses, which would wait for ever after a panic here.
 fn serve(server: &mut VduseServer, stop: &EventFd) {
     if let Err(error) = server.run(stop) {
@@ -172,8 +216,7 @@ fn the_bounce_buffer_can_be_memory_of_ours() {
     thread::scope(|scope| {
         scope.spawn(|| {
             vduse::add_to_bus(NAME).unwrap();
-            bind(NAME, "vhost_vdpa", "virtio_vdpa");
-            assert!(fs::read("/dev/vda").unwrap() == bytes);
+            assert!(fs::read(bind_as_disk(NAME)).unwrap() == bytes);
             on_the_bus.signal().unwrap();
         });
         serve(&mut server, &on_the_bus);

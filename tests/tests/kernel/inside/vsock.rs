@@ -1,15 +1,18 @@
 //! vhost-vsock against sockets of the same kernel: connections from the guest and to it, data both ways.
 
+use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept, bind, connect, listen, socket_with};
-use vhost_core::VirtioFeatures;
+use vhost_core::uapi::iotlb::Access;
 use vhost_core::wire::vring::VringBase;
+use vhost_core::{Iova, VirtioFeatures};
 use vhost_kernel::vsock::{RECEIVE_RING, TRANSMIT_RING, Vsock};
-use vhost_kernel::{MemoryDevice, VhostDevice};
+use vhost_kernel::{IotlbDevice, MemoryDevice, VhostDevice};
+use vhost_std::deadline::Deadline;
 use vhost_std::memory::MemoryFile;
 
 use super::ring::{Ring, memory, table};
@@ -170,6 +173,38 @@ fn the_guest_connects_and_goes_on_after_a_stop() {
     }
     guest.vsock.start().unwrap();
     guest.talk_with(&host);
+}
+
+#[test]
+#[ignore = "runs in the guest that guest.rs boots"]
+fn the_iotlb_is_asked_for_the_rings_before_they_start() {
+    let memory = memory(2);
+    let vsock = Vsock::open().unwrap();
+    vsock.set_owner().unwrap();
+    vsock.set_guest_cid(GUEST).unwrap();
+    let features = VirtioFeatures::VERSION_1 | VirtioFeatures::ACCESS_PLATFORM;
+    assert!(vsock.features().unwrap().contains(features));
+    // Nothing is agreed on beside them, so that misses come in the first version of messages.
+    vsock.set_features(features).unwrap();
+    vsock.set_memory(&table(&memory)).unwrap();
+    let mut rings = [RECEIVE_RING, TRANSMIT_RING].map(|index| Ring::new(&memory, index));
+    let mut used = Vec::new();
+    for ring in &rings {
+        // For the device they are where they are for the guest.
+        let addresses = ring.driver.guest_addresses();
+        ring.set_up_at(&vsock, &addresses, VringBase::Split { available: 0 });
+        used.push(addresses.used.0);
+    }
+    assert_eq!(vsock.wait_for_miss(Deadline::after(Duration::ZERO)), Ok(None));
+    let refused = vsock.start().unwrap_err();
+    assert_eq!((refused.call, refused.errno), ("VHOST_VSOCK_SET_RUNNING", Errno::FAULT));
+    let miss = vsock.next_miss().unwrap().unwrap();
+    assert!(used.contains(&miss.iova.0), "{miss:x?}, used rings at {used:x?}");
+    let region = memory.region();
+    let iova = Iova(region.guest_address.0);
+    vsock.translate(iova, region.size, region.user_address, Access::ReadWrite).unwrap();
+    vsock.start().unwrap();
+    is_refused(&mut rings, 5001);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use vhost_tests::dialog::{self, FakeFrontend, PATIENCE, Received};
 use vhost_tests::driver::{GuestMemory, Ring, signals};
 use vhost_tests::wire::REQUEST_NEEDING_REPLY;
 
-use super::{Dialog, OFFER, id, message};
+use super::{Dialog, EVERYTHING, OFFER, id, message};
 
 /// A connection and both its ends: what the front-end sends is served before the next line of the test.
 pub(crate) struct Bench<'s> {
@@ -27,7 +27,7 @@ impl<'s> Bench<'s> {
     /// A connection on which everything that is offered was negotiated, but for the event index.
     pub(crate) fn negotiated(server: &'s mut BackendServer) -> Self {
         let mut bench = Self::new(server);
-        bench.negotiate(OFFER, u64::MAX);
+        bench.negotiate(OFFER, EVERYTHING);
         bench
     }
 

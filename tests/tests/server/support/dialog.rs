@@ -11,6 +11,9 @@ use vhost_tests::wire::{self, Bytes, REQUEST, REQUEST_NEEDING_REPLY, feature};
 /// The virtio features that most of these front-ends take.
 pub(crate) const OFFER: u64 = feature::VERSION_1 | feature::PROTOCOL_FEATURES | feature::INDIRECT_DESCRIPTORS;
 
+/// The protocol features that these front-ends take, as far as they are offered: their rings are told by user addresses.
+pub(crate) const EVERYTHING: u64 = !feature::GPA_ADDRESSES;
+
 /// The id of the front-end request of this name.
 pub(crate) fn id(name: &str) -> u32 {
     static IDS: LazyLock<BTreeMap<&str, u32>> =

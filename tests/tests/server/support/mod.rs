@@ -3,7 +3,8 @@
 mod bench;
 mod dialog;
 mod disk;
+pub(crate) mod iommu;
 
 pub(crate) use bench::Bench;
-pub(crate) use dialog::{Dialog, OFFER, id, message, number, state};
+pub(crate) use dialog::{Dialog, EVERYTHING, OFFER, id, message, number, state};
 pub(crate) use disk::{ALL_THREADS, Image, server, tolerant};

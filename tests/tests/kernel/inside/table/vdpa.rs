@@ -31,7 +31,7 @@ fn vdpa_and_vduse() {
     let lines = Table("vduse");
     let control = Control::open(VduseVersion::V0).unwrap();
     lines.line("VDUSE_SET_API_VERSION", "ok");
-    lines.note("VDUSE_GET_API_VERSION", control.newest_version());
+    lines.note("VDUSE_GET_API_VERSION", Control::newest_version());
     lines.note("VDUSE_CREATE_DEV", control.create(&options(NAME)));
     let device = VduseDevice::open(NAME, VduseVersion::V0).unwrap();
     lines.note("VDUSE_VQ_SETUP", device.set_up_vring(0, 64, 0));

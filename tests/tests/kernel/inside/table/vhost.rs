@@ -13,7 +13,7 @@ use vhost_std::memory::MemoryFile;
 
 use super::Table;
 use crate::inside::ring::{Ring, SIZE, memory, table};
-use crate::inside::scsi::{TARGET, Target};
+use crate::inside::scsi_target::Target;
 
 /// The calls that all devices take.
 pub(super) fn common(table: &Table, device: &impl VhostDevice) {
@@ -85,7 +85,7 @@ fn vsock() {
 #[test]
 #[ignore = "runs in the guest that guest.rs boots"]
 fn scsi() {
-    let _target = Target::new();
+    let target = Target::of_memory();
     let (lines, memory, scsi) = (Table("scsi"), memory(3), Scsi::open().unwrap());
     assert_eq!(lines.note("VHOST_SCSI_GET_ABI_VERSION", scsi.abi_version()), Some(1));
     let _ring = with_memory(&lines, &scsi, &memory, COMMAND_RING);
@@ -96,6 +96,6 @@ fn scsi() {
     lines.note("VHOST_FREE_WORKER", scsi.free_worker(worker));
     lines.note("VHOST_SCSI_SET_EVENTS_MISSED", scsi.set_events_missed(1));
     assert_eq!(lines.note("VHOST_SCSI_GET_EVENTS_MISSED", scsi.events_missed()), Some(1));
-    lines.note("VHOST_SCSI_SET_ENDPOINT", scsi.set_endpoint(TARGET));
+    lines.note("VHOST_SCSI_SET_ENDPOINT", scsi.set_endpoint(target.name()));
     lines.note("VHOST_SCSI_CLEAR_ENDPOINT", scsi.clear_endpoint());
 }

@@ -1,4 +1,5 @@
 //! The program `vhost-user` with one of its devices.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "the tests' own support: a test fails by panicking")]
 
 use core::time::Duration;
 use std::fs;
@@ -7,32 +8,32 @@ use std::process::Command;
 
 use rustix::process::Pid;
 use tempfile::TempDir;
-use vhost_tests::program::{Running, built};
 
-/// For a whole guest, under software emulation on a machine that is busy with other things too. Only a hang reaches it.
-pub(crate) const GUEST_LIMIT: Duration = Duration::from_secs(240);
+use super::{Running, built};
+
 /// For a program to begin and to end.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A device in a process of its own.
-pub(crate) struct Daemon {
+#[derive(Debug)]
+pub struct Daemon {
     running: Running,
     folder: TempDir,
 }
 
 impl Daemon {
     /// Starts the device with these arguments, and waits until it listens.
-    pub(crate) fn start(device: &str, arguments: impl IntoIterator<Item = String>) -> Self {
+    pub fn start(device: &str, arguments: impl IntoIterator<Item = String>) -> Self {
         Self::start_in(TempDir::new().unwrap(), device, arguments)
     }
 
     /// The same, with its socket in a folder that is there already.
-    pub(crate) fn start_in(folder: TempDir, device: &str, arguments: impl IntoIterator<Item = String>) -> Self {
+    pub fn start_in(folder: TempDir, device: &str, arguments: impl IntoIterator<Item = String>) -> Self {
         Self::run(Command::new(built("vhost-std", "vhost-user")), folder, device, arguments)
     }
 
     /// The same by a command that becomes the program, and may have given it another network.
-    pub(crate) fn run(
+    pub fn run(
         mut command: Command,
         folder: TempDir,
         device: &str,
@@ -53,21 +54,26 @@ impl Daemon {
         Self { running, folder }
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    /// Where it listens, in the folder that goes when it does.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
     }
 
-    pub(crate) fn process_id(&self) -> Pid {
+    /// Its id, for `/proc`.
+    #[must_use]
+    pub fn process_id(&self) -> Pid {
         self.running.process_id()
     }
 
     /// What it has printed so far.
-    pub(crate) fn printed(&self) -> String {
+    #[must_use]
+    pub fn printed(&self) -> String {
         self.running.output()
     }
 
     /// Ends it the way a service is ended; it must have nothing to complain of.
-    pub(crate) fn end(mut self) {
+    pub fn end(mut self) {
         let status = self.running.terminate(LIMIT);
         assert!(status.success(), "{status}");
         assert_eq!(self.running.output(), "", "it complained");
