@@ -188,9 +188,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ) -> Result<Transmit<'o, H>, ApiMisuse> {
         self.check_alive()?;
         let message = code.message();
-        if self.session.postcopy != Postcopy::Answered {
-            let violation = Violation::PostcopyOrder { state: self.session.postcopy };
-            return Err(ApiMisuse::Violation { message, violation });
+        // Also not after something was asked that ends this exchange.
+        for state in [self.session.postcopy, self.rules().state.postcopy()] {
+            if state != Postcopy::Answered {
+                return Err(ApiMisuse::Violation { message, violation: Violation::PostcopyOrder { state } });
+            }
         }
         let mut outstanding = self.asking.outstanding().iter().filter_map(|question| question.effect);
         if outstanding.any(Effect::shares_memory) {

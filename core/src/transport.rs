@@ -112,7 +112,11 @@ pub fn receive<'a, T: Transport, const CAP: usize>(
         match transport.receive(assembler.read_buf(), &mut handles).map_err(ReceiveError::Transport)? {
             0 if assembler.is_between_messages() => return Ok(None),
             0 => return Err(ReceiveError::Truncated),
-            count => assembler.filled(count, handles).map_err(ReceiveError::Bytes)?,
+            count => {
+                // The iterator of `Handles` itself could panic where it is dropped, as far as a compiler can see.
+                handles.reverse();
+                assembler.filled(count, core::iter::from_fn(|| handles.pop())).map_err(ReceiveError::Bytes)?;
+            }
         }
     }
     Ok(assembler.take())
@@ -132,7 +136,11 @@ pub fn receive_ahead<'a, T: Transport, const CAP: usize>(
         match transport.receive(incoming.read_buf(), &mut handles).map_err(ReceiveError::Transport)? {
             0 if incoming.is_between_messages() => return Ok(None),
             0 => return Err(ReceiveError::Truncated),
-            count => incoming.filled(count, handles),
+            count => {
+                // As above.
+                handles.reverse();
+                incoming.filled(count, core::iter::from_fn(|| handles.pop()));
+            }
         }
     }
     incoming.next().map_err(ReceiveError::Bytes)

@@ -4,6 +4,7 @@
 //! descriptors are such addresses: they are an [`Iova`] here, which no address of this process can be taken for.
 
 mod address_space;
+mod bus;
 mod config;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,6 +22,7 @@ use vhost_core::{GuestAddress, Iova, RingAddress, RingAddresses, VirtioFeatures}
 use vhost_std::system_error::SystemError;
 
 pub use self::address_space::{Batch, Mapping};
+pub use self::bus::{add_to_bus, remove_from_bus};
 
 use crate::device::{self, VhostDevice, vring_state};
 use crate::error::KernelError;

@@ -119,6 +119,15 @@ pub trait Device: Send + Sync + 'static {
         None
     }
 
+    /// The sizes of the device's shared memory regions in bytes, by their ids, of which there are 256; zero for none. Each is a
+    /// whole number of pages, and all together a power of two (QEMU makes a PCI BAR of them).
+    ///
+    /// Over vhost-user the device has parts of files mapped into them with a
+    /// [`DeviceNotifier`](crate::server::DeviceNotifier); other transports have no such regions yet.
+    fn shared_memory(&self) -> &[u64] {
+        &[]
+    }
+
     /// The driver accepted these features. Zero again after a reset.
     fn features_acknowledged(&self, features: u64) {
         let _ = features;

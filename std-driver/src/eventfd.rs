@@ -1,6 +1,7 @@
 //! Event counters: kicks and calls between the two sides of a ring.
 
 mod error;
+mod kernel_signal;
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -25,11 +26,13 @@ const EVENTFD_LINK: &[u8] = b"anon_inode:[eventfd]";
 /// Linux peers have no reason to send anything else.
 ///
 /// The peer shares the file and may at any time put it into blocking mode, or fill the counter.
-/// Neither makes a call block: the mode is looked at before each signal (which costs one cheap
-/// system call) and never changed, as a peer may rely on its mode; draining asks for no wait by
-/// a flag of the call. Only a peer that does both *between* two system calls of one signal can hold
-/// that call up, until somebody drains the counter; Linux has no write to an eventfd that excludes
-/// it.
+/// Neither makes a call block, and the mode is never changed, as a peer may rely on it. Draining asks
+/// for no wait by a flag of the call. A signal to an eventfd of a peer is given by the kernel, as the
+/// completion of an asynchronous operation (see `io_submit`), which takes up to twice as long as
+/// writing to it and never waits. Where the system has no asynchronous operations, or a sandbox
+/// refuses them, the mode is looked at before each write instead; then a peer that both changes the
+/// mode and fills the counter *between* two system calls can hold a signal up, until somebody drains
+/// the counter. So it is with an eventfd of one's own that a hostile peer was given.
 ///
 /// ```
 /// use vhost_std::deadline::Deadline;
@@ -47,6 +50,14 @@ const EVENTFD_LINK: &[u8] = b"anon_inode:[eventfd]";
 #[derive(Debug)]
 pub struct EventFd {
     descriptor: OwnedFd,
+    origin: Origin,
+}
+
+/// Who has made an eventfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    This,
+    Peer,
 }
 
 impl EventFd {
@@ -57,7 +68,7 @@ impl EventFd {
     pub fn new() -> Result<Self, SystemError> {
         let descriptor =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(SystemError::of("eventfd"))?;
-        Ok(Self { descriptor })
+        Ok(Self { descriptor, origin: Origin::This })
     }
 
     /// A second descriptor of the same counter.
@@ -66,7 +77,7 @@ impl EventFd {
     /// The errno of `fcntl`, for example `EMFILE`.
     pub fn try_clone(&self) -> Result<Self, SystemError> {
         let descriptor = rustix::io::fcntl_dupfd_cloexec(&self.descriptor, 0).map_err(SystemError::of("fcntl"))?;
-        Ok(Self { descriptor })
+        Ok(Self { descriptor, origin: self.origin })
     }
 
     /// Adds one to the counter. A counter that is full will wake its reader anyway, so that counts
@@ -75,6 +86,13 @@ impl EventFd {
     /// # Errors
     /// The errno of `write` or of `fcntl`.
     pub fn signal(&self) -> Result<(), SystemError> {
+        match self.origin {
+            Origin::Peer if kernel_signal::signal(self.as_fd()).is_some() => Ok(()),
+            _ => self.signal_by_write(),
+        }
+    }
+
+    fn signal_by_write(&self) -> Result<(), SystemError> {
         let mode = fcntl_getfl(&self.descriptor).map_err(SystemError::of("fcntl"))?;
         if !mode.contains(OFlags::NONBLOCK) && !self.is_ready(PollFlags::OUT)? {
             return Ok(());
@@ -152,7 +170,7 @@ impl TryFrom<OwnedFd> for EventFd {
     /// Takes `descriptor` if it is an eventfd, and closes it if not. Its mode stays as it is.
     fn try_from(descriptor: OwnedFd) -> Result<Self, EventFdError> {
         check_kind(descriptor.as_fd())?;
-        Ok(Self { descriptor })
+        Ok(Self { descriptor, origin: Origin::Peer })
     }
 }
 

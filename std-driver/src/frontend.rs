@@ -14,6 +14,7 @@ mod memory;
 mod migration;
 mod negotiation;
 mod pacing;
+mod reconnect;
 mod shared;
 mod vhost_backend;
 mod vring;
@@ -39,6 +40,7 @@ pub use self::{
     memory::MappedRegions,
     migration::TransferDirection,
     pacing::Pacing,
+    reconnect::{Reconnect, ReconnectError},
     vring::{Enabled, Endian},
 };
 pub use vhost_core::{Logging, VringAddresses};

@@ -27,6 +27,7 @@ mod channel;
 mod connection;
 mod dispatch;
 mod listen;
+mod mapping;
 mod ready;
 mod transfer;
 
@@ -38,6 +39,7 @@ use vhost_core::{BackendConfig, ProtocolFeatures, Tolerance, VirtioFeatures};
 pub use self::channel::DeviceNotifier;
 pub use self::connection::{Connection, End, Progress, ServeError};
 pub use self::listen::ServerThread;
+pub use self::mapping::{MappingAnswer, MappingError};
 pub use crate::rings::{MAX_RINGS, RingThreads};
 
 use crate::{
@@ -78,8 +80,8 @@ pub struct BackendServer {
 }
 
 impl BackendServer {
-    /// Protocol features that a [`BackendServer`] offers. `DEVICE_STATE` comes with devices that have a
-    /// [state](Device::state).
+    /// Protocol features that a [`BackendServer`] offers for every device. `DEVICE_STATE` comes with devices that have a
+    /// [state](Device::state), `SHMEM` and `BACKEND_SEND_FD` with those that have [shared memory](Device::shared_memory).
     pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::MQ
         .union(ProtocolFeatures::LOG_SHMFD)
         .union(ProtocolFeatures::REPLY_ACK)
@@ -119,6 +121,8 @@ impl BackendServer {
     fn config(&self) -> BackendConfig {
         let mut protocol = Self::PROTOCOL_FEATURES;
         protocol.set(ProtocolFeatures::DEVICE_STATE, self.device.state().is_some());
+        let has_shared_memory = self.device.shared_memory().iter().any(|size| *size != 0);
+        protocol.set(ProtocolFeatures::SHMEM | ProtocolFeatures::BACKEND_SEND_FD, has_shared_memory);
         let mut config = BackendConfig::new(self.features(), protocol, self.rings.count());
         config.queue_num = self.device.queue_num();
         config.tolerance = self.options.tolerance.clone();

@@ -180,6 +180,7 @@ impl Vring {
     /// When the descriptor is no eventfd; the old one stays.
     pub fn set_call(&mut self, call: Option<OwnedFd>) -> Result<(), EventFdError> {
         self.call = call.map(EventFd::try_from).transpose()?;
+        self.tell();
         Ok(())
     }
 
@@ -203,9 +204,12 @@ impl Vring {
                 opened => opened.inspect_err(|fault| self.faults.last_ring = Some(*fault))?,
             };
             self.attach_log(&mut ring);
+            // A base comes around again, so it does not tell for certain.
+            self.recovery.untold = self.recovery.record.is_some() || ring.base() != self.first_base();
             self.running = Some(ring);
             self.broken = false;
         }
+        self.tell();
         self.scan();
         Ok(())
     }
@@ -280,12 +284,7 @@ impl Vring {
     /// Where to go on in the ring.
     #[must_use]
     pub fn base(&self) -> VringBase {
-        let at_start = || match self.layout() {
-            RingLayout::Split => VringBase::split(0),
-            // Both wrap counters begin at 1 (virtio, section "Driver and Device Ring Wrap Counters").
-            RingLayout::Packed => VringBase::packed(0x8000_8000),
-        };
-        self.running.as_ref().map(Ring::base).or(self.base).unwrap_or_else(at_start)
+        self.running.as_ref().map(Ring::base).or(self.base).unwrap_or_else(|| self.first_base())
     }
 
     /// The form of the ring.
@@ -337,6 +336,15 @@ impl Vring {
         Ok(ring)
     }
 
+    /// The base of an empty ring.
+    fn first_base(&self) -> VringBase {
+        match self.layout() {
+            RingLayout::Split => VringBase::split(0),
+            // Both wrap counters begin at 1 (virtio, section "Driver and Device Ring Wrap Counters").
+            RingLayout::Packed => VringBase::packed(0x8000_8000),
+        }
+    }
+
     fn while_stopped(&self, change: bool) -> Result<(), RingMisuse> {
         if change && self.running.is_some() { Err(RingMisuse::Running) } else { Ok(()) }
     }
@@ -354,6 +362,7 @@ impl Vring {
         }
         self.wait_no_longer();
         self.recovery.pending.clear();
+        self.recovery.untold = false;
         self.broken = false;
         self.scan_due = false;
     }

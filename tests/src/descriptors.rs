@@ -62,7 +62,8 @@ pub fn shared_mappings() -> BTreeMap<String, usize> {
     for line in fs::read_to_string("/proc/self/maps").unwrap().lines() {
         let mut words = line.split_whitespace();
         let (range, permissions, offset) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
-        if permissions.ends_with('s') {
+        // The kernel's own, which a process has once, from its first asynchronous operation on.
+        if permissions.ends_with('s') && !line.contains(" /[aio] ") {
             let (start, end) = range.split_once('-').unwrap();
             let number = |digits| u64::from_str_radix(digits, 16).unwrap();
             let length = number(end) - number(start);

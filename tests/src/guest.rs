@@ -119,6 +119,12 @@ impl Guest {
         self
     }
 
+    /// Whether the guest's kernel has a module, or has it built in.
+    #[must_use]
+    pub fn has_module(&self, name: &str) -> bool {
+        self.kernel.has(name)
+    }
+
     /// Gives the guest a file.
     #[must_use]
     pub fn file(mut self, name: &str, contents: &[u8]) -> Self {

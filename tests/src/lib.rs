@@ -9,6 +9,7 @@ pub mod allocations;
 pub mod descriptors;
 pub mod dialog;
 pub mod driver;
+pub mod explore;
 pub mod guest;
 pub mod program;
 pub mod rounds;

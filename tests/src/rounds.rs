@@ -5,9 +5,9 @@ use crate::descriptors::Snapshot;
 /// The environment's say in how many rounds there are.
 const VARIABLE: &str = "VHOST_LEAK_ROUNDS";
 
-/// How often a test of leaks repeats what it does: a few hundred times, or what `VHOST_LEAK_ROUNDS` says.
+/// How often a test of leaks repeats what it does: sixty times, or what `VHOST_LEAK_ROUNDS` says.
 pub fn rounds() -> usize {
-    std::env::var(VARIABLE).map_or(200, |number| number.parse().unwrap_or_else(|_| panic!("{VARIABLE}={number}")))
+    std::env::var(VARIABLE).map_or(60, |number| number.parse().unwrap_or_else(|_| panic!("{VARIABLE}={number}")))
 }
 
 /// The numbers of so many rounds, for a loop that runs [in a process of its own](crate::descriptors::in_own_process).

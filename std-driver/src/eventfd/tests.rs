@@ -1,3 +1,4 @@
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::os::unix::net::UnixStream;
 
@@ -72,6 +73,61 @@ fn a_signal_arrives_in_blocking_mode_and_leaves_the_mode_alone() {
     event.signal().unwrap();
     assert!(!fcntl_getfl(&event).unwrap().contains(OFlags::NONBLOCK));
     assert_eq!(event.drain(), Ok(1));
+}
+
+/// The same of a peer, also from several threads and more often than completions are kept.
+#[test]
+fn an_eventfd_of_a_peer_counts_every_signal() {
+    for flags in [EventfdFlags::empty(), EventfdFlags::NONBLOCK] {
+        let event = EventFd::try_from(eventfd(0, flags | EventfdFlags::CLOEXEC).unwrap()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..1000).for_each(|_| event.signal().unwrap()));
+            }
+        });
+        assert_eq!(event.drain(), Ok(3000));
+        fill(&event);
+        event.signal().unwrap();
+        event.signal().unwrap();
+        // The kernel may count one further than a write can.
+        assert!(event.drain().unwrap() >= u64::MAX - 1);
+        assert_eq!(event.drain(), Ok(0));
+        event.signal().unwrap();
+        assert_eq!(event.wait(Deadline::NEVER), Ok(Some(1)));
+    }
+}
+
+/// A peer that has filled the counter and changes the mode all the time holds up nobody.
+#[test]
+fn a_signal_does_not_wait_whatever_the_peer_does_between_two_calls() {
+    let event = EventFd::try_from(eventfd(0, EventfdFlags::CLOEXEC).unwrap()).unwrap();
+    if kernel_signal::signal(event.as_fd()).is_none() {
+        // Without asynchronous operations there is no such promise.
+        return;
+    }
+    let (theirs, done) = (event.try_clone().unwrap(), AtomicBool::new(false));
+    event.drain().unwrap();
+    fill(&event);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                fcntl_setfl(&theirs, OFlags::NONBLOCK).unwrap();
+                fcntl_setfl(&theirs, OFlags::empty()).unwrap();
+            }
+        });
+        let (tell, heard) = std::sync::mpsc::channel();
+        let event = &event;
+        let signalling = scope.spawn(move || {
+            (0..20_000).for_each(|_| event.signal().unwrap());
+            tell.send(()).unwrap();
+        });
+        let in_time = heard.recv_timeout(Duration::from_secs(20));
+        done.store(true, Ordering::Relaxed);
+        while !signalling.is_finished() {
+            theirs.drain().unwrap();
+        }
+        assert!(in_time.is_ok(), "a signal waited");
+    });
 }
 
 #[test]

@@ -68,6 +68,38 @@ impl Frontend {
     ///
     /// After an error that does not end the session the device is started in part; `tear_down` stops what runs.
     ///
+    /// ```no_run
+    /// use std::os::fd::AsFd;
+    /// use vhost_core::VirtioFeatures;
+    /// use vhost_std::driver::{DriverRing, GuestArea, RingOptions};
+    /// use vhost_std::eventfd::EventFd;
+    /// use vhost_std::frontend::{DeviceSetup, Frontend, RingSetup};
+    /// use vhost_std::memory::MemoryFile;
+    ///
+    /// # fn start(mut frontend: Frontend) -> Result<(), Box<dyn core::error::Error>> {
+    /// let memory = MemoryFile::create("guest", 0, 0x10_0000)?;
+    /// // Here the driver is this program; in a virtual machine the guest says where its rings lie.
+    /// let options = RingOptions { size: 128, features: VirtioFeatures::VERSION_1, table_size: 0 };
+    /// let ring = DriverRing::new(GuestArea::of(&memory), &options)?;
+    /// let (kick, call) = (EventFd::new()?, EventFd::new()?);
+    /// let ring = RingSetup {
+    ///     ring: 0,
+    ///     size: ring.size(),
+    ///     base: ring.base(),
+    ///     addresses: ring.user_addresses(),
+    ///     kick: Some(kick.as_fd()),
+    ///     call: Some(call.as_fd()),
+    ///     error: None,
+    /// };
+    /// let memory = [(*memory.region(), memory.as_fd())];
+    /// frontend.bring_up(&DeviceSetup { memory: &memory, rings: &[ring], inflight: None })?;
+    /// // … and when the guest is paused or moved:
+    /// let stopped = frontend.tear_down()?;
+    /// assert_eq!(stopped[0].ring, 0); // and `stopped[0].base` is where the next back-end goes on
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`FrontendError`] and [`share_memory`](Self::share_memory).
     pub fn bring_up(&mut self, setup: &DeviceSetup<'_>) -> Result<(), FrontendError> {

@@ -32,6 +32,29 @@ const MAX_REQUESTS: usize = 64;
 ///
 /// Some back-ends wait for the answer to a request before they serve the front-end again. So whoever handles a request by
 /// calling the front-end, or calls the front-end without serving this channel elsewhere, may wait for ever.
+///
+/// ```no_run
+/// use vhost_std::deadline::Deadline;
+/// use vhost_std::frontend::{BackendRequestHandlerMut, Frontend, Refusal};
+///
+/// struct Display;
+///
+/// impl BackendRequestHandlerMut for Display {
+///     fn config_changed(&mut self) -> Result<(), Refusal> {
+///         Ok(()) // read it again, and interrupt the guest
+///     }
+/// }
+///
+/// # fn serve(mut frontend: Frontend) -> Result<(), Box<dyn core::error::Error>> {
+/// let mut channel = frontend.set_backend_req_fd()?;
+/// let stopper = channel.stopper()?;
+/// let thread = std::thread::spawn(move || channel.run(Display, Deadline::NEVER));
+/// // The front-end is used meanwhile; and at the end:
+/// stopper.stop()?;
+/// # drop(thread);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub struct BackendChannel {
     endpoint: Endpoint,

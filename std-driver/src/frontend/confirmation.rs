@@ -3,6 +3,17 @@
 use vhost_core::Delivery;
 
 /// How requests without a reply of their own are confirmed. Requests with one always wait for it.
+///
+/// ```no_run
+/// use vhost_std::frontend::{Confirmation, Frontend};
+///
+/// # fn ready(mut frontend: Frontend) -> Result<(), vhost_std::frontend::FrontendError> {
+/// // A back-end without acknowledgements should have seen the memory before the guest goes on.
+/// frontend.set_confirmation(Confirmation::Barrier);
+/// frontend.set_mem_table(&[])?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Confirmation {
     /// Not at all: the request is sent and believed. A refusal shows at a later call, as a closed connection.

@@ -16,6 +16,14 @@ use vhost_core::{
 const MAX_CHANGES: usize = 32;
 
 /// A request of the back-end that is refused, with the number that it is told; never zero.
+///
+/// ```
+/// use vhost_std::frontend::Refusal;
+///
+/// let refusal = Refusal::from(rustix::io::Errno::NOENT);
+/// assert_eq!(refusal.number().get().cast_signed(), -2);
+/// assert_eq!(Refusal::UNSUPPORTED.number().get(), 1);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal(NonZeroU64);
 

@@ -1,6 +1,6 @@
 //! A piece of a file in the memory of this process.
 //!
-//! The only file of this crate with `unsafe` code: mapping, unmapping and the way to the bytes.
+//! The only file of guest memory with `unsafe` code: mapping, unmapping and the way to the bytes.
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
@@ -118,7 +118,7 @@ impl Drop for Mapping {
 }
 
 /// What offsets and lengths of mappings of `file` are multiples of.
-fn granularity(file: BorrowedFd<'_>) -> Result<u64, SystemError> {
+pub(crate) fn granularity(file: BorrowedFd<'_>) -> Result<u64, SystemError> {
     let page = rustix::param::page_size() as u64;
     let system = fstatfs(file).map_err(SystemError::of("fstatfs"))?;
     // Signed and of different width on different machines; the magic number has 32 bits.

@@ -2,13 +2,17 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::{
+    collections::VecDeque,
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use vhost_core::{BackendRequest, Channel, Delivery, MAX_MESSAGE};
+use vhost_core::{ApiMisuse, BackendReply, BackendRequest, Channel, Delivery, MAX_MESSAGE};
 
-use super::connection::Machine;
+use super::{
+    connection::Machine,
+    mapping::{Asker, MappingError, Posted},
+};
 use crate::{
     endpoint::{Endpoint, EndpointError, Message},
     eventfd::EventFd,
@@ -20,11 +24,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct BackendChannel {
     endpoint: Endpoint,
+    /// Who waits for the answers, in the order of the requests.
+    waiting: VecDeque<Asker>,
 }
 
 impl BackendChannel {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { endpoint: Endpoint::new(socket, Channel::Backend) }
+        Self { endpoint: Endpoint::new(socket, Channel::Backend), waiting: VecDeque::new() }
     }
 
     /// Makes a request if the session allows it and nothing waits to be sent; `false` if not.
@@ -47,6 +53,39 @@ impl BackendChannel {
         }
     }
 
+    /// Makes a request of the device, and remembers who waits for its answer. Gives it back if that is not possible yet.
+    pub(super) fn forward(&mut self, machine: &mut Machine, posted: Posted) -> Result<Option<Posted>, EndpointError> {
+        self.endpoint.flush()?;
+        if self.endpoint.has_unsent() {
+            return Ok(Some(posted));
+        }
+        let mut out = [0; MAX_MESSAGE];
+        let before = machine.outstanding();
+        let refused = match machine.request(posted.request(), Delivery::Acknowledged, &mut out) {
+            Ok(transmit) => {
+                self.endpoint.offer(&transmit)?;
+                None
+            }
+            Err(misuse) => Some(misuse),
+        };
+        match refused {
+            None => {}
+            // There is room when an answer has come.
+            Some(ApiMisuse::TooManyOutstanding { .. }) => return Ok(Some(posted)),
+            Some(misuse) => {
+                posted.fail(MappingError::NotAsked(misuse));
+                return Ok(None);
+            }
+        }
+        if machine.outstanding() > before {
+            self.waiting.push_back(posted.asker);
+        } else {
+            // Without acknowledgements it counts as done.
+            let _ = posted.asker.try_send(Ok(()));
+        }
+        Ok(None)
+    }
+
     /// Whether a request waits for room in the socket.
     pub(super) fn has_unsent(&self) -> bool {
         self.endpoint.has_unsent()
@@ -62,8 +101,15 @@ impl BackendChannel {
             match self.endpoint.try_receive() {
                 Ok(Message::NotYet) => return true,
                 Ok(Message::Frame(frame)) => match machine.handle_reply(frame) {
-                    // Nothing waits for an answer: what was told was told.
-                    Ok(_) => {}
+                    // What was merely told is not answered, so each answer is for whoever has waited longest.
+                    Ok(reply) => {
+                        if let Some(asker) = self.waiting.pop_front() {
+                            let _ = asker.try_send(match reply {
+                                BackendReply::Refused(number) => Err(MappingError::Refused(number)),
+                                _ => Ok(()),
+                            });
+                        }
+                    }
                     Err(_) => return false,
                 },
                 Ok(Message::Closed) | Err(_) => return false,
@@ -79,7 +125,7 @@ impl AsFd for BackendChannel {
 }
 
 /// Tells the front-end, through whatever connection there is, that something about the device
-/// changed. Cheap to clone; from any thread.
+/// changed, and asks it for mappings. Cheap to clone; from any thread.
 #[derive(Clone, Debug)]
 pub struct DeviceNotifier {
     shared: Arc<Shared>,
@@ -88,12 +134,15 @@ pub struct DeviceNotifier {
 #[derive(Debug)]
 struct Shared {
     config_changed: AtomicBool,
+    posted: Mutex<VecDeque<Posted>>,
     event: EventFd,
 }
 
 impl DeviceNotifier {
     pub(super) fn new() -> Result<Self, SystemError> {
-        Ok(Self { shared: Arc::new(Shared { config_changed: AtomicBool::new(false), event: EventFd::new()? }) })
+        let event = EventFd::new()?;
+        let (config_changed, posted) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { config_changed, posted, event }) })
     }
 
     /// The configuration space reads differently now. Without a channel to tell it on, the next
@@ -103,6 +152,17 @@ impl DeviceNotifier {
     /// The errno of `write`.
     pub fn config_changed(&self) -> Result<(), SystemError> {
         self.shared.config_changed.store(true, Ordering::Release);
+        self.signal()
+    }
+
+    /// Requests that wait to be sent.
+    pub(super) fn posted(&self) -> MutexGuard<'_, VecDeque<Posted>> {
+        // Nothing under the lock can panic half way.
+        self.shared.posted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the connection.
+    pub(super) fn signal(&self) -> Result<(), SystemError> {
         self.shared.event.signal()
     }
 
@@ -113,7 +173,7 @@ impl DeviceNotifier {
 
     /// Whether a change waits to be told, without a look at the descriptor.
     pub(super) fn has_news(&self) -> bool {
-        self.shared.config_changed.load(Ordering::Acquire)
+        self.shared.config_changed.load(Ordering::Acquire) || !self.posted().is_empty()
     }
 
     /// Whether a change is to be told; the caller tells it, or [keeps](Self::keep_config_change) it.

@@ -13,6 +13,7 @@ use super::{
     BackendServer, MAX_RINGS,
     channel::BackendChannel,
     dispatch::Dispatch,
+    mapping::MappingError,
     ready::{Descriptors, Ready},
     transfer::Transfer,
 };
@@ -246,7 +247,9 @@ impl Connection<'_> {
 
     /// Tells the front-end what changed; what cannot be told yet is told when a channel opens.
     fn notify(&mut self) -> Result<(), ServeError> {
-        if !self.server.notifier.take_config_change()? {
+        let config_changed = self.server.notifier.take_config_change()?;
+        self.forward();
+        if !config_changed {
             return Ok(());
         }
         // A suspended device sends nothing (vhost-user, section "Suspended device state").
@@ -276,6 +279,26 @@ impl Connection<'_> {
             asked == Some(Ok(true))
         })?;
         Ok(())
+    }
+
+    /// Asks the front-end what the device wants of it, as far as that is possible now.
+    fn forward(&mut self) {
+        loop {
+            let Some(posted) = self.server.notifier.posted().pop_front() else { return };
+            let forwarded = match &mut self.channel {
+                Some(channel) => channel.forward(&mut self.machine, posted),
+                None => {
+                    posted.fail(MappingError::NoChannel);
+                    continue;
+                }
+            };
+            match forwarded {
+                Ok(None) => {}
+                // It is looked at again after the next answer.
+                Ok(Some(later)) => return self.server.notifier.posted().push_front(later),
+                Err(_) => self.channel = None,
+            }
+        }
     }
 
     /// What to wait for before [`process`](Self::process): the sockets, the notifier, and the rings
@@ -334,6 +357,8 @@ impl Connection<'_> {
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
+        // The next front-end is not asked for what was meant for this one: whoever waits hears that there is no channel.
+        self.server.notifier.posted().clear();
         let (device, rings) = (&*self.server.device, &self.server.rings);
         Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }

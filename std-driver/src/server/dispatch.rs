@@ -9,6 +9,7 @@ use vhost_core::{
         config::Config,
         log::LogBase,
         migration,
+        shared::SharedMemoryConfig,
         vring::{VringAddr, VringBase, VringState},
     },
 };
@@ -88,14 +89,17 @@ pub(super) struct Dispatch<'c> {
     pub(super) transfer: &'c mut Option<Transfer>,
 }
 
-impl Dispatch<'_> {
+impl<'c> Dispatch<'c> {
     /// Carries out a request that the machine handed on. If it fails, nothing has changed.
     pub(super) fn carry_out<'b>(
         &mut self,
         request: FrontendRequest<'b, OwnedFd>,
         session: &Agreed,
         config: &'b mut [u8],
-    ) -> Result<FrontendReply<'b, OwnedFd>, Reason> {
+    ) -> Result<FrontendReply<'b, OwnedFd>, Reason>
+    where
+        'c: 'b,
+    {
         use FrontendRequest as Request;
         match request {
             Request::SetMemTable(regions, handles) => {
@@ -148,6 +152,10 @@ impl Dispatch<'_> {
                 return Ok(FrontendReply::GetConfig(Config { offset: wanted.offset, flags: wanted.flags, data }));
             }
             Request::SetConfig(write) => self.device.write_config(write.offset, write.data)?,
+            Request::GetShmemConfig => {
+                let device: &'c dyn Device = self.device;
+                return Ok(FrontendReply::GetShmemConfig(SharedMemoryConfig::new(device.shared_memory())));
+            }
             Request::SetBackendReqFd(handle) => {
                 *self.channel = Some(BackendChannel::new(Socket::from(handle)));
                 self.control(session).ask_again();

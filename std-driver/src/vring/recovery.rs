@@ -10,9 +10,12 @@ use crate::inflight::{InflightError, InflightRecord};
 /// What the ring of one start knows of an inflight record.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    record: Option<InflightRecord>,
+    pub(super) record: Option<InflightRecord>,
     /// The requests that are still to be processed again, the oldest last.
     pub(super) pending: Vec<Resubmission>,
+    /// Somebody else may have given requests back and ended before it signalled the driver. With event indices the driver
+    /// would never be signalled again: it waits for one that has been passed.
+    pub(super) untold: bool,
 }
 
 impl Vring {
@@ -71,6 +74,16 @@ impl Vring {
             self.recovery.pending.reverse();
         }
         Ok(())
+    }
+
+    /// Signals the driver of a ring that has not begun here, once it can be signalled.
+    pub(super) fn tell(&mut self) {
+        if let Some(call) = self.call.as_ref().filter(|_| self.recovery.untold) {
+            self.recovery.untold = false;
+            if let Err(error) = call.signal() {
+                self.faults.last_call = Some(error);
+            }
+        }
     }
 
     /// Makes the ring's part of the record an empty one: a reset ends all requests.

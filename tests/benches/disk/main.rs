@@ -9,7 +9,7 @@
 
 mod backends;
 mod load;
-#[path = "../rust_vmm.rs"]
+#[path = "../peer/rust_vmm.rs"]
 mod rust_vmm;
 
 use std::path::Path;

@@ -10,7 +10,7 @@
 mod backends;
 mod frontends;
 mod memory;
-#[path = "../rust_vmm.rs"]
+#[path = "../peer/rust_vmm.rs"]
 mod rust_vmm;
 
 use std::path::Path;

@@ -4,6 +4,7 @@
 use core::time::Duration;
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -74,6 +75,20 @@ impl Booted {
     #[must_use]
     pub fn monitor(&self) -> Monitor {
         Monitor::connect(&self.folder.path().join("monitor"))
+    }
+
+    /// Whether the script prints `line`, or has printed it already, before `limit` is over.
+    ///
+    /// # Panics
+    /// If the guest ends first.
+    pub fn prints_within(&mut self, line: &str, limit: Duration) -> bool {
+        let output = self.folder.path().join("output");
+        let start = Instant::now();
+        let condition = || {
+            let printed = lines(&output).iter().any(|printed| printed == line);
+            (printed || start.elapsed() >= limit).then_some(printed)
+        };
+        self.emulator.wait_until(&format!("printed {line:?}"), Duration::MAX, condition)
     }
 
     /// Waits until the guest has powered off.

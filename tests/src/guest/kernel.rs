@@ -36,6 +36,11 @@ impl Kernel {
         Some(Self { image: folder.join("vmlinuz"), modules })
     }
 
+    /// Whether there is such a module, or it is built in.
+    pub(super) fn has(&self, module: &str) -> bool {
+        self.modules.contains_key(module)
+    }
+
     /// The files of `wanted` and of all they need, each after what it needs itself.
     pub(super) fn load_order(&self, wanted: &[String]) -> Vec<&Path> {
         let mut order = Vec::new();

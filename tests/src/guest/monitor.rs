@@ -22,7 +22,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Talks to the QEMU that listens at `socket`.
-    pub(super) fn connect(socket: &Path) -> Self {
+    pub fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
         stream.set_read_timeout(Some(LIMIT)).unwrap_or_else(|error| panic!("a limit for QEMU: {error}"));
         let mut monitor = Self { lines: BufReader::new(stream), events: VecDeque::new() };

@@ -62,11 +62,16 @@ impl Running {
     /// What it has printed so far, on both of its outputs.
     #[must_use]
     pub fn output(&self) -> String {
-        let mut bytes = vec![0; self.output.metadata().map_or(0, |data| usize::try_from(data.len()).unwrap_or(0))];
-        match self.output.read_exact_at(&mut bytes, 0) {
-            Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) => format!("(its output cannot be read: {error})"),
-        }
+        text_of(&self.output)
+    }
+
+    /// Waits until `condition` holds for what it has printed.
+    ///
+    /// # Panics
+    /// As [`wait_until`](Self::wait_until).
+    pub fn wait_for_output(&mut self, what: &str, limit: Duration, condition: impl Fn(&str) -> bool) {
+        let output = self.output.try_clone().unwrap_or_else(|error| panic!("the output of {}: {error}", self.name));
+        self.wait_until(what, limit, || condition(&text_of(&output)).then_some(()));
     }
 
     /// Waits until it has ended by itself.
@@ -88,6 +93,19 @@ impl Running {
         // It fails only for a program that has ended, which is what is wanted.
         let _ = pidfd_send_signal(&self.process, Signal::TERM);
         self.wait(limit)
+    }
+
+    /// Ends it wherever it is (SIGKILL), and waits.
+    ///
+    /// # Panics
+    /// If it has ended by itself before.
+    pub fn kill(&mut self) {
+        if self.ends_within(Duration::ZERO) {
+            self.fail("has ended by itself");
+        }
+        // It fails only for a program that has ended, which is what is wanted.
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        self.wait(Duration::MAX);
     }
 
     /// Waits until somebody listens on the Unix socket `path`, without connecting: a server may
@@ -151,6 +169,15 @@ impl Drop for Running {
     }
 }
 
+/// All that stands in a file, as far as it is text.
+fn text_of(file: &File) -> String {
+    let mut bytes = vec![0; file.metadata().map_or(0, |data| usize::try_from(data.len()).unwrap_or(0))];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => format!("(the output cannot be read: {error})"),
+    }
+}
+
 /// Whether some process of this machine listens on the Unix socket `path`.
 fn listens(path: &Path) -> bool {
     /// The kernel's flag for a socket that accepts connections, in the fourth column.
@@ -202,8 +229,7 @@ mod tests {
     #[test]
     fn it_ends_when_asked_to() {
         let mut running = shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done");
-        let output = running.output.try_clone().unwrap();
-        running.wait_until("was ready", LONG, || (output.metadata().unwrap().len() == 6).then_some(()));
+        running.wait_for_output("was ready", LONG, |output| output == "ready\n");
         assert_eq!(running.terminate(LONG).code(), Some(5));
         assert_eq!(running.terminate(LONG).code(), Some(5), "once more changes nothing");
     }

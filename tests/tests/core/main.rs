@@ -4,10 +4,12 @@
 //! Bytes come from the hand-made fixtures and from recordings, never from the crate under test, unless the test says so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "an exploration tells how much it has seen")]
 
 mod answers;
 mod bad_input;
 mod cuts;
+mod explore;
 mod joined;
 mod machines;
 mod pair;

@@ -169,7 +169,7 @@ impl Pair {
 }
 
 /// Whether the answer to this request is an acknowledgement.
-fn tells_refusal(back: &Back, code: FrontendCode) -> bool {
+pub(crate) fn tells_refusal(back: &Back, code: FrontendCode) -> bool {
     match code.row().unwrap().reply {
         ReplyRule::Postcopy => back.session().postcopy() == Postcopy::Off,
         rule => matches!(rule, ReplyRule::Acknowledged | ReplyRule::Status),
@@ -177,7 +177,7 @@ fn tells_refusal(back: &Back, code: FrontendCode) -> bool {
 }
 
 /// The answer of a device that does whatever it is asked.
-fn grant<'b>(back: &Back, request: FrontendRequest<'b, Token>, ledger: &Ledger) -> FrontendReply<'b, Token> {
+pub(crate) fn grant<'b>(back: &Back, request: FrontendRequest<'b, Token>, ledger: &Ledger) -> FrontendReply<'b, Token> {
     let in_postcopy = matches!(back.session().postcopy(), Postcopy::Listening | Postcopy::Answered);
     match request {
         FrontendRequest::SetMemTable(table, _) if in_postcopy => FrontendReply::SetMemTable(table),

@@ -201,6 +201,20 @@ impl Disk {
         }
     }
 
+    /// Makes new requests and asks for a call at the next answer, unless there is one already.
+    pub(crate) fn falls_asleep(&mut self) -> bool {
+        self.call.drain().unwrap();
+        self.take_back();
+        self.refill();
+        !self.queue.enable_calls().unwrap()
+    }
+
+    /// Waits for the call, and for nothing else.
+    pub(crate) fn wakes_up(&mut self) {
+        let called = self.call.wait(Deadline::after(PATIENCE)).unwrap();
+        assert!(called.is_some(), "no call comes for {} requests, after {}", self.outstanding(), self.completed);
+    }
+
     /// The index in a split ring's used ring.
     pub(crate) fn used_index(&self) -> u16 {
         let used = self.tables.range(ADDRESSES.device, 4, Access::ReadWrite).unwrap();

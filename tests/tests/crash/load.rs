@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 
 use vhost_core::wire::inflight::Inflight;
 use vhost_core::wire::vring::VringBase;
@@ -22,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWERS: u64 = 60;
 const LONGER: u64 = 400;
 
+/// How long it lives at most while the driver sleeps, in microseconds.
+const SLEEP: u64 = 1000;
+
 /// The record, once a back-end has made it.
 type Record = Option<(Inflight, OwnedFd)>;
 
@@ -34,11 +38,14 @@ pub(crate) fn survives(server: &Server, features: VirtioFeatures, kills: u32) {
     let mut disk = Disk::new(file, features);
     let mut record = None;
     let mut numbers = Numbers::new(features.bits() ^ u64::from(kills));
-    let (mut interrupted, mut half_done) = (0, 0);
+    let (mut interrupted, mut half_done, mut asleep) = (0, 0, false);
     for _ in 0..kills {
         let (backend, socket) = server.start(&path);
         // It may be killed while it is told where everything is.
         let frontend = start(socket, &disk, features, &mut record).unwrap();
+        if asleep {
+            disk.wakes_up();
+        }
         disk.run(numbers.below(ANSWERS) as usize);
         if numbers.below(2) == 0 {
             disk.run_for(Duration::from_micros(numbers.below(LONGER)));
@@ -46,11 +53,16 @@ pub(crate) fn survives(server: &Server, features: VirtioFeatures, kills: u32) {
             // The back-end may not have written down yet that it has given a request back.
             disk.run_until_the_next_answer();
         }
+        // A driver that sleeps hears of answers by a call only, whoever makes it.
+        asleep = numbers.below(3) == 0 && disk.falls_asleep();
+        if asleep {
+            spin(numbers.below(SLEEP));
+        }
         backend.kill();
         drop(frontend);
         interrupted += u32::from(in_flight(record.as_ref().unwrap(), features) > 0);
         half_done += u32::from(is_half_done(record.as_ref().unwrap(), &disk, features));
-        if numbers.below(2) == 0 {
+        if !asleep && numbers.below(2) == 0 {
             disk.take_back();
         }
     }
@@ -94,6 +106,14 @@ fn start(
     let memory = [(*disk.memory.region(), disk.memory.as_fd())];
     frontend.bring_up(&DeviceSetup { memory: &memory, rings: &rings, inflight })?;
     Ok(frontend)
+}
+
+/// Does nothing for so many microseconds; a wait of the system would be longer.
+fn spin(microseconds: u64) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(microseconds) {
+        core::hint::spin_loop();
+    }
 }
 
 /// Entries of the record that are in flight: their first byte is 1 (section "Inflight description").

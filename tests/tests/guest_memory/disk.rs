@@ -48,9 +48,7 @@ impl Disk {
         for line in maps.lines() {
             let words = Vec::from_iter(line.split_whitespace());
             match words[..] {
-                [_, _, _, _, number, name, ..] if name == "/memfd:memory-backend-memfd" => {
-                    inode = Some(number.parse().unwrap())
-                }
+                [_, _, _, _, number, "/memfd:memory-backend-memfd", ..] => inode = Some(number.parse().unwrap()),
                 ["Rss:", kibibytes, _] => {
                     let Some(inode) = inode.take() else { continue };
                     let bytes = kibibytes.parse::<u64>().unwrap() << 10;

@@ -9,6 +9,7 @@ mod ring;
 mod scsi;
 mod scsi_target;
 mod server;
+mod simulators;
 mod table;
 mod vdpa;
 mod vdpa_disk;

@@ -6,11 +6,12 @@ use std::io::{self, Write as _};
 use vhost_core::uapi::vduse::VduseIoctl;
 use vhost_core::uapi::vhost::VhostIoctl;
 
-const DEVICES: [&str; 5] = ["net", "vsock", "scsi", "vdpa", "vduse"];
+/// The last one is what the kernel simulates behind vhost-vdpa, where it does.
+const DEVICES: [&str; 6] = ["net", "vsock", "scsi", "vdpa", "vduse", "sim"];
 
 /// Answers other than success that are documented; a newer kernel may know more. "none" means that the wrapper says so
 /// instead of an error.
-const DOCUMENTED: [(&str, &str, &str); 24] = [
+const DOCUMENTED: [(&str, &str, &str); 25] = [
     // Before Linux 6.17.
     ("VHOST_GET_FEATURES_ARRAY", "net", "none"),
     ("VHOST_SET_FEATURES_ARRAY", "net", "none"),
@@ -35,6 +36,7 @@ const DOCUMENTED: [(&str, &str, &str); 24] = [
     // VDUSE has no such operation, or only in its version 1.
     ("VHOST_VDPA_GET_VRING_GROUP", "vdpa", "EOPNOTSUPP"),
     ("VHOST_VDPA_GET_VRING_DESC_GROUP", "vdpa", "EOPNOTSUPP"),
+    ("VHOST_VDPA_GET_VRING_DESC_GROUP", "sim", "EOPNOTSUPP"),
     ("VHOST_VDPA_SET_GROUP_ASID", "vdpa", "EOPNOTSUPP"),
     ("VHOST_VDPA_SET_GROUP_ASID", "vdpa", "EINVAL"),
     ("VHOST_VDPA_SUSPEND", "vdpa", "EOPNOTSUPP"),

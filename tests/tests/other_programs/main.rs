@@ -2,4 +2,8 @@
 //! front-end. `.ci/peer-programs` fetches them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod dpdk;
 mod libblkio;
+mod machine;
+mod testpmd;
+mod virtiofsd;

@@ -5,14 +5,13 @@
 //! test is called as a whole. Stores may be delayed and reordered as far as the orderings allow that were asked for: a
 //! missing fence or a missing release is found, too.
 
-mod explore;
 mod memory;
 mod operations;
 mod system;
 
 use vhost_core::VirtioFeatures;
+use vhost_tests::explore::{Outcome, Report, explore};
 
-use explore::{Outcome, Report, explore};
 use memory::Stores;
 use system::{Plan, System, Widened};
 

@@ -4,12 +4,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag};
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight};
 use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost::{VhostBackend, VhostUserDirtyLogRegion, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_std::block::{BlockDevice, BlockOptions};
 use vhost_std::server::{BackendServer, DeviceNotifier, ServerOptions, ServerThread};
 use vhost_std::socket::Listener;
+use vhost_tests::dialog;
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR};
 use vhost_tests::wire::feature;
 use vhost_tests::wire::region::Region;
@@ -67,7 +68,7 @@ fn shared(ours: &mut OwnedFd) -> EventFd {
 fn start(frontend: &mut Frontend, ring: &mut Ring) -> [EventFd; 3] {
     let index = ring.index as usize;
     frontend.set_vring_num(index, ring.size).unwrap();
-    frontend.set_vring_base(index, 0).unwrap();
+    frontend.set_vring_base(index, ring.available_index()).unwrap();
     let place = |guest| ring.memory.user(guest);
     let addresses = VringConfigData {
         queue_max_size: ring.size,
@@ -167,5 +168,58 @@ fn configuration_is_read() {
     // The size of the disk is not the driver's to change.
     frontend.set_config(0, VhostUserConfigFlags::WRITABLE, &[1; 8]).unwrap_err();
     frontend.get_features().unwrap();
+    server.stop().unwrap();
+}
+
+/// What is read from the disk is written to guest memory, and each page of that has its bit.
+#[test]
+fn the_pages_that_are_written_are_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let (server, _) = serve(&path);
+    let mut frontend = Frontend::connect(&path, 2).unwrap();
+    assert!(agree(&mut frontend).contains(VhostUserProtocolFeatures::LOG_SHMFD));
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    frontend.set_mem_table(&[info(&memory)]).unwrap();
+    // One bit a page from address zero on; the log lies behind some bytes of its file that are nobody's.
+    let region = memory.region();
+    let (offset, pages) = (0x1000, (region.guest + region.size) / 0x1000);
+    let file = dialog::memory(offset + pages / 8);
+    let log = VhostUserDirtyLogRegion { mmap_size: pages / 8, mmap_offset: offset, mmap_handle: file.as_raw_fd() };
+    frontend.set_log_base(0, Some(log)).unwrap();
+    let taken = feature::VERSION_1 | feature::PROTOCOL_FEATURES | feature::LOG_ALL;
+    frontend.set_features(taken).unwrap();
+    let mut ring = Ring::new(&memory, 0, 16);
+    let _events = start(&mut frontend, &mut ring);
+    read_sector(&mut ring, 3);
+    let mut bits = vec![0; usize::try_from(pages / 8).unwrap()];
+    rustix::io::pread(&file, &mut bits, offset).unwrap();
+    let logged = Vec::from_iter((0..pages).filter(|page| bits[(page / 8) as usize] & 1 << (page % 8) != 0));
+    // Status and data are in the first page of buffers; the used ring is not logged without its flag.
+    assert_eq!(logged, [ring.buffers / 0x1000]);
+    server.stop().unwrap();
+}
+
+/// The record that one back-end makes is given to the next one.
+#[test]
+fn the_record_of_requests_in_flight_is_made_and_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let (server, _) = serve(&path);
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let mut record = None;
+    for done in 0..3 {
+        let mut frontend = Frontend::connect(&path, 2).unwrap();
+        assert!(agree(&mut frontend).contains(VhostUserProtocolFeatures::INFLIGHT_SHMFD));
+        let (extent, file) =
+            record.take().unwrap_or_else(|| frontend.get_inflight_fd(&VhostUserInflight::new(0, 0, 2, 16)).unwrap());
+        assert!(extent.mmap_size > 0);
+        frontend.set_inflight_fd(&extent, file.as_raw_fd()).unwrap();
+        frontend.set_mem_table(&[info(&memory)]).unwrap();
+        let mut ring = Ring::starting_at(&memory, 0, 16, done);
+        let _events = start(&mut frontend, &mut ring);
+        read_sector(&mut ring, 7);
+        record = Some((extent, file));
+    }
     server.stop().unwrap();
 }

@@ -9,7 +9,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftrunc
 use rustix::io::Errno;
 use vhost_std::server::BackendServer;
 use vhost_tests::descriptors::{Snapshot, leaves_nothing_open};
-use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR};
+use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signals};
 use vhost_tests::wire::{Bytes, feature};
 
 use crate::support::{ALL_THREADS, Bench, Dialog, EVERYTHING, Image, OFFER, number, server};
@@ -386,4 +386,36 @@ fn nothing_is_left_of_records_however_many_there_were() {
         drop(bench);
         outside.assert_same_now();
     });
+}
+
+/// The back-end before may have ended between giving a request back and signalling that. With the event index nobody would
+/// signal again.
+#[test]
+fn a_ring_that_is_taken_over_is_signalled_once_also_when_nothing_is_left_to_do() {
+    for call_comes_last in [false, true] {
+        let memory = Arc::new(GuestMemory::new(BLOCK));
+        let mut ring = Ring::new(&memory, 0, 16);
+        ring.request(0, Command::Flush, 0);
+        let record = left_behind(&[], 1);
+        memory.write_u16(ring.used + 2, 1);
+        ring.set_used_event(0);
+        let mut server = server(1);
+        let mut bench = Bench::new(&mut server);
+        bench.negotiate(OFFER | feature::EVENT_INDEX, u64::MAX);
+        bench.grant("SET_INFLIGHT_FD", &shape(SPLIT, 0, 1, 16), &[record.as_fd()]);
+        bench.share(&[&memory]);
+        if call_comes_last {
+            bench.grant("SET_VRING_NUM", &ring.num_payload(), &[]);
+            bench.grant("SET_VRING_ADDR", &ring.address_payload(), &[]);
+            bench.grant("SET_VRING_KICK", &ring.event_payload(), &[ring.kick.as_fd()]);
+            bench.grant("SET_VRING_CALL", &ring.event_payload(), &[ring.call.as_fd()]);
+        } else {
+            bench.start(&ring);
+        }
+        bench.enable(&ring, 1);
+        bench.settle();
+        assert_eq!((signals(&ring.call), ring.used_index()), (1, 1));
+        bench.grant("SET_VRING_CALL", &ring.event_payload(), &[ring.call.as_fd()]);
+        assert_eq!(signals(&ring.call), 0);
+    }
 }

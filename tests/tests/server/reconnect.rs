@@ -2,17 +2,18 @@
 
 use core::time::Duration;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vhost_std::deadline::Deadline;
 use vhost_std::device::{Device, Queue};
 use vhost_std::eventfd::EventFd;
 use vhost_std::server::{BackendServer, End, RingThreads, ServeError, ServerOptions};
 use vhost_std::socket::{Listener, Socket, SocketError};
-use vhost_tests::descriptors::leaves_nothing_open;
+use vhost_tests::descriptors::{in_own_process, leaves_nothing_open};
 use vhost_tests::dialog::{FakeFrontend, PATIENCE, event};
 use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signal, wait_readable};
 use vhost_tests::wire::REQUEST;
@@ -117,6 +118,101 @@ fn a_back_end_connects_to_a_front_end_that_listens() {
         use_disk(&mut frontend);
         drop(frontend);
         assert_eq!(connecting.join().unwrap(), Ok(End::PeerClosed));
+    });
+}
+
+/// As long as it is not stopped, and however the connections end.
+#[test]
+fn a_back_end_connects_again_whenever_a_front_end_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let stop = EventFd::new().unwrap();
+    let mut server = Image::new().server(1, RingThreads::Shared(1));
+    let (ends, heard) = mpsc::channel();
+    thread::scope(|scope| {
+        let _ending = StopAtEnd(&stop);
+        let stopping = stop.try_clone().unwrap();
+        let told = |end: Result<End, ServeError>| ends.send(end.is_ok()).unwrap();
+        let serving = scope.spawn(move || server.connect_again(&path, &stopping, told));
+        let path = folder.path().join("socket");
+        for round in 0..6 {
+            // Nobody is there, and then somebody who stays for two connections.
+            let listener = UnixListener::bind(&path).unwrap();
+            let mut frontend = FakeFrontend::new(listener.accept().unwrap().0);
+            use_disk(&mut frontend);
+            drop(frontend);
+            assert!(heard.recv_timeout(PATIENCE).unwrap());
+            let frontend = FakeFrontend::new(listener.accept().unwrap().0);
+            if round % 2 == 0 {
+                frontend.send(&[0xff; 20], &[]);
+                frontend.assert_closed();
+            }
+            drop(frontend);
+            assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), round % 2 == 1);
+            // A socket that nobody listens at is left behind, and one that is gone.
+            drop(listener);
+            std::fs::remove_file(&path).unwrap();
+        }
+        // Somebody who takes nobody: the queue is full.
+        let listener = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None);
+        let listener = listener.unwrap();
+        let address = rustix::net::SocketAddrUnix::new(&path).unwrap();
+        rustix::net::bind(&listener, &address).unwrap();
+        stop.signal().unwrap();
+        assert_eq!(serving.join().unwrap(), Ok(()));
+    });
+}
+
+/// Ends a service even if the test fails, which would wait for it for ever.
+pub(crate) struct StopAtEnd<'e>(pub(crate) &'e EventFd);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.signal();
+    }
+}
+
+/// A front-end that waits is served when there is room again; until then the service costs nothing and can be ended.
+#[test]
+fn a_service_without_descriptors_goes_on_when_there_are_some() {
+    in_own_process("reconnect::a_service_without_descriptors_goes_on_when_there_are_some", || {
+        const LIMIT: i32 = 16;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = Listener::bind(&path).unwrap();
+        let stop = EventFd::new().unwrap();
+        let mut server = server(1);
+        let (ends, heard) = mpsc::channel();
+        // Every number below the limit is taken, whoever comes and goes; `poll` wants a few to be allowed.
+        let mut taken = vec![event()];
+        while taken.last().unwrap().as_raw_fd() < LIMIT {
+            taken.push(event());
+        }
+        thread::scope(|scope| {
+            let _ending = StopAtEnd(&stop);
+            let serving = scope.spawn(|| {
+                let told = |end: Result<End, ServeError>| ends.send(end).unwrap();
+                server.listen(&listener, &stop, told)
+            });
+            let limits = getrlimit(Resource::Nofile);
+            for _ in 0..2 {
+                let frontend = FakeFrontend::connect(&path);
+                frontend.barrier();
+                let waiting = FakeFrontend::connect(&path);
+                setrlimit(Resource::Nofile, Rlimit { current: Some(LIMIT as u64), ..limits }).unwrap();
+                drop(frontend);
+                assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), Ok(End::PeerClosed));
+                let shortage = heard.recv_timeout(PATIENCE).unwrap().unwrap_err();
+                assert!(shortage.to_string().starts_with("accept: "), "{shortage}");
+                setrlimit(Resource::Nofile, limits).unwrap();
+                waiting.barrier();
+                drop(waiting);
+                assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), Ok(End::PeerClosed));
+            }
+            let _waiting = FakeFrontend::connect(&path);
+            stop.signal().unwrap();
+            assert_eq!(serving.join().unwrap(), Ok(()));
+        });
     });
 }
 

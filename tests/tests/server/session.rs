@@ -1,5 +1,6 @@
 //! Whole sessions: data goes from the guest's memory to the file and back.
 
+use core::time::Duration;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -8,6 +9,25 @@ use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring, SECTOR, signals};
 use vhost_tests::wire::feature;
 
 use crate::support::{ALL_THREADS, Bench, Dialog, EVERYTHING, Image, OFFER};
+
+/// Nobody is woken who waits for these descriptors while there is nothing to do: no time of a processor is needed for it.
+#[test]
+fn a_loop_without_work_is_not_woken() {
+    for threads in ALL_THREADS {
+        let mut server = Image::new().server(1, threads);
+        let memory = Arc::new(GuestMemory::new(BLOCK));
+        let mut ring = Ring::new(&memory, 0, 16);
+        let mut bench = Bench::running(&mut server, &memory, &ring);
+        let _channel = bench.open_channel();
+        for slot in 0..3 {
+            ring.request(slot, Command::Flush, 0);
+            ring.kick();
+            assert_eq!(bench.wait_used(&mut ring), (u32::from(3 * slot), 1));
+            bench.settle();
+            assert_eq!(bench.wake_ups_within(Duration::from_millis(100)), 0);
+        }
+    }
+}
 
 #[test]
 fn data_arrives_in_the_file_and_comes_back_whoever_processes_the_rings() {

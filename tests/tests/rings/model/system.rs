@@ -2,12 +2,12 @@
 
 use vhost_core::{Chain, DeviceQueue, DeviceQueueState, DriverQueue, DriverQueueState, RingLayout, VirtioFeatures};
 
-use super::explore::Model;
 use super::memory::{Ran, Read, Seen, Shared, Side, Stores, Window};
 use super::operations::{
     Drive, Driven, LENGTH, Serve, Served, added_by, buffer, drive_whole, parts, pieces, serve_whole,
 };
 use crate::guest::first_base;
+use vhost_tests::explore::Model;
 
 /// Bytes of the memory: enough for the ring.
 const MEMORY: usize = 0x80;

@@ -1,5 +1,6 @@
 //! A back-end that takes one step at a time, in the thread of the test.
 
+use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -100,6 +101,13 @@ impl<'s> Bench<'s> {
     pub(crate) fn is_work_due(&self) -> bool {
         let waiting = self.connection.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         poll(&mut Vec::from_iter(waiting), Some(&Timespec::default())).unwrap() > 0
+    }
+
+    /// How many descriptors tell of something to do within so much time, as soon as one does.
+    pub(crate) fn wake_ups_within(&self, limit: Duration) -> usize {
+        let waiting = self.connection.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let (mut waiting, limit) = (Vec::from_iter(waiting), Timespec::try_from(limit).unwrap());
+        rustix::io::retry_on_intr(|| poll(&mut waiting, Some(&limit))).unwrap()
     }
 
     /// Lets the back-end work until nothing is left to do. Fails when there is no end to it.

@@ -1,11 +1,11 @@
-//! Visits every state that can be reached.
+//! Visits every state that can be reached, and tells the way to the first wrong one.
 
 use core::hash::{Hash, Hasher};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::DefaultHasher;
 
 /// Something that has states.
-pub(crate) trait Model: Clone + Hash + core::fmt::Debug {
+pub trait Model: Clone + Hash + core::fmt::Debug {
     /// What leads from one state to another.
     type Step: Copy + core::fmt::Debug;
 
@@ -24,7 +24,7 @@ pub(crate) trait Model: Clone + Hash + core::fmt::Debug {
 
 /// How an exploration ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// Every state is fine, and every end is a finished one.
     Holds,
     /// Some state cannot go on and is not finished.
@@ -35,23 +35,26 @@ pub(crate) enum Outcome {
 
 /// What an exploration found.
 #[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) outcome: Outcome,
-    pub(crate) states: usize,
-    pub(crate) seen: Vec<&'static str>,
+pub struct Report {
+    /// Whether anything is wrong.
+    pub outcome: Outcome,
+    /// How many states there are, or were seen before the first wrong one.
+    pub states: usize,
+    /// The facts that hold in some state, in alphabetical order.
+    pub seen: Vec<&'static str>,
     /// How the first wrong state was reached, and what is wrong with it.
-    pub(crate) trace: Vec<String>,
+    pub trace: Vec<String>,
 }
 
 /// States are told apart by 128 bits of hash: a million of them would need some memory, and the chance that two of them
 /// are taken for one is less than 10^-26.
-pub(crate) fn explore<M: Model>(start: M) -> Report {
+pub fn explore<M: Model>(start: M) -> Report {
     let mut known = HashSet::from([fingerprint(&start)]);
     // Where each state was reached from, and by which of the successors there.
     let mut reached: Vec<(usize, usize)> = vec![(0, 0)];
-    let mut open = vec![(0, start.clone())];
+    let mut open = VecDeque::from([(0, start.clone())]);
     let mut report = Report { outcome: Outcome::Holds, states: 0, seen: Vec::new(), trace: Vec::new() };
-    while let Some((number, state)) = open.pop() {
+    while let Some((number, state)) = open.pop_front() {
         state.sometimes(&mut |fact| {
             if !report.seen.contains(&fact) {
                 report.seen.push(fact);
@@ -72,7 +75,7 @@ pub(crate) fn explore<M: Model>(start: M) -> Report {
         }
         for (choice, (_, next)) in successors.into_iter().enumerate() {
             if known.insert(fingerprint(&next)) {
-                open.push((reached.len(), next));
+                open.push_back((reached.len(), next));
                 reached.push((number, choice));
             }
         }

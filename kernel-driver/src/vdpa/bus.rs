@@ -15,28 +15,30 @@ const FAMILY_NAME: u16 = 2;
 /// Requests and attributes of the family "vdpa" (linux/vdpa.h).
 const DEV_NEW: u8 = 3;
 const DEV_DEL: u8 = 4;
+const MANAGEMENT_BUS: u16 = 1;
 const MANAGEMENT_NAME: u16 = 2;
 const DEVICE_NAME: u16 = 4;
-
-/// The management device that stands for all of VDUSE.
-const VDUSE: &str = "vduse";
 
 /// Bytes of a generic netlink head: request, version, two unused.
 const HEAD: usize = 4;
 
-/// Puts a VDUSE device on the vdpa bus, where the first driver that was loaded takes it.
+/// Has a management device make a device of this name on the vdpa bus, where the first driver that was loaded takes it.
 ///
-/// This returns when that driver is done with the device, which must answer it meanwhile: whoever serves the device is
-/// another thread or process.
+/// A management device is what makes devices of one kind: `pci/0000:01:00.0` for example, or `vduse`, for which
+/// [`vduse::add_to_bus`](crate::vduse::add_to_bus) says more.
 ///
 /// # Errors
-/// `EPERM` without `CAP_NET_ADMIN`, `ENOENT` if the kernel has no vdpa bus, `ENODEV` if VDUSE is not on it, `EINVAL` if there
-/// is no such device or one of its rings is not set up, `EEXIST` if it is on the bus.
+/// `EPERM` without `CAP_NET_ADMIN`, `ENOENT` if the kernel has no vdpa bus, `ENODEV` if there is no such management device,
+/// and what that one answers.
 #[doc(alias = "VDPA_CMD_DEV_NEW")]
-pub fn add_to_bus(name: &str) -> Result<(), SystemError> {
+pub fn add_to_bus(management_device: &str, name: &str) -> Result<(), SystemError> {
+    let (bus, management_device) = management_device.rsplit_once('/').unwrap_or(("", management_device));
     let socket = Netlink::generic("VDPA_CMD_DEV_NEW")?;
     let mut request = vec![DEV_NEW, 1, 0, 0];
-    push_string(&mut request, MANAGEMENT_NAME, VDUSE);
+    if !bus.is_empty() {
+        push_string(&mut request, MANAGEMENT_BUS, bus);
+    }
+    push_string(&mut request, MANAGEMENT_NAME, management_device);
     push_string(&mut request, DEVICE_NAME, name);
     socket.request(family(&socket)?, &request).map(drop)
 }

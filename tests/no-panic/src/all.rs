@@ -1,0 +1,10 @@
+//! Everything that is public.
+
+mod features;
+mod gpu;
+mod machines;
+mod messages;
+mod rings;
+mod std_traits;
+mod traits;
+mod uapi;
