@@ -9,9 +9,9 @@ use core::ptr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use libc::{c_int, iovec, off_t, ssize_t};
+use libc::{c_int, c_void, iovec, off_t, size_t, ssize_t};
 use rustix::io::Errno;
-use vm_memory::volatile_memory::PtrGuardMut;
+use vm_memory::{VolatileSlice, volatile_memory::PtrGuardMut};
 
 use crate::chain::{Readable, Segments, Writable};
 
@@ -26,7 +26,7 @@ const BATCH: usize = 64;
 /// # Errors
 /// The errno of `preadv`; bytes before the failing place may have arrived.
 pub fn read_at(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Result<u64, Errno> {
-    let outcome = transfer(libc::preadv, file, offset, target);
+    let outcome = transfer(READ, file, offset, target);
     // After an error too: some bytes may have arrived, and nobody knows which.
     match outcome.map(|bytes| target.split_front(bytes)) {
         Ok(Ok((arrived, _))) => arrived.log(),
@@ -42,17 +42,35 @@ pub fn read_at(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Resul
 /// # Errors
 /// The errno of `pwritev`; bytes before the failing place may have been written.
 pub fn write_at(file: BorrowedFd<'_>, offset: u64, source: Readable<'_>) -> Result<u64, Errno> {
-    transfer(libc::pwritev, file, offset, source)
+    transfer(WRITE, file, offset, source)
 }
 
-/// `preadv` or `pwritev`.
-type VectoredCall = unsafe extern "C" fn(c_int, *const iovec, c_int, off_t) -> ssize_t;
+/// The two system calls of one direction.
+#[derive(Clone, Copy)]
+struct Calls {
+    /// `pread` or `pwrite`: cheaper, as the kernel has no table to copy.
+    one: unsafe extern "C" fn(c_int, *mut c_void, size_t, off_t) -> ssize_t,
+    /// `preadv` or `pwritev`.
+    many: unsafe extern "C" fn(c_int, *const iovec, c_int, off_t) -> ssize_t,
+}
 
-/// Repeats `call` until `segments` are used up, the file ends, or an error comes.
+const READ: Calls = Calls { one: libc::pread, many: libc::preadv };
+const WRITE: Calls = Calls { one: write_one, many: libc::pwritev };
+
+/// `pwrite`, as if it could write to its buffer.
 ///
-/// `call` may write to the segments only if they are [`Writable`]; its two callers see to that.
+/// # Safety
+/// As for `pwrite`.
+unsafe extern "C" fn write_one(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
+    // SAFETY: as promised by the caller.
+    unsafe { libc::pwrite(file, buffer, length, offset) }
+}
+
+/// Repeats a call until `segments` are used up, the file ends, or an error comes.
+///
+/// The calls may write to the segments only if they are [`Writable`]; the two callers see to that.
 fn transfer<Direction: Copy>(
-    call: VectoredCall,
+    calls: Calls,
     file: BorrowedFd<'_>,
     offset: u64,
     segments: Segments<'_, Direction>,
@@ -61,19 +79,11 @@ fn transfer<Direction: Copy>(
     let mut done: u64 = 0;
     while !left.is_empty() {
         let position = offset.checked_add(done).and_then(|at| off_t::try_from(at).ok()).ok_or(Errno::OVERFLOW)?;
-        let mut table = [iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
-        // Guards keep a slice mapped where vm-memory maps on demand; they must outlive the call.
-        let mut guards = [const { None::<PtrGuardMut> }; BATCH];
-        let mut count: c_int = 0;
-        for ((slice, entry), kept) in left.slices().zip(&mut table).zip(&mut guards) {
-            let guard = kept.insert(slice.ptr_guard_mut());
-            *entry = iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
-            count = count.saturating_add(1);
-        }
-        // SAFETY: the first `count` entries of `table` were filled from slices that `segments` borrows and `guards` pin, so
-        // each is mapped memory of the length given, during the whole call. It is guest memory, which no Rust reference
-        // covers, so the kernel may read and write it at any time. `table` itself lives until the end of this turn.
-        let result = unsafe { call(file.as_raw_fd(), table.as_ptr(), count, position) };
+        let mut slices = left.slices();
+        let result = match (slices.next(), slices.next()) {
+            (Some(only), None) => transfer_one(calls, file, position, &only),
+            _ => transfer_many(calls, file, position, &left),
+        };
         match u64::try_from(result) {
             Ok(0) => break,
             Ok(bytes) => {
@@ -89,6 +99,38 @@ fn transfer<Direction: Copy>(
     Ok(done)
 }
 
+/// One call for one slice.
+fn transfer_one(calls: Calls, file: BorrowedFd<'_>, position: off_t, slice: &VolatileSlice<'_>) -> ssize_t {
+    // Keeps the slice mapped where vm-memory maps on demand.
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: `slice` is mapped memory of this length, and `guard` pins it during the whole call. It is guest memory, which
+    // no Rust reference covers, so the kernel may read and write it at any time.
+    unsafe { (calls.one)(file.as_raw_fd(), guard.as_ptr().cast(), guard.len(), position) }
+}
+
+/// One call for as many slices as go into one. Apart, as its tables are large and most requests have one slice.
+#[inline(never)]
+fn transfer_many<Direction: Copy>(
+    calls: Calls,
+    file: BorrowedFd<'_>,
+    position: off_t,
+    segments: &Segments<'_, Direction>,
+) -> ssize_t {
+    let mut table = [iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+    // Guards keep a slice mapped where vm-memory maps on demand; they must outlive the call.
+    let mut guards = [const { None::<PtrGuardMut> }; BATCH];
+    let mut count: c_int = 0;
+    for ((slice, entry), kept) in segments.slices().zip(&mut table).zip(&mut guards) {
+        let guard = kept.insert(slice.ptr_guard_mut());
+        *entry = iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
+        count = count.saturating_add(1);
+    }
+    // SAFETY: the first `count` entries of `table` were filled from slices that `segments` borrows and `guards` pin, so
+    // each is mapped memory of the length given, during the whole call. It is guest memory, which no Rust reference
+    // covers, so the kernel may read and write it at any time. `table` itself lives until the end of this function.
+    unsafe { (calls.many)(file.as_raw_fd(), table.as_ptr(), count, position) }
+}
+
 /// The errno of the call that just failed on this thread.
 fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
@@ -99,8 +141,6 @@ mod tests {
     use std::fs::File;
     use std::io::{Read, Seek, Write};
     use std::os::fd::AsFd;
-
-    use vm_memory::VolatileSlice;
 
     use super::*;
     use crate::chain::{Readable, Writable};

@@ -38,23 +38,20 @@ pub(super) struct Descriptors<'c> {
 impl Descriptors<'_> {
     /// Waits for any of these, and no longer than the deadline; `None` when it is the one that ends the connection.
     pub(super) fn wait(&self, deadline: Deadline) -> Result<Option<Ready>, SystemError> {
-        // An eventfd that nothing is wanted from stands for one that is not there.
-        let optional = |descriptor: Option<_>| match descriptor {
-            Some(descriptor) => PollFd::from_borrowed_fd(descriptor, PollFlags::IN),
-            None => PollFd::from_borrowed_fd(self.notifier, PollFlags::empty()),
-        };
-        let mut polled = [
-            PollFd::from_borrowed_fd(self.main, self.main_events),
-            PollFd::from_borrowed_fd(self.notifier, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.iommu, PollFlags::IN),
-            optional(self.channel),
-            optional(self.transfer),
-            optional(self.rings),
-            PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
-        ];
+        // Only those that are there: each costs time in every call.
+        let mut polled: heapless::Vec<PollFd<'_>, 7> = heapless::Vec::new();
+        let always = [self.notifier, self.iommu, self.stop];
+        let optional = [self.channel, self.transfer, self.rings];
+        let others = always.into_iter().chain(optional.into_iter().flatten());
+        let main = PollFd::from_borrowed_fd(self.main, self.main_events);
+        let others = others.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
+        polled.extend(core::iter::once(main).chain(others));
         let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
         rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref())).map_err(SystemError::of("poll"))?;
-        let [main, notifier, iommu, channel, transfer, rings, stop] = polled.map(|polled| !polled.revents().is_empty());
+        let mut found = polled.iter().map(|polled| !polled.revents().is_empty());
+        let [main, notifier, iommu, stop] = core::array::from_fn(|_| found.next().unwrap_or(false));
+        let [channel, transfer, rings] =
+            optional.map(|descriptor| descriptor.is_some() && found.next().unwrap_or(false));
         Ok((!stop).then_some(Ready { main, notifier, iommu, channel, transfer, rings }))
     }
 }

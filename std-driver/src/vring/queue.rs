@@ -15,7 +15,7 @@ use crate::memory::{Borrowed, BorrowedRange, MemoryTable, WriteLog};
 
 /// Completed chains after which the driver is signalled although more are waiting, so that the first of a long batch does
 /// not wait for the last.
-const SIGNAL_AFTER: u16 = 16;
+const SIGNAL_AFTER: u16 = 64;
 
 /// A queue while the device processes it: take chains, complete chains.
 ///

@@ -106,12 +106,12 @@ fn with_event_index_the_driver_is_signalled_when_its_index_is_passed() {
 
 #[test]
 fn the_first_of_a_long_batch_does_not_wait_for_the_last() {
-    let ring = ring_of_chains(64);
+    let ring = ring_of_chains(256);
     let call = new_eventfd();
     let early = Arc::new(AtomicU64::new(0));
     let mut vring = ring.running();
     vring.set_call(Some(call.try_clone().unwrap())).unwrap();
-    for head in 0..40 {
+    for head in 0..160 {
         ring.offer(head);
     }
     let (seen, watched) = (Arc::clone(&early), call.try_clone().unwrap());
@@ -120,7 +120,7 @@ fn the_first_of_a_long_batch_does_not_wait_for_the_last() {
         seen.fetch_add(signals(&watched), Ordering::Relaxed);
     });
     assert_eq!(vring.process(&device), Ok(Turn::Idle));
-    assert_eq!((early.load(Ordering::Relaxed), signals(&call)), (2, 1), "after 16, 32 and 40");
+    assert_eq!((early.load(Ordering::Relaxed), signals(&call)), (2, 1), "after 64, 128 and 160");
 }
 
 #[test]

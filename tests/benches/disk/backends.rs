@@ -1,0 +1,122 @@
+//! The back-ends that are compared, each in a process of its own.
+
+use core::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustix::process::Pid;
+use tempfile::TempDir;
+use vhost_std::block::{BlockDevice, BlockOptions};
+use vhost_std::deadline::Deadline;
+use vhost_std::driver::{BlockClient, BlockClientOptions};
+use vhost_std::frontend::Frontend;
+use vhost_std::server::{BackendServer, RingThreads, ServerOptions};
+use vhost_std::socket::Listener;
+use vhost_tests::program::{Running, require};
+
+/// Bytes of the disk.
+pub(crate) const DISK: u64 = 64 << 20;
+
+/// Which program serves the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    Ours,
+    /// With a thread for each queue.
+    OursThreads,
+    Qemu,
+    RustVmm,
+}
+
+pub(crate) const BACKENDS: [Program; 4] = [Program::Ours, Program::OursThreads, Program::Qemu, Program::RustVmm];
+
+/// A back-end that runs, and the driver that uses it.
+pub(crate) struct Backend {
+    program: Program,
+    pub(crate) client: BlockClient,
+    process: Running,
+    _folder: TempDir,
+}
+
+/// Serves a disk until the front-end goes: what the process of a back-end does.
+pub(crate) fn serve(command: &str, socket: &Path, file: &Path, queues: u16) {
+    let threads = if command == "threads" { queues } else { 1 };
+    let disk = BlockDevice::open(file, &BlockOptions { queues, ..BlockOptions::default() }).unwrap();
+    let mut options = ServerOptions::default();
+    options.threads = RingThreads::Shared(threads);
+    let mut server = BackendServer::new(Arc::new(disk), options).unwrap();
+    let socket = Listener::bind(socket).unwrap().accept(Deadline::NEVER).unwrap();
+    server.connect(socket).run(vhost_std::eventfd::EventFd::new().unwrap()).unwrap();
+}
+
+impl Backend {
+    /// `None` if the program is missing.
+    pub(crate) fn start(program: Program, queues: u16) -> Option<Self> {
+        if program == Program::OursThreads && queues == 1 {
+            return None;
+        }
+        let folder = TempDir::new_in("/dev/shm").unwrap();
+        let (disk, socket) = (folder.path().join("disk"), folder.path().join("socket"));
+        // Every page is there: nobody measures how a file grows.
+        fs::write(&disk, vec![0x5a; usize::try_from(DISK).unwrap()]).unwrap();
+        let mut command = match program {
+            Program::Qemu => {
+                let mut command = Command::new(require("qemu-storage-daemon")?);
+                let blockdev = format!("driver=file,node-name=f,filename={}", disk.display());
+                let export = format!(
+                    "type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path={},writable=on,num-queues={queues}",
+                    socket.display()
+                );
+                command.args(["--blockdev", &blockdev, "--export", &export]);
+                command
+            }
+            Program::RustVmm => {
+                let mut command = Command::new(crate::rust_vmm::disk());
+                command.arg(&socket).arg(&disk).arg(queues.to_string());
+                command
+            }
+            Program::Ours | Program::OursThreads => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                let how = if program == Program::Ours { "one-thread" } else { "threads" };
+                command.arg(how).arg(&socket).arg(&disk).arg(queues.to_string());
+                command
+            }
+        };
+        let mut process = Running::start(&mut command);
+        process.wait_for_socket(&socket, Duration::from_secs(10));
+        let mut frontend = Frontend::connect(&socket, Deadline::after(Duration::from_secs(10))).unwrap();
+        frontend.set_timeout(Some(Duration::from_secs(10)));
+        let default = BlockClientOptions::default();
+        let options = BlockClientOptions {
+            queues,
+            queue_size: 128,
+            slots: 32,
+            slot_size: 4096,
+            // All of them can split rings.
+            features: default.features - vhost_core::VirtioFeatures::RING_PACKED,
+            ..default
+        };
+        let client = BlockClient::start(frontend, options).unwrap();
+        Some(Self { program, client, process, _folder: folder })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self.program {
+            Program::Ours => "ours",
+            Program::OursThreads => "ours, a thread a queue",
+            Program::Qemu => "qemu-storage-daemon",
+            Program::RustVmm => "rust-vmm",
+        }
+    }
+
+    /// Microseconds of processor that the back-end has used.
+    pub(crate) fn processor(&self) -> f64 {
+        let tasks = format!("/proc/{}/task", Pid::as_raw(Some(self.process.process_id())));
+        let threads = fs::read_dir(tasks).unwrap().filter_map(|task| {
+            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<f64>().ok()
+        });
+        threads.sum::<f64>() / 1e3
+    }
+}
