@@ -1,5 +1,4 @@
-//! A front-end and a back-end of ours, joined, with every message cut anywhere: neither ever blames the other, and when the
-//! wires are empty they agree.
+//! A front-end and a back-end of ours, joined, with every message cut anywhere: neither ever blames the other.
 
 use core::num::NonZeroU64;
 

@@ -177,7 +177,9 @@ impl VhostBackend for SoftBackend {
     }
 
     fn features(&mut self) -> Result<VirtioFeatures, SoftError> {
-        Ok(VirtioFeatures::from_bits_retain(self.device.features()) | RING_FEATURES)
+        // There is nobody to ask for translations: whoever has an IOMMU gives this back-end what lies behind it.
+        let features = RING_FEATURES.difference(VirtioFeatures::ACCESS_PLATFORM);
+        Ok(VirtioFeatures::from_bits_retain(self.device.features()) | features)
     }
 
     fn acknowledge(&mut self, features: VirtioFeatures) -> Result<(), SoftError> {
