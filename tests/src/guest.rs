@@ -20,8 +20,8 @@ use std::process::Command;
 use crate::program::{Running, require};
 use archive::Archive;
 pub use booted::{Booted, Report};
-pub use kernel::KERNEL_FOLDER;
 use kernel::Kernel;
+pub use kernel::{GUESTS, KERNEL_FOLDER};
 pub use monitor::Monitor;
 
 /// The guest's first program. The second serial port is the script's alone, so that no kernel

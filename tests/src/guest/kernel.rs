@@ -2,16 +2,21 @@
 #![allow(clippy::panic, reason = "the tests' own support: a test fails by panicking")]
 
 use std::collections::HashMap;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::program::{fetched, not_run};
+use crate::program::{REQUIRE_PEERS, fetched, not_run};
 
 /// Names the folder of the guest's kernel; without it, `vhost-guest` in the user's cache folder is
 /// taken.
 ///
 /// `.ci/guest-kernel` fills that folder: `vmlinuz`, and the unpacked modules below `modules`.
 pub const KERNEL_FOLDER: &str = "VHOST_GUEST_KERNEL_DIR";
+
+/// Set to `1`, this environment variable has tests boot guests, which takes a few minutes in all. So does
+/// [`REQUIRE_PEERS`](crate::program::REQUIRE_PEERS).
+pub const GUESTS: &str = "VHOST_GUESTS";
 
 /// A kernel image with its modules.
 #[derive(Clone, Debug)]
@@ -22,8 +27,12 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// `None` if there is none, after saying that the calling test was not run.
+    /// `None` if there is none or no guest is to be booted, after saying that the calling test was not run.
     pub(super) fn find() -> Option<Self> {
+        if ![GUESTS, REQUIRE_PEERS].iter().any(|name| env::var_os(name).is_some_and(|value| value == "1")) {
+            not_run(&format!("guests are booted by .ci/peers, and where {GUESTS} is 1"));
+            return None;
+        }
         let folder = fetched(KERNEL_FOLDER, "vhost-guest").filter(|folder| folder.join("vmlinuz").is_file());
         let Some(folder) = folder else {
             not_run("the guest's kernel is missing (.ci/guest-kernel fetches one)");

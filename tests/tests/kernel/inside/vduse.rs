@@ -263,8 +263,9 @@ fn the_bounce_buffer_can_be_memory_of_ours() {
     });
     let mut seen = vec![0; BOUNCE as usize];
     area.read(0, &mut seen).unwrap();
-    let page = &bytes[0x8_0000..0x8_1000];
-    assert!(seen.chunks(0x1000).any(|chunk| chunk == page), "the data has gone another way");
+    // Not any page of them is sure to be there, as the kernel uses the buffer again for the next ones.
+    let has_gone_through = |page| seen.chunks(0x1000).any(|chunk| chunk == page);
+    assert!(bytes.chunks(0x1000).any(has_gone_through), "the data has gone another way");
 
     // By hand: other memory takes its place, which the kernel fills with what is there.
     let (lines, device) = (Table("vduse"), server.vduse());
