@@ -33,7 +33,7 @@ reach! { rings;
     SplitDriver<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
         poll, disable_calls, enable_calls, free, outstanding, base, state;
     SplitInflight<Piece>: size_for, open;
-    UsedLog<Piece>: new;
+    UsedLog<Piece>: new, where_it_lies;
     WordMemory<'static>: new;
 }
 
