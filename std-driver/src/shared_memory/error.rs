@@ -7,9 +7,9 @@ use vhost_core::CacheAccess;
 
 use crate::{frontend::Refusal, system_error::SystemError};
 
-/// Why a back-end's mapping was not made or removed. Nothing has changed then, see [`SharedWindow::apply`] for the exception.
+/// Why a back-end's mapping was not made or removed. Nothing has changed then, see [`SharedRegions::apply`] for the exception.
 ///
-/// [`SharedWindow::apply`]: super::SharedWindow::apply
+/// [`SharedRegions::apply`]: super::SharedRegions::apply
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WindowError {

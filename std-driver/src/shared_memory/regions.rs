@@ -100,7 +100,8 @@ impl SharedRegions {
     /// Carries out the changes of one request, which are all for one region.
     ///
     /// # Errors
-    /// See [`WindowError`]; nothing has changed then.
+    /// See [`WindowError`]. Everything that can be wrong with the changes is found before anything changes. Only if the kernel
+    /// has no room for one more mapping in the middle of them, what they concern is unmapped.
     pub fn apply(&mut self, maps: &[MapChange], file: Option<BorrowedFd<'_>>) -> Result<(), WindowError> {
         let changes = maps.iter().map(Change::of).collect::<Result<Vec<_>, _>>()?;
         // A request is about one region, whatever dialect it is of.

@@ -18,7 +18,7 @@ const ALIGNMENT: usize = 2 << 20;
 
 /// Address space of this process without access, into which parts of files are mapped and out of which they are taken.
 ///
-/// Invariant: all `length` bytes from `start` on are mapped, to nothing or to what [`place`](Self::place) has put there, and
+/// Invariant: all `length` bytes from `start` on are mapped, to nothing or to what `place` has put there, and
 /// nobody else maps there.
 #[derive(Debug)]
 pub struct Reservation {
