@@ -67,7 +67,15 @@ impl<C: RingControl> KernelBackend<C> {
         for ring in wanted - &staying {
             self.tell(ring)?;
         }
-        self.control.run(wanted)?;
+        if let Err(error) = self.control.run(wanted) {
+            // Some may have started and gone on from where they were.
+            self.control.run(&staying)?;
+            for ring in wanted - &staying {
+                let base = self.control.device().vring_base(ring.into(), RingLayout::Split)?;
+                self.plans.get_mut(ring)?.base = Some(base);
+            }
+            return Err(error.into());
+        }
         self.running.clone_from(wanted);
         for ring in wanted - &staying {
             self.plans.get(ring)?.kick()?;

@@ -89,7 +89,11 @@ impl Scsi {
             (self.memory.lock(), self.endpoint.lock().unwrap_or_else(PoisonError::into_inner));
         // Commands keep addresses of the table that they came in until they are done.
         held.begin_requests();
-        ioctl::write(self.as_fd(), VHOST_SCSI_SET_ENDPOINT, target)?;
+        let outcome = ioctl::write(self.as_fd(), VHOST_SCSI_SET_ENDPOINT, target);
+        if outcome.is_err() && endpoint.is_none() {
+            held.finish_requests();
+        }
+        outcome?;
         *endpoint = Some(target);
         Ok(())
     }

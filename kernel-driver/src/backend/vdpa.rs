@@ -195,7 +195,9 @@ impl VhostBackend for VdpaBackend {
         self.update()
     }
 
-    /// The device learns of all changes together. Only memory that a file shares can be mapped, in whole pages.
+    /// Where the device takes a whole table at once, it learns of all changes together. Others have no memory for a moment in
+    /// between, so the rings of hardware are better stopped before. Only memory that a file shares can be mapped, in whole
+    /// pages.
     fn set_memory(&mut self, regions: &[(MemoryRegion, &Self::Memory)]) -> Result<(), KernelError> {
         self.map(&map_all(regions)?)
     }

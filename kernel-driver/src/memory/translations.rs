@@ -34,7 +34,8 @@ impl Translations {
     /// The kernel was told to forget this range. It drops every entry that has a part in it as a whole.
     pub(crate) fn remove(&mut self, asid: u32, iova: Iova, size: u64) {
         let Some(to_last) = size.checked_sub(1) else { return };
-        let last = iova.0.saturating_add(to_last);
+        // The kernel's sum wraps too, and what it keeps must stay mapped.
+        let last = iova.0.wrapping_add(to_last);
         self.0.retain(|entry| entry.asid != asid || entry.last < iova.0 || entry.first > last);
     }
 }
@@ -59,6 +60,8 @@ mod tests {
         translations.remove(0, Iova(0), 0x1000);
         translations.remove(0, Iova(0x2000), 0x1000);
         translations.remove(0, Iova(0x1000), 0);
+        // It ends below its beginning, and so removes nothing in the kernel either.
+        translations.remove(0, Iova(0x1000), u64::MAX);
         assert_eq!(Arc::strong_count(region), holders + 3, "none of these has a part of an entry");
         translations.remove(0, Iova(0x1fff), 1);
         assert_eq!(Arc::strong_count(region), holders + 2, "one byte of an entry takes all of it away");

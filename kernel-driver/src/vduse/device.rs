@@ -61,7 +61,7 @@ impl VduseDevice {
     /// The next thing that the kernel asks; `None` if there is none now. Each wants an [`answer`](Self::answer).
     ///
     /// # Errors
-    /// The errno of `read`, for example `ENODEV` if the device is broken; [`Message`](KernelError::Message).
+    /// The errno of `read`; [`Message`](KernelError::Message). A broken device has no requests: `poll` tells it by `POLLERR`.
     pub fn next_request(&self) -> Result<Option<VduseMessage>, KernelError> {
         let mut bytes = [0; VDUSE_MESSAGE_SIZE];
         match retry_on_intr(|| rustix::io::read(&self.descriptor, &mut bytes)) {

@@ -192,10 +192,15 @@ impl VduseServer {
             if polled.first().is_some_and(|stop| !stop.revents().is_empty()) {
                 return Ok(());
             }
+            // Nothing can be read of a broken device, so that reading would not tell.
+            if polled.get(1).is_some_and(|vduse| vduse.revents().contains(PollFlags::ERR)) {
+                return Err(SystemError { call: "poll", errno: Errno::IO }.into());
+            }
         }
     }
 
-    /// The descriptors that become readable when [`process`](Self::process) has something to do.
+    /// The descriptors that become readable when [`process`](Self::process) has something to do. `POLLERR` on the first: the
+    /// device is broken, because a request of the kernel's was not answered in time, and serves nobody any more.
     #[must_use]
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.vduse.as_fd(), self.ring_loop.fd()]
@@ -205,7 +210,7 @@ impl VduseServer {
     /// more to do after that long, though no descriptor will tell.
     ///
     /// # Errors
-    /// When the device is broken, or a call fails that only a bug can cause.
+    /// When a call fails that only a bug or a broken device can cause.
     pub fn process(&mut self) -> Result<Option<Duration>, KernelError> {
         while let Some(message) = self.vduse.next_request()? {
             let answer = match self.carry_out(message.request) {
