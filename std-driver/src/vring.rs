@@ -201,11 +201,10 @@ impl Vring {
     /// When size, addresses or memory are missing or do not fit; the ring stays stopped.
     pub fn start(&mut self) -> Result<(), RingFault> {
         if self.running.is_none() {
-            let mut ring = match self.open() {
+            let ring = match self.open() {
                 Err(fault) if self.waits_because_of(fault) => return Ok(()),
                 opened => opened.inspect_err(|fault| self.faults.last_ring = Some(*fault))?,
             };
-            self.attach_log(&mut ring);
             // A base comes around again, so it does not tell for certain.
             self.recovery.untold = self.recovery.record.is_some() || ring.base() != self.first_base();
             self.running = Some(ring);
@@ -334,6 +333,8 @@ impl Vring {
 
     fn open(&mut self) -> Result<Ring, RingFault> {
         let mut ring = Ring::new(self.parts()?, self.size.into(), self.features, self.base())?;
+        // First, as recovery may write to the ring.
+        self.attach_log(&mut ring);
         self.recover(&mut ring)?;
         Ok(ring)
     }

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use rustix::event::PollFlags;
 use vhost_core::{ApiMisuse, BackendReply, BackendRequest, Channel, Delivery, MAX_MESSAGE};
 
 use super::{
@@ -91,6 +92,11 @@ impl BackendChannel {
         self.endpoint.has_unsent()
     }
 
+    /// What to wait for: also for room, while something is not sent.
+    pub(super) fn events(&self) -> PollFlags {
+        if self.has_unsent() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }
+    }
+
     /// Takes the answers that are there. `false` when the front-end has closed the channel or it is
     /// of no further use; the session itself goes on.
     pub(super) fn receive(&mut self, machine: &mut Machine) -> bool {
@@ -134,7 +140,8 @@ pub struct DeviceNotifier {
 #[derive(Debug)]
 struct Shared {
     config_changed: AtomicBool,
-    posted: Mutex<VecDeque<Posted>>,
+    /// `None` while there is no connection.
+    posted: Mutex<Option<VecDeque<Posted>>>,
     event: EventFd,
 }
 
@@ -155,10 +162,22 @@ impl DeviceNotifier {
         self.signal()
     }
 
-    /// Requests that wait to be sent.
-    pub(super) fn posted(&self) -> MutexGuard<'_, VecDeque<Posted>> {
+    /// Requests that wait to be sent; `None` while there is no connection.
+    pub(super) fn posted(&self) -> MutexGuard<'_, Option<VecDeque<Posted>>> {
         // Nothing under the lock can panic half way.
         self.shared.posted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request that waits longest.
+    pub(super) fn next_posted(&self) -> Option<Posted> {
+        self.posted().as_mut()?.pop_front()
+    }
+
+    /// Puts the request back that could not be sent yet.
+    pub(super) fn post_again(&self, posted: Posted) {
+        if let Some(waiting) = self.posted().as_mut() {
+            waiting.push_front(posted);
+        }
     }
 
     /// Wakes the connection.
@@ -173,7 +192,8 @@ impl DeviceNotifier {
 
     /// Whether a change waits to be told, without a look at the descriptor.
     pub(super) fn has_news(&self) -> bool {
-        self.shared.config_changed.load(Ordering::Acquire) || !self.posted().is_empty()
+        self.shared.config_changed.load(Ordering::Acquire)
+            || self.posted().as_ref().is_some_and(|waiting| !waiting.is_empty())
     }
 
     /// Whether a change is to be told; the caller tells it, or [keeps](Self::keep_config_change) it.

@@ -1,6 +1,7 @@
 //! One front-end's connection: messages in, answers out, until one side ends it.
 
 use core::{fmt, num::NonZeroU64};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
@@ -120,6 +121,7 @@ impl BackendServer {
     pub fn connect(&mut self, socket: Socket) -> Connection<'_> {
         let machine = Box::new(Machine::new(self.config()));
         let guest = Guest::new(self.rings.count());
+        *self.notifier.posted() = Some(VecDeque::new());
         Connection {
             endpoint: Endpoint::new(socket, Channel::Frontend),
             machine,
@@ -158,10 +160,9 @@ impl Connection<'_> {
         if let Some(transfer) = self.transfer.as_mut().filter(|_| ready.transfer) {
             transfer.step(&*self.server.device);
         }
-        if !self.flush()? {
-            return Ok(Progress::Idle);
-        }
-        let progress = match ready.main || self.endpoint.has_received() {
+        // While a reply is not taken no request is, but all else goes on, and nothing wakes for it again and again.
+        let is_taken = self.flush()?;
+        let progress = match is_taken && (ready.main || self.endpoint.has_received()) {
             true => self.receive_requests(reading)?,
             false => Progress::Idle,
         };
@@ -288,7 +289,7 @@ impl Connection<'_> {
     /// Asks the front-end what the device wants of it, as far as that is possible now.
     fn forward(&mut self) {
         loop {
-            let Some(posted) = self.server.notifier.posted().pop_front() else { return };
+            let Some(posted) = self.server.notifier.next_posted() else { return };
             let forwarded = match &mut self.channel {
                 Some(channel) => channel.forward(&mut self.machine, posted),
                 None => {
@@ -299,7 +300,7 @@ impl Connection<'_> {
             match forwarded {
                 Ok(None) => {}
                 // It is looked at again after the next answer.
-                Ok(Some(later)) => return self.server.notifier.posted().push_front(later),
+                Ok(Some(later)) => return self.server.notifier.post_again(later),
                 Err(_) => self.channel = None,
             }
         }
@@ -338,7 +339,7 @@ impl Connection<'_> {
             main_events: if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN },
             notifier: self.server.notifier.event(),
             iommu: self.server.rings.iommu().event(),
-            channel: self.channel.as_ref().map(AsFd::as_fd),
+            channel: self.channel.as_ref().map(|channel| (channel.as_fd(), channel.events())),
             transfer: self.transfer.as_ref().and_then(Transfer::event),
             rings: self.server.rings.caller_fd(),
             stop,
@@ -364,7 +365,9 @@ impl Drop for Connection<'_> {
         // A ring may wait for a page that nobody will provide any more.
         self.postcopy.end();
         // The next front-end is not asked for what was meant for this one: whoever waits hears that there is no channel.
-        self.server.notifier.posted().clear();
+        drop(self.server.notifier.posted().take());
+        // Before rings are stopped: whoever waits for an answer within `process` holds its ring.
+        self.channel = None;
         let (device, rings) = (&*self.server.device, &self.server.rings);
         Control { device, rings, guest: &mut self.guest, addresses: AddressSpace::User }.forget();
     }

@@ -126,7 +126,10 @@ impl DeviceNotifier {
 
     fn post(&self, map: SharedMemoryMap, file: Option<OwnedFd>) -> Result<MappingAnswer, SystemError> {
         let (asker, answer) = sync_channel(1);
-        self.posted().push_back(Posted { map, file, asker });
+        // Without a connection the asker is dropped here, and the answer is that there is no channel.
+        if let Some(waiting) = self.posted().as_mut() {
+            waiting.push_back(Posted { map, file, asker });
+        }
         self.signal()?;
         Ok(MappingAnswer(answer))
     }

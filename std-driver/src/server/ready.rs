@@ -29,7 +29,8 @@ pub(super) struct Descriptors<'c> {
     pub(super) main_events: PollFlags,
     pub(super) notifier: BorrowedFd<'c>,
     pub(super) iommu: BorrowedFd<'c>,
-    pub(super) channel: Option<BorrowedFd<'c>>,
+    /// With what it is waited for.
+    pub(super) channel: Option<(BorrowedFd<'c>, PollFlags)>,
     pub(super) transfer: Option<BorrowedFd<'c>>,
     pub(super) rings: Option<BorrowedFd<'c>>,
     pub(super) stop: BorrowedFd<'c>,
@@ -41,10 +42,12 @@ impl Descriptors<'_> {
         // Only those that are there: each costs time in every call.
         let mut polled: heapless::Vec<PollFd<'_>, 7> = heapless::Vec::new();
         let always = [self.notifier, self.iommu, self.stop];
-        let optional = [self.channel, self.transfer, self.rings];
+        let readable = |descriptor: Option<_>| descriptor.map(|descriptor| (descriptor, PollFlags::IN));
+        let optional = [self.channel, readable(self.transfer), readable(self.rings)];
+        let always = always.map(|descriptor| (descriptor, PollFlags::IN));
         let others = always.into_iter().chain(optional.into_iter().flatten());
         let main = PollFd::from_borrowed_fd(self.main, self.main_events);
-        let others = others.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
+        let others = others.map(|(descriptor, events)| PollFd::from_borrowed_fd(descriptor, events));
         polled.extend(core::iter::once(main).chain(others));
         let limit = deadline.remaining().and_then(|limit| Timespec::try_from(limit).ok());
         rustix::io::retry_on_intr(|| poll(&mut polled, limit.as_ref())).map_err(SystemError::of("poll"))?;

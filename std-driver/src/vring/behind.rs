@@ -114,12 +114,17 @@ impl Vring {
             return;
         }
         if behind.standing == Standing::Starting {
-            behind.standing = Standing::Translated;
-            if let Err(fault) = self.start() {
-                self.fail(fault);
-            }
+            self.start_late();
         } else {
             self.scan();
+        }
+    }
+
+    /// Starts what waited for its parts to be translated.
+    fn start_late(&mut self) {
+        self.is_in_place();
+        if let Err(fault) = self.start() {
+            self.fail(fault);
         }
     }
 
@@ -148,6 +153,11 @@ impl Vring {
         let Some(behind) = &mut self.behind else { return true };
         if behind.is_waiting(index) {
             return false;
+        }
+        if behind.standing == Standing::Starting {
+            // Whoever finds the translation first starts the ring, because it is on nobody's list any more.
+            self.start_late();
+            return self.running.is_some();
         }
         if behind.standing == Standing::Stale {
             // A fault is kept, and was signalled.

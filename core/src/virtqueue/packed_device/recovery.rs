@@ -52,6 +52,9 @@ impl<R: GuestRange> PackedDevice<R> {
             if is_used(load_flags(&self.parts.descriptor, index, Load::Relaxed)?, wrap) {
                 let offset = descriptor_offset(index).saturating_add(FLAGS);
                 self.parts.descriptor.store_u16(offset, available_flags(wrap), Store::Relaxed).ok_or(access(offset))?;
+                if let Some(log) = &self.log {
+                    log.mark_lying(&self.parts.descriptor, offset, 2)?;
+                }
             }
         }
         Ok(())
