@@ -1,7 +1,7 @@
 //! A device that has parts of files mapped into its shared memory, and front-ends that do as they like.
 
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use vhost_core::wire::shared::SharedMemoryMap;
 use vhost_std::deadline::Deadline;
@@ -9,6 +9,7 @@ use vhost_std::device::{Device, Queue};
 use vhost_std::server::{BackendServer, DeviceNotifier, MappingAnswer, MappingError, RingThreads, ServerOptions};
 use vhost_tests::descriptors::leaves_nothing_open;
 use vhost_tests::dialog::{Received, Socket, memory, same_file};
+use vhost_tests::driver::{BLOCK, Command, GuestMemory, Ring};
 use vhost_tests::wire::{Bytes, Layout, REQUEST, REQUEST_NEEDING_REPLY, feature};
 
 use crate::support::{Bench, Dialog, OFFER};
@@ -177,4 +178,57 @@ fn many_mappings_wait_for_each_other() {
     for (page, answer) in answers.into_iter().enumerate() {
         assert_eq!(outcome(answer).is_ok(), page % 2 == 0);
     }
+}
+
+/// A device that waits for a mapping whenever it is kicked, however long it takes.
+struct Patient {
+    front_end: OnceLock<DeviceNotifier>,
+    file: OwnedFd,
+    heard: Mutex<Vec<Result<(), MappingError>>>,
+}
+
+impl Device for Patient {
+    fn device_id(&self) -> u32 {
+        26
+    }
+
+    fn queues(&self) -> u16 {
+        1
+    }
+
+    fn process(&self, queue: &mut Queue<'_>) {
+        while let Some(chain) = queue.next() {
+            let answer = self.front_end.get().unwrap().map(map(1), self.file.try_clone().unwrap()).unwrap();
+            self.heard.lock().unwrap().push(answer.wait(Deadline::NEVER));
+            queue.complete(chain, 0);
+        }
+    }
+
+    fn shared_memory(&self) -> &[u64] {
+        &[0, 0, 0x10_0000]
+    }
+}
+
+/// Whoever waits holds its ring, for which the end of the connection waits.
+#[test]
+fn a_device_that_waits_hears_of_the_end_of_the_connection() {
+    let (front_end, heard) = (OnceLock::new(), Mutex::default());
+    let device = Arc::new(Patient { front_end, file: memory(0x1000), heard });
+    let mut options = ServerOptions::default();
+    options.threads = RingThreads::Shared(1);
+    let mut server = BackendServer::new(Arc::clone(&device) as Arc<dyn Device>, options).unwrap();
+    device.front_end.set(server.notifier()).unwrap();
+    let memory = Arc::new(GuestMemory::new(BLOCK));
+    let mut ring = Ring::new(&memory, 0, 16);
+    let mut bench = Bench::running(&mut server, &memory, &ring);
+    let channel = bench.open_channel();
+    ring.request(0, Command::Flush, 0);
+    ring.kick();
+    bench.wait_for(channel.as_fd());
+    assert_eq!(channel.receive().id(), MAP);
+    drop(bench);
+    assert_eq!(*device.heard.lock().unwrap(), [Err(MappingError::NoChannel)]);
+    // Nor does anybody wait where there is no connection.
+    let answer = server.notifier().map(map(1), device.file.try_clone().unwrap()).unwrap();
+    assert_eq!(answer.wait(Deadline::NEVER), Err(MappingError::NoChannel));
 }
