@@ -128,3 +128,20 @@ fn the_readme_names_the_oldest_supported_compiler() {
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
     section("compiler", &format!("Rust {version} or later.\n"));
 }
+
+/// What stands between backquotes and looks like a path of this repository, or of its folder of tests.
+#[test]
+fn files_that_the_readme_names_are_there() {
+    const FOLDERS: [&str; 9] =
+        ["core/", "std-driver/", "kernel-driver/", "tests/", "fuzz/", ".ci/", "server/", "frontend/", "rings/"];
+    let text = fs::read_to_string(readme()).unwrap();
+    let root = readme().parent().unwrap().to_owned();
+    let is_path = |name: &&str| {
+        FOLDERS.iter().any(|folder| name.starts_with(folder))
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+    };
+    let is_there = |name: &&str| root.join(name).exists() || root.join("tests/tests").join(name).exists();
+    let named = Vec::from_iter(text.split('`').skip(1).step_by(2).filter(is_path));
+    let missing = Vec::from_iter(named.iter().filter(|name| !is_there(name)));
+    assert!(named.len() > 20 && missing.is_empty(), "named and not there: {missing:?}");
+}
