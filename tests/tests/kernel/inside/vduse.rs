@@ -178,7 +178,13 @@ fn memory_that_is_not_there_or_not_to_be_written_is_out_of_reach() {
     client.vdpa.unmap(0, ELSEWHERE, 0x1000).unwrap();
 
     // A file that is cut off after it was mapped here.
-    let file = File::options().read(true).write(true).create(true).truncate(true).open("/tmp/cut").unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(std::env::temp_dir().join("cut"))
+        .unwrap();
     file.set_len(0x1000).unwrap();
     let region = MemoryRegion::new(GuestAddress(0), 0x1000, UserAddress(0), 0);
     let region = Arc::new(MappedRegion::new(region, file.try_clone().unwrap().into()).unwrap());
