@@ -11,6 +11,7 @@ pub mod dialog;
 pub mod driver;
 pub mod explore;
 pub mod guest;
+pub mod numbers;
 pub mod program;
 pub mod rounds;
 pub mod tracked;

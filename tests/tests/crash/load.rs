@@ -14,7 +14,7 @@ use vhost_std::socket::Socket;
 
 use crate::backend::Server;
 use crate::disk::{Disk, SIZE};
-use crate::numbers::Numbers;
+use vhost_tests::numbers::Numbers;
 
 /// For a call of a back-end that works.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -5,7 +5,6 @@
 mod backend;
 mod disk;
 mod load;
-mod numbers;
 mod shuffled;
 
 use std::env;

@@ -17,7 +17,7 @@ use vhost_std::socket::Socket;
 use vm_memory::{Bytes, MemoryRegionAddress};
 
 use crate::disk::{IO_ERROR, OK, SECTOR, WRITE, stamp_of};
-use crate::numbers::Numbers;
+use vhost_tests::numbers::Numbers;
 
 /// Names the file behind the disk for the process that serves it.
 pub(crate) const DISK: &str = "VHOST_CRASH_DISK";

@@ -56,20 +56,3 @@ fn stamped(place: u64, written: u64) -> [u8; Blocks::SIZE as usize] {
     let stamp = [place.to_le_bytes(), written.to_le_bytes()].concat();
     stamp.repeat(Blocks::SIZE as usize / 16).try_into().unwrap()
 }
-
-/// Numbers that look random (xorshift, 64 bits).
-pub(crate) struct Numbers(u64);
-
-impl Numbers {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// 0 to `bound` - 1.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
-}

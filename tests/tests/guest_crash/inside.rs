@@ -7,7 +7,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use crate::blocks::{BLOCKS_FILE, Blocks, Numbers};
+use crate::blocks::{BLOCKS_FILE, Blocks};
+use vhost_tests::numbers::Numbers;
 
 /// Threads that write blocks of a disk, each its own ones: so many requests are in flight.
 const WRITERS: u64 = 4;

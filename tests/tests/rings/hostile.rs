@@ -10,7 +10,7 @@ use vhost_core::{
 };
 
 use crate::guest::first_base;
-use crate::numbers::Numbers;
+use vhost_tests::numbers::Numbers;
 
 const BYTES: usize = 0x1000;
 

@@ -6,7 +6,7 @@ use vhost_core::{
 };
 
 use crate::guest::{ADDRESSES, AVAIL, FREE, Guest, NEXT, Pieces, USED, WRITE, places};
-use crate::numbers::Numbers;
+use vhost_tests::numbers::Numbers;
 
 const SPLIT: VirtioFeatures = VirtioFeatures::empty();
 const PACKED: VirtioFeatures = VirtioFeatures::RING_PACKED;

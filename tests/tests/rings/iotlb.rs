@@ -8,7 +8,7 @@ use vhost_core::{
 };
 
 use crate::guest::{ADDRESSES, FREE, Guest, NEXT, Pieces, START, WRITE, places};
-use crate::numbers::Numbers;
+use vhost_tests::numbers::Numbers;
 
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 

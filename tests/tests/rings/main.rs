@@ -13,7 +13,6 @@ mod iotlb;
 mod malformed;
 mod memory;
 mod model;
-mod numbers;
 mod packed_device;
 mod pair;
 mod split_device;

@@ -8,7 +8,7 @@ use vhost_core::{
 };
 
 use crate::guest::{FREE, Guest};
-use crate::numbers::Numbers;
+use vhost_tests::numbers::Numbers;
 
 /// Bytes of a request's buffers, and of its indirect table; a request has a place of its own for each of 32.
 const SPACE: u64 = 0x40;
