@@ -186,7 +186,7 @@ impl GpuFrontend {
         Ok(answered)
     }
 
-    fn request<'b, H>(&self, frame: Frame<'b, H>, code: GpuCode) -> Result<GpuRequest<H>, Rejection> {
+    fn request<'b, H>(&self, mut frame: Frame<'b, H>, code: GpuCode) -> Result<GpuRequest<H>, Rejection> {
         let message = code.message();
         frame.header.check(Channel::Gpu).map_err(Rejection::close)?;
         if frame.header.is_reply() {
@@ -197,7 +197,7 @@ impl GpuFrontend {
         if !self.acknowledged.contains(row.gate.gpu) {
             return Err(violates(Violation::NotNegotiated { gate: row.gate }));
         }
-        let request = GpuRequest::decode(frame, REQUEST).map_err(Rejection::refuse)?;
+        let request = GpuRequest::of_frame(message, row, &mut frame, REQUEST).map_err(Rejection::refuse)?;
         check(&request, self.config.scanouts, self.config.features).map_err(|violation| violates(violation.into()))?;
         Ok(request)
     }

@@ -6,7 +6,8 @@ use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, native_endian::U64};
 
 use super::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, Writer},
+    misfit::Misfit,
+    payload::{Form, Payload, PayloadFault, PayloadKind, SizeRule, Writer},
     scalar::{Scalar, layout},
 };
 
@@ -217,8 +218,8 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
     const KIND: PayloadKind = PayloadKind::CacheEntries;
 
     /// The sizes of the dialects differ by eight bytes only, so none is ever let pass for another.
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-        let wrong_size = |expected| PayloadFault::Size { expected: SizeRule::Exactly(expected), found: bytes.len() };
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
+        let wrong_size = Misfit::Exactly;
         match form.dialect.layout() {
             Some(Layout::Columns) => {
                 let columns = Columns::ref_from_bytes(bytes).map_err(|_| wrong_size(Layout::COLUMNS_SIZE))?;
@@ -237,7 +238,7 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
                 let count = usize::from(header.count());
                 if count > MAX_LIST {
                     let (name, expected) = ("count", "at most 32 mappings");
-                    return Err(PayloadFault::Field { name, expected, found: u64::from(header.count()) });
+                    return Err(PayloadFault::Field { name, expected, found: u64::from(header.count()) }.into());
                 }
                 let whole = ListHeader::SIZE.saturating_add(count.saturating_mul(EntryLayout::SIZE));
                 let list = <[EntryLayout]>::ref_from_bytes_with_elems(rest, count).map_err(|_| wrong_size(whole))?;
@@ -247,28 +248,28 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
         let count = count(self.slots());
         let is_list = form.dialect.layout() == Some(Layout::List);
         if count > (if is_list { MAX_LIST } else { MAX_CACHE_ENTRIES }) {
-            return Err(BufferTooSmall);
+            return out.overflow();
         }
         match form.dialect.layout() {
             Some(Layout::Columns) => out.put(Columns::of(self.slots()).as_bytes()),
             Some(Layout::FlagsAndColumns) => {
-                self.flags.encode(out, form)?;
-                out.put(Columns::of(self.slots()).as_bytes())
+                self.flags.encode(out, form);
+                out.put(Columns::of(self.slots()).as_bytes());
             }
             Some(Layout::List) => {
-                let flags = u32::try_from(self.flags).map_err(|_| BufferTooSmall)?;
-                let count = u16::try_from(count).map_err(|_| BufferTooSmall)?;
-                out.put(ListHeader::new(flags, count).as_bytes())?;
-                self.slots().try_for_each(|slot| {
-                    let CacheEntry { file_offset, cache_offset, length, access } = slot;
-                    out.put(EntryLayout::new(file_offset, cache_offset, length, access.bits()).as_bytes())
-                })
+                let (Ok(flags), Ok(count)) = (u32::try_from(self.flags), u16::try_from(count)) else {
+                    return out.overflow();
+                };
+                out.put(ListHeader::new(flags, count).as_bytes());
+                for CacheEntry { file_offset, cache_offset, length, access } in self.slots() {
+                    out.put(EntryLayout::new(file_offset, cache_offset, length, access.bits()).as_bytes());
+                }
             }
-            None => Err(BufferTooSmall),
+            None => out.overflow(),
         }
     }
 }

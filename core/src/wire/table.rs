@@ -8,98 +8,71 @@
 use super::{
     gpu::image::check_size,
     payload::{Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
-    row::{HandleRule, MessageName},
+    row::{HandleRule, MessageName, Row},
 };
-use crate::{
-    assembler::{Frame, Handles},
-    error::DecodeError,
-};
+use crate::error::DecodeError;
 
-/// A message's parts while they are turned into a typed value.
-pub(crate) struct Source<'b, H> {
-    pub(crate) message: MessageName,
-    /// Payload bytes that the header announces beyond those that are here: an image.
-    following: u32,
-    pub(crate) payload: &'b [u8],
-    pub(crate) handles: Handles<H>,
-    pub(crate) form: Form,
+/// Checks the number of descriptors.
+pub(crate) fn check_count(
+    message: MessageName,
+    rule: HandleRule,
+    payload: &[u8],
+    found: usize,
+    form: Form,
+) -> Result<(), DecodeError> {
+    if rule == HandleRule::None && found == 0 {
+        return Ok(());
+    }
+    let expected = rule.count(payload, form);
+    if found < expected.least || found > expected.most {
+        return Err(DecodeError::HandleCount { message, expected, found });
+    }
+    Ok(())
 }
 
-impl<'b, H> Source<'b, H> {
-    /// Checks what can be checked without knowing the layout: the number of descriptors.
-    pub(crate) fn new(
-        message: MessageName,
-        frame: Frame<'b, H>,
-        rule: HandleRule,
-        form: Form,
-    ) -> Result<Self, DecodeError> {
-        let Frame { header, payload, handles } = frame;
-        let expected = rule.count(payload, form);
-        let found = handles.len();
-        if found < expected.least || found > expected.most {
-            return Err(DecodeError::HandleCount { message, expected, found });
-        }
-        let following = header.size().saturating_sub(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-        Ok(Self { message, following, payload, handles, form })
-    }
-
-    pub(crate) fn fault(&self, fault: PayloadFault) -> DecodeError {
-        DecodeError::Payload { message: self.message, fault }
-    }
-
-    /// Refuses bytes after a message that has no payload, and an image of another size than the
-    /// message says.
-    pub(crate) fn end(&self, kind: PayloadKind) -> Result<(), DecodeError> {
-        if kind.before_image().is_some() {
-            return check_size(kind, self.payload, self.following).map_err(|fault| self.fault(fault));
-        }
-        let surplus = kind == PayloadKind::Empty
-            && !self.payload.is_empty()
-            && self.form.trailing == TrailingBytes::Refuse
+/// Refuses bytes after a request that has no payload, and an image of another size than the
+/// request says. `announced` is the payload's size according to the header.
+pub(crate) fn check_end(
+    message: MessageName,
+    row: &Row,
+    payload: &[u8],
+    announced: u32,
+    form: Form,
+) -> Result<(), DecodeError> {
+    let fault = if row.payload.before_image().is_some() {
+        let following = announced.saturating_sub(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        check_size(row.payload, payload, following).err()
+    } else {
+        let surplus = row.payload == PayloadKind::Empty
+            && !payload.is_empty()
+            && form.trailing == TrailingBytes::Refuse
             // A reply whose content means nothing may have any (see `LogBase`).
-            && self.form.role == Role::Request;
-        if surplus {
-            let fault = PayloadFault::Size { expected: SizeRule::Exactly(0), found: self.payload.len() };
-            return Err(self.fault(fault));
-        }
-        Ok(())
-    }
-
-    /// Refuses any byte.
-    pub(crate) fn nothing(&self) -> Result<(), DecodeError> {
-        match self.payload.len() {
-            0 => Ok(()),
-            found => Err(self.fault(PayloadFault::Size { expected: SizeRule::Exactly(0), found })),
-        }
-    }
-
-    pub(crate) fn one(&mut self) -> Result<H, DecodeError> {
-        let expected = super::row::HandleCount { least: 1, most: 1 };
-        self.handles.pop().ok_or(DecodeError::HandleCount { message: self.message, expected, found: 0 })
-    }
+            && form.role == Role::Request;
+        surplus.then_some(PayloadFault::Size { expected: SizeRule::Exactly(0), found: payload.len() })
+    };
+    fault.map_or(Ok(()), |fault| Err(DecodeError::Payload { message, fault }))
 }
 
-/// Takes one field of a typed message out of its source.
+/// Takes one field of a typed message out of its frame.
 macro_rules! take {
-    ($source:ident, $b:lifetime, payload, $type:ty) => {
-        <$type as $crate::wire::payload::Payload<$b>>::decode($source.payload, $source.form)
-            .map_err(|fault| $source.fault(fault))?
+    ($frame:ident, $form:ident, $b:lifetime, payload, $type:ty) => {
+        <$type as $crate::wire::payload::Payload<$b>>::decode($frame.payload, $form)?
     };
-    ($source:ident, $b:lifetime, handle, $type:ty) => {
-        $source.one()?
+    ($frame:ident, $form:ident, $b:lifetime, handle, $type:ty) => {
+        $frame.handles.pop().ok_or($crate::wire::misfit::Misfit::Handle)?
     };
-    ($source:ident, $b:lifetime, optional, $type:ty) => {
-        $source.handles.pop()
+    ($frame:ident, $form:ident, $b:lifetime, optional, $type:ty) => {
+        $frame.handles.pop()
     };
-    ($source:ident, $b:lifetime, handles, $type:ty) => {
-        core::mem::take(&mut $source.handles)
+    ($frame:ident, $form:ident, $b:lifetime, handles, $type:ty) => {
+        core::mem::take(&mut $frame.handles)
     };
 }
 
 /// Puts one field of a typed message into the bytes or among the descriptors.
 macro_rules! put {
     ($out:ident, $handles:ident, $form:ident, payload, $value:expr) => {
-        $crate::wire::payload::Payload::encode(&$value, $out, $form)?
+        $crate::wire::payload::Payload::encode(&$value, $out, $form)
     };
     ($out:ident, $handles:ident, $form:ident, handle, $value:expr) => {
         // There is room: a message with a single descriptor has no others.
@@ -224,15 +197,32 @@ macro_rules! requests {
             /// # Errors
             /// The id is unknown, or payload or descriptors are not those of its row.
             pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
+                let mut frame = frame;
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
-                let code = $code(message.id);
-                let row = code.row().ok_or(DecodeError::UnknownRequest { message })?;
-                let mut source = Source::new(message, frame, row.handles, form)?;
-                source.end(row.payload)?;
+                let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
+                Self::of_frame(message, row, &mut frame, form)
+            }
+
+            /// The same for a request whose row is known. Descriptors that are not the request's
+            /// stay in the frame.
+            pub(crate) fn of_frame(
+                message: MessageName,
+                row: &Row,
+                frame: &mut Frame<'b, H>,
+                form: Form,
+            ) -> Result<Self, DecodeError> {
+                let (payload, announced) = (frame.payload, frame.header.size());
+                check_count(message, row.handles, payload, frame.handles.len(), form)?;
+                check_end(message, row, payload, announced, form)?;
+                Self::of_parts($code(row.id), frame, form)
+                    .map_err(|misfit| misfit.of(message, row.payload, payload.len()))
+            }
+
+            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
                 match code {
-                    $($code::$name => Ok(Self::$variant $(($(take!(source, 'b, $field, $type)),+))?),)*
-                    _ => Err(DecodeError::UnknownRequest { message }),
+                    $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
+                    _ => Err(Misfit::Unknown),
                 }
             }
 
@@ -246,33 +236,35 @@ macro_rules! requests {
                 form: Form,
                 out: &mut [u8],
             ) -> Result<Transmit<'_, H>, ApiMisuse> {
-                let code = self.code();
-                let wire = form.on_wire(code.message())?;
-                let transmit = write(
-                    code.message(),
-                    out,
-                    |size| Header::opening(wire, need_reply, size),
-                    |writer, handles| self.put(writer, handles, form),
-                )?;
-                match code.row() {
-                    Some(row) => check_handles(code.message(), row.handles, &transmit, form).map(|()| transmit),
-                    None => Ok(transmit),
-                }
+                let message = self.code().message();
+                let wire = form.on_wire(message)?;
+                let row = message.row().ok_or(ApiMisuse::NothingToAnswer)?;
+                self.write(message, row, Header::opening(wire, need_reply), form, out)
+            }
+
+            /// The same for a request whose row is known.
+            pub(crate) fn write<'o>(
+                self,
+                message: MessageName,
+                row: &Row,
+                header: Header,
+                form: Form,
+                out: &'o mut [u8],
+            ) -> Result<Transmit<'o, H>, ApiMisuse> {
+                let (mut writer, mut handles) = (Writer::new(out), Handles::new());
+                self.put(&mut writer, &mut handles, form);
+                let bytes = writer.seal(message, header)?;
+                check_handles(message, row.handles, bytes, handles.len(), form)?;
+                Ok(Transmit { bytes, handles })
             }
 
             /// Writes the payload and hands out the descriptors.
-            pub(crate) fn put(
-                self,
-                out: &mut Writer<'_>,
-                handles: &mut Handles<H>,
-                form: Form,
-            ) -> Result<(), BufferTooSmall> {
+            fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     $(Self::$variant $(($($field),+))? => {
                         $($(put!(out, handles, form, $field, $field);)+)?
                     })*
                 }
-                Ok(())
             }
         }
 
@@ -338,14 +330,34 @@ macro_rules! replies {
             /// The request has no reply of its own, or payload or descriptors are not those of
             /// its row.
             pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
+                let mut frame = frame;
                 let wire = $code(frame.header.request()).message();
-                let code = $code(form.known(wire)?.id);
-                let row = code.row().ok_or(DecodeError::UnknownRequest { message: code.message() })?;
-                let mut source = Source::new(code.message(), frame, row.reply_handles, form)?;
+                let message = form.known(wire)?;
+                let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
+                Self::of_frame(message, row, &mut frame, form)
+            }
+
+            /// The same for a reply to a request whose row is known.
+            pub(crate) fn of_frame(
+                message: MessageName,
+                row: &Row,
+                frame: &mut Frame<'b, H>,
+                form: Form,
+            ) -> Result<Self, DecodeError> {
+                let payload = frame.payload;
+                check_count(message, row.reply_handles, payload, frame.handles.len(), form)?;
+                let reply = match row.reply {
+                    ReplyRule::Empty if payload.is_empty() => Ok(Self::Done),
+                    ReplyRule::Empty => Err(Misfit::Size),
+                    _ => Self::of_parts($code(row.id), frame, form),
+                };
+                reply.map_err(|misfit| misfit.of(message, row.reply_payload, payload.len()))
+            }
+
+            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
                 match code {
-                    _ if row.reply == ReplyRule::Empty => source.nothing().map(|()| Self::Done),
-                    $($code::$name => Ok(Self::$variant($(take!(source, 'b, $field, $type)),+)),)*
-                    _ => Err(DecodeError::UnknownRequest { message: code.message() }),
+                    $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*
+                    _ => Err(Misfit::Unknown),
                 }
             }
 
@@ -360,16 +372,8 @@ macro_rules! replies {
                 if let Some(number) = $crate::channel::Reply::<H>::number(&self) {
                     return write_number(wire, code.row(), number, out);
                 }
-                let transmit = write(
-                    message,
-                    out,
-                    |size| Header::answering(wire, size),
-                    |writer, handles| $crate::channel::Reply::put(self, writer, handles, form),
-                )?;
-                match code.row() {
-                    Some(row) => check_handles(message, row.reply_handles, &transmit, form).map(|()| transmit),
-                    None => Ok(transmit),
-                }
+                let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
+                write_reply(message, row, wire, self, form, out)
             }
         }
 
@@ -387,12 +391,7 @@ macro_rules! replies {
                 self.code().map($code::message)
             }
 
-            fn put(
-                self,
-                out: &mut Writer<'_>,
-                handles: &mut Handles<H>,
-                form: Form,
-            ) -> Result<(), BufferTooSmall> {
+            fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     Self::Done | Self::Refused(_) => {}
                     $(Self::$variant($($field),+) => {
@@ -400,7 +399,6 @@ macro_rules! replies {
                     })*
                     $(Self::$without(never, _) => match never {},)?
                 }
-                Ok(())
             }
         }
     };

@@ -7,7 +7,8 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::wire::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
+    misfit::Misfit,
+    payload::{Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
     scalar::layout,
 };
 
@@ -49,13 +50,13 @@ impl CursorImage {
 impl<'b> Payload<'b> for CursorImage {
     const KIND: PayloadKind = PayloadKind::CursorImage;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         fixed(bytes, form).copied()
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
         out.follow(Self::BYTES);
-        out.put(self.as_bytes())
+        out.put(self.as_bytes());
     }
 }
 
@@ -94,15 +95,15 @@ impl AreaImage {
 impl<'b> Payload<'b> for AreaImage {
     const KIND: PayloadKind = PayloadKind::AreaImage;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         let area = *fixed::<Area>(bytes, form)?;
         let fault = PayloadFault::Image { width: area.width(), height: area.height(), found: 0 };
-        Self::new(area).ok_or(fault)
+        Self::new(area).ok_or(fault.into())
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
         out.follow(self.bytes);
-        out.put(self.area.as_bytes())
+        out.put(self.area.as_bytes());
     }
 }
 
