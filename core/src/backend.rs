@@ -4,7 +4,7 @@ use crate::{
     assembler::{Frame, Transmit},
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer},
     dialect::Dialect,
-    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    error::{ApiMisuse, DecodeError, Fault},
     frontend::Delivery,
     memory_map::TableExtents,
     projection::Projection,
@@ -18,6 +18,7 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         log::LogBase,
+        misfit::{Found, Misfit},
         payload::{Form, Role},
         row::{Channel, Enforcement, HandleRule, MessageName, ReplyRule, Row},
     },
@@ -166,18 +167,17 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     ///
     /// # Errors
     /// See [`Rejection`]: a rejected request too is answered, with a refusal.
-    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
+    pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
         if self.failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+            return Err(Rejection::session_failed());
         }
         if let Some(question) = &self.answering {
-            return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
+            return Err(Rejection::answer_outstanding(question.message));
         }
         if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(&frame) {
             self.session.postcopy = Postcopy::Listening;
             return Ok(Incoming::PostcopyMemoryMapped);
         }
-        let mut frame = frame;
         let flagged = Flagged::from_header(&frame.header);
         let message = FrontendCode(frame.header.request()).message();
         let row = message.row();
@@ -256,8 +256,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if refused {
             self.answering = None;
             self.table.clear();
-            if matches!(answered, Answered::Close)
-                || matches!(answered, Answered::Silent) && self.closes_silently(code)
+            if matches!(answered, Answered::Close) || matches!(answered, Answered::Silent) && self.closes_silently(code)
             {
                 self.failed = true;
                 return Ok(Answered::Close);
@@ -371,7 +370,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Ok(number.map_or(BackendReply::Done, BackendReply::Refused));
         }
         let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-        let reply = BackendReply::of_frame(message, row, &mut frame, self.form(Role::Reply))?;
+        let form = self.form(Role::Reply);
+        let reply = BackendReply::of_frame(row, &mut frame, form)
+            .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles))?;
         match reply {
             BackendReply::SharedObjectLookup(number, _) => {
                 Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
@@ -386,6 +387,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
 
     /// The request that a frame holds, and what it does once it is granted. The regions of a table
     /// go to where the effect expects them.
+    #[inline(never)]
     fn request_of<'b, H>(
         &mut self,
         message: MessageName,
@@ -393,23 +395,28 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         frame: &mut Frame<'b, H>,
         effect: &mut Option<Effect>,
     ) -> Result<Incoming<'b, H>, Rejection> {
-        frame.header.check(Channel::Frontend).map_err(Rejection::close)?;
-        if frame.header.is_reply() {
-            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
-        }
-        let Some(row) = row else { return Err(Rejection::refuse(DecodeError::UnknownRequest { message })) };
-        if row.gate.enforcement == Enforcement::BothSides {
-            let checked = self.session.negotiated.check(&row.gate);
-            checked.map_err(|violation| Rejection::refuse(PeerMisbehaved::Violation { message, violation }))?;
+        if !frame.header.is_request() {
+            return Err(Rejection::no_request(&frame.header, Channel::Frontend));
         }
         let form = self.form(Role::Request);
+        let Some(row) = row else {
+            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
+        };
+        if row.gate.enforcement == Enforcement::BothSides
+            && let Err(violation) = self.session.negotiated.check(&row.gate)
+        {
+            return Err(Rejection::violation(message, &violation));
+        }
         if self.config.tolerance.extra_handles == ExtraHandles::Close
             && row.handles != HandleRule::PerRegion
             && row.handles.count(frame.payload, form).most == 0
         {
             frame.handles.clear();
         }
-        let request = FrontendRequest::of_frame(message, row, frame, form).map_err(Rejection::refuse)?;
+        let request = match FrontendRequest::of_frame(row, frame, form) {
+            Ok(request) => request,
+            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+        };
         let rings = usize::from(self.config.rings).min(VRINGS);
         let state = Projection::settled(&self.session);
         let rules = Rules { state, rings, slots: self.memory_slots(), tolerance: &self.config.tolerance };
@@ -417,7 +424,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             Ok(granted) => *effect = Some(granted),
             Err(violation) => {
                 self.table.clear();
-                return Err(broken(message, violation));
+                return Err(broken(message, &violation));
             }
         }
         Ok(Incoming::Request(request))
@@ -477,14 +484,14 @@ fn changes_memory(code: FrontendCode) -> bool {
 
 /// What becomes of a request that breaks a rule.
 #[cold]
-fn broken(message: MessageName, violation: Violation) -> Rejection {
-    let fault = PeerMisbehaved::Violation { message, violation };
+fn broken(message: MessageName, violation: &Violation) -> Rejection {
+    let rejection = Rejection::violation(message, violation);
     match violation {
         // The specification closes the connection here (section "In-band notifications").
-        Violation::ProtocolFeatureNeeds { feature, .. } if feature == ProtocolFeatures::INBAND_NOTIFICATIONS => {
-            Rejection::close(fault)
+        Violation::ProtocolFeatureNeeds { feature, .. } if *feature == ProtocolFeatures::INBAND_NOTIFICATIONS => {
+            Rejection::close(rejection.fault())
         }
-        _ => Rejection::refuse(fault),
+        _ => rejection,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         migration::Transfer,
+        misfit::{Found, Misfit},
         payload::{Form, Payload, PayloadKind, Role, Writer},
         row::{Channel, MessageName, Refusal, ReplyRule, Row},
     },
@@ -219,18 +220,18 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ///
     /// # Errors
     /// See [`Rejection`].
-    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
+    pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
         if self.failed || self.backend_channel_failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+            return Err(Rejection::session_failed());
         }
         if let Some(question) = &self.answering {
-            return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
+            return Err(Rejection::answer_outstanding(question.message));
         }
         let flagged = Flagged::from_header(&frame.header);
         let wire = BackendCode(frame.header.request()).message();
         let dialect = self.session.dialect.chosen_by(&frame);
         let known = dialect.code(wire.id);
-        let result = self.backend_request(frame, wire, dialect);
+        let result = self.backend_request(&mut frame, wire, known, dialect);
         let negotiated = &self.session.negotiated;
         let due = known.and_then(BackendCode::row).map_or_else(
             || Due::of_unknown(flagged, negotiated),
@@ -338,7 +339,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Ok(FrontendReply::Refused(NonZeroU64::MIN));
         }
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let mut reply = FrontendReply::of_frame(message, row, frame, form)?;
+        let mut reply = FrontendReply::of_frame(row, frame, form)
+            .map_err(|misfit| misfit.of(&Found::new(message, frame, form), row.reply_payload, row.reply_handles))?;
         match (&mut reply, &question.effect) {
             (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. }))
                 if state.index() != u32::from(*index) =>
@@ -361,23 +363,34 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
 
     fn backend_request<'b, H>(
         &self,
-        mut frame: Frame<'b, H>,
+        frame: &mut Frame<'b, H>,
         wire: MessageName,
+        known: Option<BackendCode>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
-        frame.header.check(Channel::Backend).map_err(Rejection::close)?;
-        if frame.header.is_reply() {
-            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message: wire }));
+        if !frame.header.is_request() {
+            return Err(Rejection::no_request(&frame.header, Channel::Backend));
         }
         let negotiated = &self.session.negotiated;
         let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
-        let message = form.known(wire).map_err(Rejection::refuse)?;
-        let row = message.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
-        let violates = |violation| Rejection::refuse(PeerMisbehaved::Violation { message, violation });
-        negotiated.check(&row.gate).map_err(violates)?;
-        let request = BackendRequest::of_frame(message, row, &mut frame, form).map_err(Rejection::refuse)?;
-        self.rules().check_backend_request(&request).map_err(violates)?;
-        Ok(request)
+        let (message, row) = match known {
+            Some(code) => (code.message(), code.row()),
+            None => (wire, None),
+        };
+        let Some(row) = row else {
+            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
+        };
+        if let Err(violation) = negotiated.check(&row.gate) {
+            return Err(Rejection::violation(message, &violation));
+        }
+        let request = match BackendRequest::of_frame(row, frame, form) {
+            Ok(request) => request,
+            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+        };
+        match self.rules().check_backend_request(&request) {
+            Ok(()) => Ok(request),
+            Err(violation) => Err(Rejection::violation(message, &violation)),
+        }
     }
 }
 

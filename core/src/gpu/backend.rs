@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Asking, Due, Flagged, Question, },
+    channel::{Asking, Due, Flagged, Question},
     error::{ApiMisuse, Fault},
     rules::Violation,
     session::{Negotiated, Postcopy},

@@ -15,7 +15,7 @@ use super::{
     fs_cache::CacheEntries,
     header::Header,
     iotlb::Iotlb,
-    misfit::Misfit,
+    misfit::{Found, Misfit},
     payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{SharedMemoryMap, Uuid},

@@ -3,8 +3,8 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadFault, PayloadKind, Role, SizeRule, Writer},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, Role, SizeRule, Writer},
     scalar::layout,
 };
 
@@ -60,8 +60,9 @@ impl<'b> Payload<'b> for Config<'b> {
             // Replies may be shorter than what was asked for.
             None if form.role == Role::Reply => rest,
             None => {
-                let (name, expected) = ("size", "at most the number of bytes that follow");
-                return Err(PayloadFault::Field { name, expected, found: u64::from(header.size()) }.into());
+                static RULE: FieldRule =
+                    FieldRule { name: "size", expected: "at most the number of bytes that follow" };
+                return Err(Misfit::Field(&RULE, header.size()));
             }
         };
         Ok(Self { offset: header.offset(), flags: header.flags(), data })

@@ -20,7 +20,7 @@ use super::{
     log::LogBase,
     memory::{MemoryRegion, MemoryTable},
     migration::Transfer,
-    misfit::Misfit,
+    misfit::{Found, Misfit},
     payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{SharedMemoryConfig, Uuid},
@@ -152,4 +152,24 @@ requests! {
     /// Asks for the sizes of the device's shared memory regions.
     44 GET_SHMEM_CONFIG (Gate::protocol(ProtocolFeatures::SHMEM)) None GetShmemConfig
         => Own(Close): None [payload: SharedMemoryConfig<'b>];
+}
+
+impl<H> FrontendRequest<'_, H> {
+    /// The index of the ring that the request is about; `None` if it is about none.
+    #[must_use]
+    pub fn ring(&self) -> Option<u64> {
+        match self {
+            Self::SetVringNum(state)
+            | Self::SetVringBase(state)
+            | Self::GetVringBase(state)
+            | Self::SetVringEnable(state)
+            | Self::SetVringEndian(state)
+            | Self::VringKick(state) => Some(u64::from(state.index())),
+            Self::SetVringAddr(address) => Some(u64::from(address.index())),
+            Self::SetVringKick(target, _) | Self::SetVringCall(target, _) | Self::SetVringErr(target, _) => {
+                Some(target.index())
+            }
+            _ => None,
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     header::Header,
-    misfit::Misfit,
+    misfit::{Found, Misfit},
     payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     scalar::Scalar,

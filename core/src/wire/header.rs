@@ -86,6 +86,11 @@ impl Header {
         }
     }
 
+    /// Whether the flags are those of a request, as far as the channel's protocol knows any.
+    pub(crate) fn is_request(&self) -> bool {
+        self.flags() & (3 | REPLY) == VERSION
+    }
+
     /// The protocol version, 0 to 3; only [`VERSION`] exists.
     #[must_use]
     pub fn version(&self) -> u32 {

@@ -6,7 +6,7 @@ use super::{
     feature::ProtocolFeatures,
     misfit::Misfit,
     payload::{Form, Payload, PayloadKind, Role, TrailingBytes, Writer, fixed},
-    scalar::layout,
+    scalar::{Scalar, layout},
 };
 
 layout! {
@@ -40,7 +40,9 @@ impl<'b> Payload<'b> for LogBase {
             (0, Role::Reply) => Ok(Self::Empty),
             // The front-end takes every reply that a real back-end sends (8, 0 or 16 bytes).
             (8, Role::Reply) => u64::decode(bytes, form).map(Self::Number),
-            (_, Role::Request) if !shared => u64::decode(bytes, form).map(Self::Number),
+            (_, Role::Request) if !shared => {
+                fixed::<<u64 as Scalar>::Wire>(bytes, form).map(|number| Self::Number(number.get()))
+            }
             _ => fixed::<Log>(bytes, form).map(|log| Self::Shared(*log)).map_err(|misfit| match form.role {
                 Role::Reply if form.trailing == TrailingBytes::Refuse => Misfit::Size,
                 _ => misfit,

@@ -8,8 +8,8 @@ use crate::address::{GuestAddress, UserAddress};
 
 use super::{
     feature::ProtocolFeatures,
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadFault, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
     scalar::layout,
 };
 
@@ -225,13 +225,12 @@ impl<'b> MemoryTable<'b> {
 
     /// The regions in order.
     pub fn iter(&self) -> impl Iterator<Item = MemoryRegion> + 'b {
-        let (plain, xen, given): (&[_], &[_], &[_]) = match self.0 {
-            Regions::Received(regions) => (regions, &[], &[]),
-            Regions::ReceivedXen(regions) => (&[], regions, &[]),
-            Regions::Given(regions) => (&[], &[], regions),
-        };
-        let received = plain.iter().map(MemoryRegion::from).chain(xen.iter().map(MemoryRegion::from));
-        received.chain(given.iter().copied())
+        let regions = self.0;
+        (0..self.len()).map_while(move |at| match regions {
+            Regions::Received(regions) => regions.get(at).map(MemoryRegion::from),
+            Regions::ReceivedXen(regions) => regions.get(at).map(MemoryRegion::from),
+            Regions::Given(regions) => regions.get(at).copied(),
+        })
     }
 }
 
@@ -253,13 +252,12 @@ impl<'b> Payload<'b> for MemoryTable<'b> {
     const KIND: PayloadKind = PayloadKind::MemoryTable;
 
     fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let (header, rest) = TableHeader::ref_from_prefix(bytes)
-            .map_err(|_| Misfit::Size)?;
+        let (header, rest) = TableHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
         let count = match usize::try_from(header.count()) {
             Ok(count) if count <= MAX_TABLE_REGIONS => count,
             _ => {
-                let (name, expected) = ("count", "at most 8 regions");
-                return Err(PayloadFault::Field { name, expected, found: u64::from(header.count()) }.into());
+                static RULE: FieldRule = FieldRule { name: "count", expected: "at most 8 regions" };
+                return Err(Misfit::Field(&RULE, header.count()));
             }
         };
         if has_xen(form) {

@@ -127,6 +127,17 @@ impl PayloadKind {
         }
     }
 
+    /// The payload without the bytes after it that are skipped. After a UUID none are: the length tells
+    /// one from what other dialects send under the same id.
+    pub(crate) fn cut(self, payload: &[u8], form: Form) -> &[u8] {
+        match self.size() {
+            SizeRule::Exactly(size) if form.trailing == TrailingBytes::Ignore && self != Self::Uuid => {
+                payload.get(..size).unwrap_or(payload)
+            }
+            _ => payload,
+        }
+    }
+
     /// How many bytes stand in front of an image that is not collected with the message but read
     /// piece by piece; `None` for a payload that holds no image.
     #[must_use]
@@ -367,7 +378,8 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// A payload that is read from and written to bytes.
+/// A payload that is read from and written to bytes. One that can have a single size is given no
+/// bytes beyond it, see [`PayloadKind::cut`].
 pub(crate) trait Payload<'b>: Sized {
     const KIND: PayloadKind;
     fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit>;
@@ -382,8 +394,8 @@ pub(crate) trait FixedPayload: FromBytes + IntoBytes + Immutable + KnownLayout +
 impl<'b, T: FixedPayload> Payload<'b> for T {
     const KIND: PayloadKind = <T as FixedPayload>::KIND;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        fixed(bytes, form).copied()
+    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
+        Self::read_from_bytes(bytes).map_err(|_| Misfit::Exactly(size_of::<Self>()))
     }
 
     fn encode(&self, out: &mut Writer<'_>, _form: Form) {
@@ -391,7 +403,7 @@ impl<'b, T: FixedPayload> Payload<'b> for T {
     }
 }
 
-/// A layout of one size seen in place.
+/// A layout of one size seen in place, in a payload of another size.
 pub(crate) fn fixed<T>(bytes: &[u8], form: Form) -> Result<&T, Misfit>
 where
     T: FromBytes + Immutable + KnownLayout + Unaligned,
@@ -419,8 +431,11 @@ macro_rules! number_payloads {
         impl<'b> Payload<'b> for $name {
             const KIND: PayloadKind = PayloadKind::U64;
 
-            fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-                fixed::<<Self as Scalar>::Wire>(bytes, form).map(|wire| Self::from_wire(*wire))
+            fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
+                match <Self as Scalar>::Wire::read_from_bytes(bytes) {
+                    Ok(wire) => Ok(Self::from_wire(wire)),
+                    Err(_) => Err(Misfit::Exactly(size_of::<Self>())),
+                }
             }
 
             fn encode(&self, out: &mut Writer<'_>, _form: Form) {

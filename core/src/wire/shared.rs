@@ -5,8 +5,8 @@ use core::fmt;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadFault, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
     scalar::{Scalar, layout},
 };
 
@@ -116,17 +116,16 @@ impl<'b> SharedMemoryConfig<'b> {
     /// The size of region `id` in bytes; zero if the device has none of that id.
     #[must_use]
     pub fn size(&self, id: u8) -> u64 {
-        self.sizes().nth(usize::from(id)).unwrap_or(0)
+        let at = usize::from(id);
+        match self.0 {
+            Sizes::Received(sizes) => sizes.get(at).map_or(0, |size| size.get()),
+            Sizes::Given(sizes) => sizes.get(at).copied().unwrap_or(0),
+        }
     }
 
     /// The sizes of all 256 regions in order.
     pub fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
-        let (received, given): (&[_], &[_]) = match self.0 {
-            Sizes::Received(received) => (received, &[]),
-            Sizes::Given(given) => (&[], given),
-        };
-        let known = received.iter().map(|wire| u64::from_wire(*wire)).chain(given.iter().copied());
-        known.chain(core::iter::repeat(0)).take(MAX_SHARED_REGIONS)
+        (0..=u8::MAX).map(|id| self.size(id))
     }
 }
 
@@ -152,10 +151,9 @@ impl<'b> Payload<'b> for SharedMemoryConfig<'b> {
             return Err(Misfit::Size);
         }
         let (_, rest) = SharedMemoryHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
-        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| PayloadFault::Field {
-            name: "sizes",
-            expected: "whole numbers of 8 bytes",
-            found: u64::try_from(rest.len()).unwrap_or(u64::MAX),
+        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| {
+            static RULE: FieldRule = FieldRule { name: "sizes", expected: "whole numbers of 8 bytes" };
+            Misfit::Field(&RULE, u32::try_from(rest.len()).unwrap_or(u32::MAX))
         })?;
         Ok(Self(Sizes::Received(sizes)))
     }

@@ -6,51 +6,35 @@
 //! `optional` (one or none) and `handles` (all) from the descriptors.
 
 use super::{
-    gpu::image::check_size,
-    payload::{Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
-    row::{HandleRule, MessageName, Row},
+    gpu::image::has_whole_image,
+    misfit::{Misfit, following},
+    payload::{Form, PayloadKind, Role, TrailingBytes},
+    row::HandleRule,
 };
-use crate::error::DecodeError;
 
 /// Checks the number of descriptors.
-pub(crate) fn check_count(
-    message: MessageName,
-    rule: HandleRule,
-    payload: &[u8],
-    found: usize,
-    form: Form,
-) -> Result<(), DecodeError> {
+pub(crate) fn check_count(rule: HandleRule, payload: &[u8], found: usize, form: Form) -> Result<(), Misfit> {
     if rule == HandleRule::None && found == 0 {
         return Ok(());
     }
     let expected = rule.count(payload, form);
-    if found < expected.least || found > expected.most {
-        return Err(DecodeError::HandleCount { message, expected, found });
-    }
-    Ok(())
+    if found < expected.least || found > expected.most { Err(Misfit::Handles) } else { Ok(()) }
 }
 
 /// Refuses bytes after a request that has no payload, and an image of another size than the
 /// request says. `announced` is the payload's size according to the header.
-pub(crate) fn check_end(
-    message: MessageName,
-    row: &Row,
-    payload: &[u8],
-    announced: u32,
-    form: Form,
-) -> Result<(), DecodeError> {
-    let fault = if row.payload.before_image().is_some() {
-        let following = announced.saturating_sub(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-        check_size(row.payload, payload, following).err()
-    } else {
-        let surplus = row.payload == PayloadKind::Empty
-            && !payload.is_empty()
+pub(crate) fn check_end(kind: PayloadKind, payload: &[u8], announced: u32, form: Form) -> Result<(), Misfit> {
+    if kind == PayloadKind::Empty {
+        let surplus = !payload.is_empty()
             && form.trailing == TrailingBytes::Refuse
             // A reply whose content means nothing may have any (see `LogBase`).
             && form.role == Role::Request;
-        surplus.then_some(PayloadFault::Size { expected: SizeRule::Exactly(0), found: payload.len() })
-    };
-    fault.map_or(Ok(()), |fault| Err(DecodeError::Payload { message, fault }))
+        return if surplus { Err(Misfit::Size) } else { Ok(()) };
+    }
+    match kind.before_image() {
+        Some(_) if !has_whole_image(kind, payload, following(payload, announced)) => Err(Misfit::Image),
+        _ => Ok(()),
+    }
 }
 
 /// Takes one field of a typed message out of its frame.
@@ -59,7 +43,7 @@ macro_rules! take {
         <$type as $crate::wire::payload::Payload<$b>>::decode($frame.payload, $form)?
     };
     ($frame:ident, $form:ident, $b:lifetime, handle, $type:ty) => {
-        $frame.handles.pop().ok_or($crate::wire::misfit::Misfit::Handle)?
+        $frame.handles.pop().ok_or($crate::wire::misfit::Misfit::Handles)?
     };
     ($frame:ident, $form:ident, $b:lifetime, optional, $type:ty) => {
         $frame.handles.pop()
@@ -196,29 +180,25 @@ macro_rules! requests {
             ///
             /// # Errors
             /// The id is unknown, or payload or descriptors are not those of its row.
-            pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
-                let mut frame = frame;
+            pub fn decode(mut frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-                Self::of_frame(message, row, &mut frame, form)
+                Self::of_frame(row, &mut frame, form)
+                    .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.payload, row.handles))
             }
 
             /// The same for a request whose row is known. Descriptors that are not the request's
             /// stay in the frame.
-            pub(crate) fn of_frame(
-                message: MessageName,
-                row: &Row,
-                frame: &mut Frame<'b, H>,
-                form: Form,
-            ) -> Result<Self, DecodeError> {
-                let (payload, announced) = (frame.payload, frame.header.size());
-                check_count(message, row.handles, payload, frame.handles.len(), form)?;
-                check_end(message, row, payload, announced, form)?;
+            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                check_count(row.handles, frame.payload, frame.handles.len(), form)?;
+                check_end(row.payload, frame.payload, frame.header.size(), form)?;
+                frame.payload = row.payload.cut(frame.payload, form);
                 Self::of_parts($code(row.id), frame, form)
-                    .map_err(|misfit| misfit.of(message, row.payload, payload.len()))
             }
 
+            // On its own, so that the value is built where it is wanted and not taken apart on the way.
+            #[inline(never)]
             fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
                 match code {
                     $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
@@ -329,31 +309,30 @@ macro_rules! replies {
             /// # Errors
             /// The request has no reply of its own, or payload or descriptors are not those of
             /// its row.
-            pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
-                let mut frame = frame;
+            pub fn decode(mut frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-                Self::of_frame(message, row, &mut frame, form)
+                Self::of_frame(row, &mut frame, form).map_err(|misfit| {
+                    misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles)
+                })
             }
 
             /// The same for a reply to a request whose row is known.
-            pub(crate) fn of_frame(
-                message: MessageName,
-                row: &Row,
-                frame: &mut Frame<'b, H>,
-                form: Form,
-            ) -> Result<Self, DecodeError> {
-                let payload = frame.payload;
-                check_count(message, row.reply_handles, payload, frame.handles.len(), form)?;
-                let reply = match row.reply {
-                    ReplyRule::Empty if payload.is_empty() => Ok(Self::Done),
+            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                check_count(row.reply_handles, frame.payload, frame.handles.len(), form)?;
+                match row.reply {
+                    ReplyRule::Empty if frame.payload.is_empty() => Ok(Self::Done),
                     ReplyRule::Empty => Err(Misfit::Size),
-                    _ => Self::of_parts($code(row.id), frame, form),
-                };
-                reply.map_err(|misfit| misfit.of(message, row.reply_payload, payload.len()))
+                    _ => {
+                        frame.payload = row.reply_payload.cut(frame.payload, form);
+                        Self::of_parts($code(row.id), frame, form)
+                    }
+                }
             }
 
+            // On its own, so that the value is built where it is wanted and not taken apart on the way.
+            #[inline(never)]
             fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
                 match code {
                     $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*

@@ -5,8 +5,8 @@ use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U32};
 
 use crate::wire::{
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, Writer, fixed},
 };
 
 use super::{MAX_SCANOUTS, Response};
@@ -165,8 +165,8 @@ impl<'b> Payload<'b> for &'b Edid {
         if usize::try_from(size).is_ok_and(|size| size <= Edid::MAX_DATA) {
             Ok(edid)
         } else {
-            let (name, expected) = ("size", "at most 1024 bytes");
-            Err(PayloadFault::Field { name, expected, found: u64::from(size) }.into())
+            static RULE: FieldRule = FieldRule { name: "size", expected: "at most 1024 bytes" };
+            Err(Misfit::Field(&RULE, size))
         }
     }
 

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::wire::{
     misfit::Misfit,
-    payload::{Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
+    payload::{Form, Payload, PayloadKind, Writer, fixed},
     scalar::layout,
 };
 
@@ -97,8 +97,8 @@ impl<'b> Payload<'b> for AreaImage {
 
     fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         let area = *fixed::<Area>(bytes, form)?;
-        let fault = PayloadFault::Image { width: area.width(), height: area.height(), found: 0 };
-        Self::new(area).ok_or(fault.into())
+        // That width and height fit what follows was checked before.
+        Self::new(area).ok_or(Misfit::Size)
     }
 
     fn encode(&self, out: &mut Writer<'_>, _form: Form) {
@@ -110,15 +110,13 @@ impl<'b> Payload<'b> for AreaImage {
 /// Compares the size that the header announces with the one that the message itself tells, before
 /// anybody trusts either (CVE-2026-3886). A message that ends in front of its image is left to
 /// its decoder.
-pub(crate) fn check_size(kind: PayloadKind, payload: &[u8], following: u32) -> Result<(), PayloadFault> {
+pub(crate) fn has_whole_image(kind: PayloadKind, payload: &[u8], following: u32) -> bool {
     if payload.len() < FRONT {
-        return Ok(());
+        return true;
     }
-    let (width, height, expected) = match (kind, Area::ref_from_prefix(payload)) {
-        (PayloadKind::AreaImage, Ok((area, _))) => {
-            (area.width(), area.height(), AreaImage::new(*area).map(|image| image.bytes))
-        }
-        _ => (CursorImage::SIDE, CursorImage::SIDE, Some(CursorImage::BYTES)),
+    let expected = match (kind, Area::ref_from_prefix(payload)) {
+        (PayloadKind::AreaImage, Ok((area, _))) => AreaImage::new(*area).map(|image| image.bytes),
+        _ => Some(CursorImage::BYTES),
     };
-    if expected == Some(following) { Ok(()) } else { Err(PayloadFault::Image { width, height, found: following }) }
+    expected == Some(following)
 }
