@@ -27,7 +27,7 @@ pub(crate) const ACCEPTED: &[Accepted] = &[
         ours: &["[refused], goes on"],
         theirs: CLOSES,
         count: 226,
-        reason: "Both refuse, and nobody asked: ours goes on while both sides agree on features and memory, theirs ends.",
+        reason: "Both refuse, and no acknowledgement is due: ours goes on while both agree on features and memory, theirs ends.",
     },
     Accepted {
         cases: &["*"],
