@@ -128,8 +128,14 @@ impl Frontend {
 
     /// As [`from_socket`](Self::from_socket), with the rings that the device may have and with what is let pass.
     pub fn with_config(socket: Socket, config: FrontendConfig) -> Self {
+        Self::over(Endpoint::new(socket, Channel::Frontend), config)
+    }
+
+    /// As [`with_config`](Self::with_config), on the main channel as it is given: one that is read
+    /// [exactly](Endpoint::exact), for a socket that somebody else goes on with, who then misses nothing.
+    pub fn over(endpoint: Endpoint, config: FrontendConfig) -> Self {
         Self {
-            endpoint: Endpoint::new(socket, Channel::Frontend),
+            endpoint,
             out: Box::new([0; MAX_MESSAGE]),
             shared: Arc::new(Shared::new(config)),
             limit: Limit::default(),
