@@ -29,7 +29,7 @@ use std::{
 
 use vhost_core::{Channel, FrontendConfig, MAX_MESSAGE, MessageName, Negotiated, Postcopy, VirtioFeatures, Vring};
 
-use self::{attached::Attached, limit::Limit, memory::SharedFile, shared::Shared};
+use self::{attached::Attached, limit::Limit, memory::SharedFile, pacing::Experience, shared::Shared};
 pub use self::{
     bring_up::{DeviceSetup, RingSetup, StoppedRing},
     channel::{BackendChannel, ChannelError, ChannelState, ChannelStopper},
@@ -110,6 +110,8 @@ pub struct Frontend {
     /// The files of the regions that are shared.
     files: Vec<SharedFile>,
     pacing: Pacing,
+    /// Shared with the sessions before and after this one.
+    experience: Arc<Experience>,
 }
 
 impl Frontend {
@@ -147,6 +149,7 @@ impl Frontend {
             slots: None,
             files: Vec::new(),
             pacing: Pacing::default(),
+            experience: Arc::default(),
         }
     }
 
