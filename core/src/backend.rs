@@ -232,23 +232,23 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// [`ApiMisuse`]; the machine is as before, the request is still pending.
     pub fn answer<'o, H>(
         &mut self,
-        reply: FrontendReply<'_, H>,
+        mut reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
         if self.failed {
             return Err(ApiMisuse::SessionFailed);
         }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
-        let reply = match &question.effect {
-            Some(Effect::Log(Some(log))) if question.due == Due::Reply && matches!(reply, FrontendReply::Done) => {
-                FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
-                    LogReply::Echo => LogBase::Shared(*log),
-                    LogReply::Zero => LogBase::Number(0),
-                    LogReply::Empty => LogBase::Empty,
-                })
-            }
-            _ => reply,
-        };
+        if let Some(Effect::Log(Some(log))) = &question.effect
+            && question.due == Due::Reply
+            && matches!(reply, FrontendReply::Done)
+        {
+            reply = FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
+                LogReply::Echo => LogBase::Shared(*log),
+                LogReply::Zero => LogBase::Number(0),
+                LogReply::Empty => LogBase::Empty,
+            });
+        }
         self.check_answer(question, &reply)?;
         let refused = matches!(reply, FrontendReply::Refused(_));
         let code = FrontendCode(question.message.id);

@@ -219,6 +219,7 @@ pub enum Answered<'o, H> {
 }
 
 /// Writes the answer to a question; the question and the session stay as they are.
+#[inline(never)]
 pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     question: &Question<E>,
     reply: R,

@@ -239,6 +239,7 @@ macro_rules! requests {
             }
 
             /// Writes the payload and hands out the descriptors.
+            #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     $(Self::$variant $(($($field),+))? => {
@@ -370,6 +371,7 @@ macro_rules! replies {
                 self.code().map($code::message)
             }
 
+            #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     Self::Done | Self::Refused(_) => {}
