@@ -48,6 +48,9 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
     /// Ring `index`; `None` beyond the rings of the machine.
     pub(crate) fn ring(&self, index: u8) -> Option<Vring> {
         let mut ring = *self.session.rings.get(usize::from(index))?;
+        if self.pending.is_empty() {
+            return Some(ring);
+        }
         self.effects().filter(|effect| effect.concerns_ring(index)).for_each(|effect| effect.apply_to(&mut ring));
         Some(ring)
     }

@@ -374,6 +374,7 @@ pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     }
 }
 
+#[inline]
 fn zero_or_one(ring: u8, found: u32) -> Result<Power, Violation> {
     match found {
         0 => Ok(Power::Off),
