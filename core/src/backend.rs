@@ -1,8 +1,12 @@
 //! The back-end's machine: what a device's process hears from a VMM, and what it says.
 
+use core::num::NonZeroU64;
+
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Question, Reply, acknowledgement, answer_with_content, tell},
+    channel::{
+        Answered, Asking, Due, Flagged, Question, Reply, acknowledgement, answer_with_content, no_acknowledgement, tell,
+    },
     dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault},
     frontend::Delivery,
@@ -316,18 +320,24 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let message = request.code().message();
-        let violates = |violation| ApiMisuse::Violation { message, violation };
-        let request = request.said_in(self.session.dialect).map_err(|violation| violates(violation.into()))?;
+        let request = match request.said_in(self.session.dialect) {
+            Ok(request) => request,
+            Err(violation) => return Err(ApiMisuse::violation(message, &violation.into())),
+        };
         let message = request.code().message();
         let form = self.form(Role::Request);
         let wire = form.on_wire(message)?;
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
-        let negotiated = self.session.negotiated;
-        negotiated.check(&row.gate).map_err(violates)?;
-        if !self.session.backend_channel {
-            return Err(violates(Violation::NoBackendChannel));
+        let negotiated = &self.session.negotiated;
+        if !negotiated.opens(&row.gate) {
+            return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        self.rules().check_backend_request(&request).map_err(violates)?;
+        if !self.session.backend_channel {
+            return Err(ApiMisuse::violation(message, &Violation::NoBackendChannel));
+        }
+        if let Err(violation) = self.rules().check_backend_request(&request) {
+            return Err(ApiMisuse::violation(message, &violation));
+        }
         // A look-up is flagged too: some front-ends answer only then.
         let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
         let flagged = match row.reply {
@@ -336,7 +346,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
             _ => Flagged::No,
         };
-        let due = Due::of(row, flagged, &negotiated, Postcopy::Off);
+        let due = Due::of(row, flagged, negotiated, Postcopy::Off);
         if due != Due::Nothing {
             self.asking.check_room()?;
         }
@@ -362,26 +372,28 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        let question = self.asking.answered(Channel::Backend, &frame)?;
+        let Some(question) = self.asking.answered(&frame.header, Channel::Backend) else {
+            return Err(self.asking.unexpected(&frame.header, Channel::Backend));
+        };
         let message = question.message;
         if question.due != Due::Reply {
-            let number = acknowledgement(message, frame.payload, frame.handles.len())?;
-            return Ok(number.map_or(BackendReply::Done, BackendReply::Refused));
+            return match acknowledgement(&frame) {
+                Some(number) => Ok(NonZeroU64::new(number).map_or(BackendReply::Done, BackendReply::Refused)),
+                None => Err(no_acknowledgement(message, frame.payload, frame.handles.len())),
+            };
         }
         let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
         let form = self.form(Role::Reply);
-        let reply = BackendReply::of_frame(row, &mut frame, form)
-            .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles))?;
-        match reply {
-            BackendReply::SharedObjectLookup(number, _) => {
-                Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
-            }
-            BackendReply::CacheIo(count) if count < 0 => {
-                let number = core::num::NonZeroU64::new(count.unsigned_abs());
-                Ok(number.map_or(reply, BackendReply::Refused))
-            }
-            reply => Ok(reply),
-        }
+        let reply = match BackendReply::of_frame(row, &mut frame, form) {
+            Ok(reply) => reply,
+            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, &frame, form), row)),
+        };
+        let refusal = match &reply {
+            BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
+            BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
+            _ => None,
+        };
+        Ok(refusal.map_or(reply, BackendReply::Refused))
     }
 
     /// The request that a frame holds, remembered until it is answered. The regions of a table go to

@@ -3,8 +3,6 @@
 //! Both channels use this; it does not know which side it plays. `E` is what a request does once
 //! it is granted, and waits here until then.
 
-use core::num::NonZeroU64;
-
 use zerocopy::IntoBytes;
 
 use crate::{
@@ -126,40 +124,49 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
         drop(self.outstanding.push(question));
     }
 
-    /// The question that a reply answers. It must be the oldest.
-    pub(crate) fn answered<H>(&mut self, channel: Channel, frame: &Frame<'_, H>) -> Result<Question<E>, Fault> {
-        let found = MessageName { channel, id: frame.header.request() };
-        frame.header.check(channel)?;
-        if !frame.header.is_reply() {
-            return Err(DecodeError::RequestInsteadOfReply { message: found }.into());
+    /// Takes the question that a reply answers, which must be the oldest; `None` if it is not, or if
+    /// that is no reply.
+    pub(crate) fn answered(&mut self, header: &Header, channel: Channel) -> Option<Question<E>> {
+        let oldest = self.outstanding.first()?;
+        let answers = header.is_reply() && header.is_known(channel) && oldest.wire.id == header.request();
+        answers.then(|| self.outstanding.remove(0))
+    }
+
+    /// Why [`Self::answered`] had no question for a frame.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn unexpected(&self, header: &Header, channel: Channel) -> Fault {
+        let found = MessageName { channel, id: header.request() };
+        if let Err(error) = header.check(channel) {
+            return error.into();
         }
-        let Some(oldest) = self.outstanding.first() else {
-            return Err(PeerMisbehaved::UnsolicitedReply { message: found }.into());
-        };
-        if oldest.wire != found {
-            return Err(PeerMisbehaved::WrongReply { expected: oldest.message, found }.into());
+        if !header.is_reply() {
+            return DecodeError::RequestInsteadOfReply { message: found }.into();
         }
-        Ok(self.outstanding.remove(0))
+        match self.outstanding.first() {
+            Some(oldest) => PeerMisbehaved::WrongReply { expected: oldest.message, found }.into(),
+            None => PeerMisbehaved::UnsolicitedReply { message: found }.into(),
+        }
     }
 }
 
-/// Reads an acknowledgement: `None` for success.
-pub(crate) fn acknowledgement(
-    message: MessageName,
-    payload: &[u8],
-    handles: usize,
-) -> Result<Option<NonZeroU64>, DecodeError> {
-    if handles != 0 {
-        let expected = HandleCount { least: 0, most: 0 };
-        return Err(DecodeError::HandleCount { message, expected, found: handles });
-    }
-    match <&[u8; 8]>::try_from(payload) {
-        Ok(bytes) => Ok(NonZeroU64::new(u64::from_ne_bytes(*bytes))),
-        Err(_) => {
-            let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: payload.len() };
-            Err(DecodeError::Payload { message, fault })
-        }
-    }
+/// Reads an acknowledgement: zero for success. `None` if it is not one.
+pub(crate) fn acknowledgement<H>(frame: &Frame<'_, H>) -> Option<u64> {
+    let bytes = <[u8; 8]>::try_from(frame.payload).ok()?;
+    frame.handles.is_empty().then_some(u64::from_ne_bytes(bytes))
+}
+
+/// Why a frame is no acknowledgement.
+#[cold]
+#[inline(never)]
+pub(crate) fn no_acknowledgement(message: MessageName, payload: &[u8], handles: usize) -> Fault {
+    let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: payload.len() };
+    let expected = HandleCount { least: 0, most: 0 };
+    let error = match handles {
+        0 => DecodeError::Payload { message, fault },
+        found => DecodeError::HandleCount { message, expected, found },
+    };
+    error.into()
 }
 
 /// Writes an acknowledgement.

@@ -251,6 +251,15 @@ pub enum ApiMisuse {
     SessionFailed,
 }
 
+impl ApiMisuse {
+    /// A request that must not be made now.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn violation(message: MessageName, violation: &Violation) -> Self {
+        Self::Violation { message, violation: *violation }
+    }
+}
+
 impl fmt::Display for ApiMisuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
