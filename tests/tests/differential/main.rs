@@ -10,6 +10,7 @@ mod cases;
 mod checked_list;
 mod conversation;
 mod difference;
+mod frontends;
 mod our_disk;
 mod our_machine;
 mod outcome;
