@@ -359,7 +359,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
                 }
             }
             (FrontendReply::AddMemReg(found), Some(Effect::AddRegion(expected))) => {
-                check_region(message, expected, found)?;
+                check_region(message, *expected, found)?;
             }
             // SPDK always replies with 256 bytes.
             (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
