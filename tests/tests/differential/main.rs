@@ -7,6 +7,7 @@
 mod accepted;
 mod case;
 mod cases;
+mod channels;
 mod checked_list;
 mod conversation;
 mod difference;
