@@ -2,13 +2,13 @@
 
 use vhost_core::FrontendCode;
 use vhost_core::wire::row::{HandleRule, ReplyRule};
+use vhost_tests::driver::table;
 use vhost_tests::wire::region::{ADDED, REGIONS, Region};
 use vhost_tests::wire::{self, Answer, Bytes, Fixture, Layout, REPLY, header};
 
 use super::calls::Call;
 use super::session::{Mode, Reply};
 use crate::recorder::{PROTOCOL, VIRTIO};
-use crate::stage::table;
 
 /// A reply, and what is special about it.
 pub(super) struct Fed {

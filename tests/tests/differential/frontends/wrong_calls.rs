@@ -11,7 +11,7 @@ use vhost_core::{ProtocolFeatures, VirtioFeatures};
 use vhost_std::frontend::{Enabled, Logging};
 use vhost_tests::dialog::{event, memory};
 use vhost_tests::wire::feature;
-use vhost_tests::wire::region::{ADDED, REGIONS, Region};
+use vhost_tests::wire::region::{ADDED, REGIONS, Region, one_too_many};
 use vm_memory::ByteValued;
 
 use super::calls::{Call, simple};
@@ -20,7 +20,6 @@ use super::ways::{
     their_config, their_event, their_table,
 };
 use crate::recorder::{PROTOCOL, VIRTIO};
-use crate::stage::nine;
 
 /// Each is made where everything is agreed, and where nothing is.
 pub(super) const WRONG_CALLS: &[Call] = &[
@@ -33,8 +32,8 @@ pub(super) const WRONG_CALLS: &[Call] = &[
     simple(
         "set_mem_table of nine",
         "SET_MEM_TABLE",
-        |frontend| our_table(frontend, &nine()),
-        |frontend| their_table(frontend, &nine()),
+        |frontend| our_table(frontend, &one_too_many()),
+        |frontend| their_table(frontend, &one_too_many()),
     ),
     simple(
         "set_mem_table of the same twice",
