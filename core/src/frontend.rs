@@ -7,7 +7,7 @@ use crate::{
     channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, no_acknowledgement},
     dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
-    memory_map::TableExtents,
+    memory_map::{RegionExtent, TableExtents},
     projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
@@ -19,6 +19,7 @@ use crate::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
+        memory::MemoryRegion,
         migration::Transfer,
         misfit::{Found, Misfit},
         payload::{Form, Payload, PayloadKind, Role, Writer},
@@ -358,6 +359,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
                 let (expected, found) = (self.table.len(), regions.len());
                 return Err(PeerMisbehaved::WrongRegionCount { message, expected, found }.into());
             }
+            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
+                for (expected, found) in self.table.iter().zip(regions.iter()) {
+                    check_region(message, *expected, &found)?;
+                }
+            }
+            (FrontendReply::AddMemReg(found), Some(Effect::AddRegion(expected))) => {
+                check_region(message, *expected, found)?;
+            }
             // SPDK always replies with 256 bytes.
             (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
                 config.data = config.data.get(..usize::from(*size)).unwrap_or(config.data);
@@ -414,6 +423,14 @@ fn flag(row: &Row, code: FrontendCode, delivery: Delivery, negotiated: &Negotiat
             Flagged::Yes
         }
         _ => Flagged::No,
+    }
+}
+
+/// Whether a region comes back as it was shared, at whatever address.
+fn check_region(message: MessageName, expected: RegionExtent, found: &MemoryRegion) -> Result<(), PeerMisbehaved> {
+    match RegionExtent::from(found) {
+        found if (found.guest_address, found.size) == (expected.guest_address, expected.size) => Ok(()),
+        found => Err(PeerMisbehaved::WrongRegion { message, expected, found }),
     }
 }
 
