@@ -110,7 +110,7 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
 
     /// The region that begins at a guest address.
     #[must_use]
-    pub fn at(&self, guest_address: GuestAddress) -> Option<&RegionExtent> {
+    pub(crate) fn at(&self, guest_address: GuestAddress) -> Option<&RegionExtent> {
         let place = self.regions.binary_search_by_key(&guest_address, |region| region.guest_address).ok()?;
         self.regions.get(place)
     }
