@@ -30,3 +30,4 @@ mod start_stop;
 mod state;
 mod support;
 mod tool;
+mod waiting;
