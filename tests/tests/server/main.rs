@@ -15,6 +15,7 @@ mod handles;
 mod hostile;
 mod inflight;
 mod iotlb;
+mod iotlb_frames;
 mod kicks;
 mod leaks;
 mod memory;
