@@ -177,8 +177,9 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         (self.start, self.image) = (end, image);
         if end >= self.filled {
             (self.start, self.filled) = (0, 0);
+        } else {
+            self.look();
         }
-        self.look();
         let payload = self.buffer.get(body..end).unwrap_or_default();
         Ok(Some(Frame { header, payload, handles }))
     }

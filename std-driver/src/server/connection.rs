@@ -417,10 +417,10 @@ impl Turn<'_> {
             Err(rejection) => return Err(ServeError::Protocol(rejection)),
         };
         let code = request.code();
-        let mut room = Room::EMPTY;
+        let mut room = None;
         let reply = match self.machine.own_answer() {
             Some(reply) => reply,
-            None => match self.dispatch.carry_out(request, self.machine.session(), &mut room) {
+            None => match self.dispatch.carry_out(request, self.machine.session(), room.get_or_insert(Room::EMPTY)) {
                 Ok(reply) => reply,
                 Err(reason) => return self.refuse(format!("{}: {reason}", code.message())),
             },
