@@ -27,20 +27,23 @@ pub(crate) enum Program {
     Ours,
     /// With a thread for each queue.
     OursThreads,
+    /// That looks at its queues for a while before it waits for a kick.
+    OursPolling,
     Qemu,
     RustVmm,
     /// Another build of this benchmark.
     Before,
 }
 
-pub(crate) const BACKENDS: [Program; 5] =
-    [Program::Ours, Program::OursThreads, Program::Before, Program::Qemu, Program::RustVmm];
+pub(crate) const BACKENDS: [Program; 6] =
+    [Program::Ours, Program::OursPolling, Program::OursThreads, Program::Before, Program::Qemu, Program::RustVmm];
 
 impl Program {
     fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
             Self::OursThreads => "ours in threads",
+            Self::OursPolling => "ours polling",
             Self::Qemu => "qemu-storage-daemon",
             Self::RustVmm => "rust-vmm",
             Self::Before => "before",
@@ -62,6 +65,9 @@ pub(crate) fn serve(command: &str, socket: &Path, file: &Path, queues: u16) {
     let disk = BlockDevice::open(file, &BlockOptions { queues, ..BlockOptions::default() }).unwrap();
     let mut options = ServerOptions::default();
     options.threads = RingThreads::Shared(threads);
+    if command == "polling" {
+        options.busy_poll = Duration::from_micros(50);
+    }
     let mut server = BackendServer::new(Arc::new(disk), options).unwrap();
     let socket = Listener::bind(socket).unwrap().accept(Deadline::NEVER).unwrap();
     server.connect(socket).run(vhost_std::eventfd::EventFd::new().unwrap()).unwrap();
@@ -95,11 +101,15 @@ impl Backend {
                 command.arg(&socket).arg(&disk).arg(queues.to_string());
                 command
             }
-            Program::Ours | Program::OursThreads | Program::Before => {
+            Program::Ours | Program::OursThreads | Program::OursPolling | Program::Before => {
                 let this = std::env::current_exe().unwrap();
                 let other = || std::env::var_os("BEFORE").map(PathBuf::from);
                 let mut command = Command::new(if program == Program::Before { other()? } else { this });
-                let how = if program == Program::OursThreads { "threads" } else { "one-thread" };
+                let how = match program {
+                    Program::OursThreads => "threads",
+                    Program::OursPolling => "polling",
+                    _ => "one-thread",
+                };
                 command.arg(how).arg(&socket).arg(&disk).arg(queues.to_string());
                 command
             }
