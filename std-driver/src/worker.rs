@@ -5,6 +5,8 @@ mod ring_loop;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_busy_poll;
+#[cfg(test)]
 mod tests_wake;
 
 use core::fmt;
