@@ -48,9 +48,10 @@ impl Source {
     /// The line on which the function around `line` begins; `line` itself where there is none.
     fn function(&self, line: usize) -> usize {
         let mut above = (1..=line).rev();
+        // The last line of a function stands as far to the left as its first.
+        let own = self.indentation(line) + usize::from(self.text(line).starts_with('}'));
         let encloses = |&other: &usize| {
-            (other == line || self.indentation(other) < self.indentation(line))
-                && function_name(self.text(other)).is_some()
+            (other == line || self.indentation(other) < own) && function_name(self.text(other)).is_some()
         };
         above.find(encloses).unwrap_or(line)
     }
