@@ -4,7 +4,7 @@ use crate::say;
 use vhost_core::wire::vring::VringBase;
 use vhost_core::{
     Access, AddError, ChainFault, ChainFaultKind, DriverFault, GuestAddress, InflightFault, Iova, LogFault, Miss,
-    RingFault, RingLayout, RingPart, Unmapped,
+    PopError, RingFault, RingLayout, RingPart, Unmapped,
 };
 
 #[test]
@@ -81,6 +81,7 @@ fn records_and_logs() {
         (InflightFault::Access { offset: 8 }, "inflight record: cannot be accessed at byte 8"),
     ]);
     let fault = LogFault { address: GuestAddress(0x8000), length: 2 };
+    assert_eq!(RingFault::Log(fault).to_string(), fault.to_string());
     assert_eq!(fault.to_string(), "2 bytes written at 0x8000 are beyond the dirty log");
 }
 
@@ -92,5 +93,7 @@ fn addresses_without_memory() {
         (Unmapped::Miss(miss(Access::ReadWrite)), "no translation of 0x1000 for reading and writing"),
         (Unmapped::Denied(miss(Access::Write)), "the translation of 0x1000 does not allow writing"),
     ]);
+    let miss = PopError::Miss(miss(Access::Read));
+    assert_eq!(miss.to_string(), "no translation of 0x1000 for reading");
     say([(RingLayout::Split, "split"), (RingLayout::Packed, "packed")]);
 }

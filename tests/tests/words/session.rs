@@ -2,6 +2,7 @@
 
 use crate::say;
 use vhost_core::wire::payload::PayloadFault;
+use vhost_core::wire::row::HandleCount;
 use vhost_core::{
     ApiMisuse, Channel, DecodeError, Fault, FrontendCode, GpuFeatures, GpuViolation, GuestAddress, MemoryFault,
     MessageName, PeerMisbehaved, Postcopy, ProtocolFeatures, RegionExtent, UserAddress, Violation, VirtioFeatures,
@@ -76,6 +77,10 @@ fn callers_that_ask_for_what_makes_no_sense() {
     say([
         (ApiMisuse::Violation { message, violation }, "SET_VRING_NUM (8) must not be sent: ring 1 runs"),
         (ApiMisuse::BufferTooSmall { message, given: 19 }, "SET_VRING_NUM (8) does not fit into a buffer of 19 bytes"),
+        (
+            ApiMisuse::HandleCount { message, expected: HandleCount { least: 0, most: 1 }, found: 2 },
+            "SET_VRING_NUM (8) takes 0 to 1 descriptors, not 2",
+        ),
         (ApiMisuse::TooManyOutstanding { limit: 4 }, "4 requests are outstanding, which is the limit"),
         (ApiMisuse::MemoryOutstanding, "memory is outstanding that must be answered first"),
         (ApiMisuse::ImageOutstanding { left: 12 }, "12 bytes of an image must be sent first"),
@@ -121,6 +126,10 @@ fn rules_that_are_broken() {
         (
             Violation::RingSize { ring: 1, found: 3 },
             "ring 1: expected a size of 1 to 32768, a power of two if split, found 3",
+        ),
+        (
+            Violation::RingAddress { ring: 1, part: "used ring", found: 2, alignment: 4 },
+            "ring 1: expected the used ring at a multiple of 4 and not wrapping around, found 0x2",
         ),
         (Violation::NotZeroOrOne { ring: 1, found: 2 }, "ring 1: expected 0 or 1, found 2"),
         (
