@@ -1,6 +1,8 @@
 //! The recorded sessions of `tests/vectors`: what real programs said to each other.
 //!
-//! All were recorded on little-endian machines, so payloads are native only there.
+//! All were recorded on little-endian machines; the numbers in their payloads are given in this machine's byte order.
+
+mod native;
 
 use crate::wire::{self, Bytes, Header};
 use serde_json::Value;
@@ -78,7 +80,7 @@ pub struct Message {
     pub header: Header,
     /// The request's name as the recorder knows it, with its prefix (`BACKEND_`, `GPU_`).
     pub name: String,
-    /// The bytes after the header; only the first ones when `truncated`.
+    /// The bytes after the header, numbers in native byte order; only the first ones when `truncated`.
     pub payload: Vec<u8>,
     /// Whether the recorder kept only the first bytes of the payload.
     pub truncated: bool,
@@ -117,7 +119,7 @@ impl Session {
 }
 
 impl Message {
-    /// The whole message as it was on the wire.
+    /// The whole message as it was on the wire, or would have been between machines like this one.
     pub fn bytes(&self) -> Vec<u8> {
         assert!(!self.truncated, "{} was not recorded whole", self.name);
         let Header { request, flags, size } = self.header;
@@ -155,38 +157,41 @@ fn read(path: &Path) -> Session {
 }
 
 fn event(line: &Value) -> Event {
+    let channel = match line["chan"].as_str() {
+        Some("main") => Channel::Main,
+        Some("backend") => Channel::Backend,
+        Some("gpu") => Channel::Gpu,
+        _ => panic!("unknown channel: {line}"),
+    };
     Event {
         sequence: number_of(line, "seq"),
         connection: number_of(line, "conn"),
-        channel: match line["chan"].as_str() {
-            Some("main") => Channel::Main,
-            Some("backend") => Channel::Backend,
-            Some("gpu") => Channel::Gpu,
-            _ => panic!("unknown channel: {line}"),
-        },
+        channel,
         what: match line["event"].as_str() {
             Some("connect") => What::Connect,
             Some("close") => What::Close,
             Some("eof") => What::EndOfFile,
             Some("shutdown") => What::Shutdown,
             Some(_) => panic!("unknown event: {line}"),
-            None => What::Message(message(line)),
+            None => What::Message(message(line, channel)),
         },
     }
 }
 
-fn message(line: &Value) -> Message {
+fn message(line: &Value, channel: Channel) -> Message {
     let word = |name| u32::try_from(number_of(line, name)).unwrap();
     let kinds = line["fd_kinds"].as_array().unwrap();
+    let direction = match line["dir"].as_str() {
+        Some("F>B") => Direction::FrontendToBackend,
+        Some("B>F") => Direction::BackendToFrontend,
+        _ => panic!("unknown direction: {line}"),
+    };
+    let header = Header { request: word("req"), flags: word("flags"), size: word("size") };
     let message = Message {
-        direction: match line["dir"].as_str() {
-            Some("F>B") => Direction::FrontendToBackend,
-            Some("B>F") => Direction::BackendToFrontend,
-            _ => panic!("unknown direction: {line}"),
-        },
-        header: Header { request: word("req"), flags: word("flags"), size: word("size") },
+        direction,
+        header,
         name: text_of(line, "name"),
-        payload: bytes_of(line, "payload"),
+        payload: native::payload(channel, direction, header.request, &bytes_of(line, "payload")),
         truncated: line["payload_truncated"] == true,
         descriptors: kinds.iter().map(|kind| kind.as_str().unwrap().to_owned()).collect(),
     };

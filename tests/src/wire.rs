@@ -18,6 +18,7 @@ pub mod region;
 mod vrings;
 
 pub use bytes::Bytes;
+pub(crate) use bytes::native;
 pub use fixture::{Answer, Fixture, Gate, Reply};
 pub use layout::{Fields, Layout};
 pub use message::{HEADER_SIZE, Header, Message, header, messages};

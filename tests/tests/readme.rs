@@ -145,3 +145,37 @@ fn files_that_the_readme_names_are_there() {
     let missing = Vec::from_iter(named.iter().filter(|name| !is_there(name)));
     assert!(named.len() > 20 && missing.is_empty(), "named and not there: {missing:?}");
 }
+
+/// Each row of the threat model names files, and behind each of them the tests that show the defence.
+#[test]
+fn tests_that_the_threat_model_names_are_there() {
+    let text = fs::read_to_string(readme()).unwrap();
+    let (_, model) = text.split_once("## Threat model").unwrap();
+    let rows = model.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let root = readme().parent().unwrap().to_owned();
+    let mut shown = 0;
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let (_, proof) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        let (tests, fuzz_targets) = proof.split_once("; fuzz target").unwrap_or((proof, ""));
+        let mut file = String::new();
+        let before = shown;
+        for name in tests.split('`').skip(1).step_by(2) {
+            if name.ends_with(".rs") {
+                file = fs::read_to_string(root.join("tests/tests").join(name)).unwrap();
+            } else {
+                let function = format!("\nfn {name}()");
+                let test = file.split_once(&function).and_then(|(above, _)| above.rsplit("\n\n").next());
+                assert!(
+                    test.is_some_and(|above| above.contains("#[test]")),
+                    "no test {name} in the file before it: {row}"
+                );
+                shown += 1;
+            }
+        }
+        assert!(shown > before, "no test is named: {row}");
+        for target in fuzz_targets.split('`').skip(1).step_by(2) {
+            assert!(root.join(format!("fuzz/targets/{target}.rs")).is_file(), "no fuzz target {target}: {row}");
+        }
+    }
+    assert!(shown >= 20, "only {shown} tests named");
+}

@@ -46,3 +46,12 @@ impl Bytes {
         self.0
     }
 }
+
+/// The bytes of a little-endian number, in this machine's order.
+pub(crate) fn native(little_endian: &[u8]) -> Vec<u8> {
+    let mut bytes = little_endian.to_vec();
+    if cfg!(target_endian = "big") {
+        bytes.reverse();
+    }
+    bytes
+}

@@ -1,5 +1,6 @@
 //! The table of payload layouts, and a decoder that knows nothing but this table.
 
+use super::bytes::native;
 use core::fmt;
 use core::ops::Range;
 
@@ -106,6 +107,29 @@ impl Layout {
             _ => Tail::Nothing,
         };
         (head, tail)
+    }
+
+    /// The payload of a little-endian machine as this machine would have sent it: every number in native byte order, data
+    /// as it is.
+    ///
+    /// # Errors
+    /// Says where bytes are missing or how many are left over.
+    pub fn native(self, little_endian: &[u8]) -> Result<Vec<u8>, String> {
+        let (head, tail) = self.table();
+        // What comes again and again behind the head.
+        let tail: Vec<usize> = match tail {
+            Tail::Nothing | Tail::Data { .. } => Vec::new(),
+            Tail::Records { each, .. } => each.iter().map(|(_, width)| *width).collect(),
+            Tail::Numbers { .. } => vec![8],
+        };
+        let (mut bytes, mut rest) = (Vec::new(), little_endian);
+        for width in head.iter().map(|(_, width)| *width).chain(tail.into_iter().cycle()) {
+            let Some((field, behind)) = rest.split_at_checked(width) else { break };
+            bytes.extend(if width <= 8 { native(field) } else { field.to_vec() });
+            rest = behind;
+        }
+        bytes.extend(rest);
+        self.decode(&bytes).map(|_| bytes)
     }
 
     /// Cuts a payload into its fields.

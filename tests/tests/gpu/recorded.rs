@@ -27,7 +27,6 @@ fn head(message: &Message) -> Vec<u8> {
 }
 
 #[test]
-#[cfg_attr(target_endian = "big", ignore = "recorded on a little-endian machine")]
 fn both_machines_take_the_session_in_its_order_and_write_the_same_bytes() {
     let session = vectors::session("qemu-gpu");
     let mut backend = GpuBackend::<4>::new(GpuBackendConfig::new(1));

@@ -1,4 +1,4 @@
-//! The kernel's vhost, vhost-vdpa and VDUSE interfaces: their numbers and layouts, and `vhost-kernel` on a real kernel.
+//! `vhost-kernel` on a real kernel.
 //!
 //! [`guest`] boots a guest in which this program itself runs the tests of [`inside`].
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
@@ -8,11 +8,7 @@ mod driver;
 #[path = "../backends/form.rs"]
 mod form;
 mod guest;
-mod header;
 mod inside;
-mod iotlb;
-mod literals;
-mod numbers;
 mod results;
 #[path = "../backends/subject.rs"]
 #[allow(dead_code, reason = "other subjects need more of it")]
@@ -20,4 +16,3 @@ mod subject;
 #[path = "../backends/suite.rs"]
 #[allow(unused_macros, unused_imports, reason = "its tests run in the guest, by name")]
 mod suite;
-mod vduse_messages;

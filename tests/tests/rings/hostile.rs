@@ -196,15 +196,22 @@ impl<'p> Pair<'p> {
     fn recover(&mut self, met: &mut Met) {
         let layout = self.device.layout();
         let (version, fresh) = (self.numbers.below(8) > 0, self.numbers.below(3) == 0);
-        for (at, byte) in [(8, u8::from(!fresh)), (9, 0), (10, self.size as u8), (11, 0)] {
-            if version {
-                self.poison.cells[RECORD + at].set(byte);
+        let put = |at: usize, number: u16| {
+            for (cell, byte) in self.poison.cells[RECORD + at..].iter().zip(number.to_ne_bytes()) {
+                cell.set(byte);
             }
+        };
+        if version {
+            put(8, u16::from(!fresh));
+            put(10, self.size as u16);
         }
-        for at in 12..0x100 {
+        for at in (12..0x100).step_by(2) {
             // Small numbers: links and places that could be right.
-            let byte = if self.numbers.below(2) == 0 { 0 } else { self.numbers.below(4) as u8 };
-            self.poison.cells[RECORD + at].set(byte);
+            let [low, high] = [(); 2].map(|()| match self.numbers.below(2) {
+                0 => 0,
+                _ => self.numbers.below(4) as u8,
+            });
+            put(at, u16::from_le_bytes([low, high]));
         }
         let bytes = DeviceQueue::<PoisonRange<'_>>::inflight_size(layout, self.size as u16);
         let record = self.poison.memory().range(GuestAddress(RECORD as u64), bytes, Access::ReadWrite).unwrap();

@@ -11,7 +11,7 @@ use vhost_core::{
 };
 use vhost_tests::tracked::{Ledger, Token};
 use vhost_tests::wire::region::{self, Region};
-use vhost_tests::wire::{self, REPLY, feature};
+use vhost_tests::wire::{self, Header, REPLY, feature};
 
 const LIMIT: ApiMisuse = ApiMisuse::TooManyOutstanding { limit: 4 };
 
@@ -340,8 +340,7 @@ fn a_bring_up_does_not_wait() {
     let packets = Vec::from_iter(requests.map(|request| send(&mut front, request, Delivery::Acknowledged)));
     assert_eq!(front.outstanding(), 4, "all but the first are answered");
     for packet in packets {
-        let [id, ..] = packet.bytes[..] else { panic!() };
-        let reaction = match id {
+        let reaction = match Header::read(*packet.bytes.first_chunk().unwrap()).request {
             17 => {
                 drop(back.handle_request(frame(&packet.bytes, Vec::new())).unwrap());
                 let reply = back.own_answer::<Token>().unwrap();

@@ -70,5 +70,5 @@ impl Difference {
     }
 }
 
-/// The first byte of the flags.
-pub(super) const FLAGS: Range<usize> = 4..5;
+/// The byte of the flags that has a meaning.
+pub(super) const FLAGS: Range<usize> = if cfg!(target_endian = "big") { 7..8 } else { 4..5 };

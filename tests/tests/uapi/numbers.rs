@@ -12,7 +12,7 @@ fn sorted(mut literals: Vec<Literal>) -> Vec<Literal> {
 }
 
 #[test]
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64", target_arch = "s390x"))]
 fn the_tables_compute_the_numbers_of_all_71_ioctls() {
     let vhost = VhostIoctl::ALL.iter().map(|ioctl| (ioctl.name(), ioctl.number().0)).collect();
     assert_eq!(sorted(vhost), sorted(VHOST.to_vec()));

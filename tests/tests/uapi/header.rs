@@ -13,7 +13,24 @@ use vhost_core::{GuestAddress, Iova, RingAddress, UserAddress};
 use vhost_tests::program::{not_run, require};
 use zerocopy::{Immutable, IntoBytes};
 
-const HEADERS: [&str; 2] = ["/usr/include/linux/vhost.h", "/usr/include/linux/vduse.h"];
+/// What tells how C programs of this machine's architecture see the headers.
+struct Machine {
+    headers: &'static str,
+    compiler: &'static str,
+    /// Runs what was compiled, where the processor cannot.
+    emulator: Option<&'static str>,
+}
+
+const MACHINE: Machine = if cfg!(target_arch = "s390x") {
+    // The big-endian machine of `.ci/big-endian`.
+    Machine {
+        headers: "/usr/s390x-linux-gnu/include/linux",
+        compiler: "s390x-linux-gnu-gcc",
+        emulator: Some("qemu-s390x"),
+    }
+} else {
+    Machine { headers: "/usr/include/linux", compiler: "cc", emulator: None }
+};
 
 /// A type of the headers, its fields as C sets them, and the same value made by us. Only types of Linux 6.0 or before.
 fn layouts() -> Vec<(&'static str, &'static str, Vec<u8>)> {
@@ -82,9 +99,10 @@ int main(void) {
 
 #[test]
 fn the_headers_of_this_machine_have_the_same_numbers_and_sizes() {
-    let Some(compiler) = require("cc") else { return };
-    if let Some(missing) = HEADERS.iter().find(|header| !Path::new(header).is_file()) {
-        return not_run(&format!("{missing} is missing"));
+    let Some(compiler) = require(MACHINE.compiler) else { return };
+    let headers = ["vhost.h", "vduse.h"].map(|name| Path::new(MACHINE.headers).join(name));
+    if let Some(missing) = headers.iter().find(|header| !header.is_file()) {
+        return not_run(&format!("{} is missing", missing.display()));
     }
     let ioctls = VhostIoctl::ALL.iter().map(|ioctl| (ioctl.name(), ioctl.number().0));
     let ioctls: BTreeMap<_, _> =
@@ -122,9 +140,18 @@ fn compile_and_run(compiler: &Path, source: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let [code, program] = ["numbers.c", "numbers"].map(|name| folder.path().join(name));
     fs::write(&code, source).unwrap();
-    let compiled = Command::new(compiler).arg("-w").arg(&code).arg("-o").arg(&program).output().unwrap();
+    let mut compile = Command::new(compiler);
+    compile.args(["-w", "-o"]).args([&program, &code]);
+    let mut run = Command::new(&program);
+    if let Some(emulator) = MACHINE.emulator {
+        // Without the folder of the libraries.
+        compile.arg("-static");
+        run = Command::new(emulator);
+        run.arg(&program);
+    }
+    let compiled = compile.output().unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    let output = Command::new(&program).output().unwrap();
+    let output = run.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -1,0 +1,141 @@
+//! The back-end's own channel: what it asks of the front-end.
+
+use core::num::NonZeroU64;
+
+use crate::{
+    assembler::{Frame, Transmit},
+    channel::{Due, Flagged, Question, acknowledgement, no_acknowledgement},
+    error::{ApiMisuse, DecodeError, Fault},
+    frontend::Delivery,
+    rules::Violation,
+    session::Postcopy,
+    wire::{
+        backend_request::{BackendReply, BackendRequest},
+        header::Header,
+        misfit::Found,
+        payload::Role,
+        row::{Channel, ReplyRule},
+    },
+};
+
+use super::Backend;
+
+impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRINGS, REGIONS, DEPTH> {
+    /// Makes a request on the back-end's own channel.
+    ///
+    /// The two channels are independent: neither machine ever waits. A driver must not wait for the
+    /// answer without serving the main channel, because QEMU asks for the configuration there before
+    /// it answers a `CONFIG_CHANGE_MSG`.
+    ///
+    /// ```
+    /// # use vhost_core::{Answered, Backend, BackendConfig, BackendReply, BackendRequest, Delivery, Frame, FrontendReply,
+    /// #     Handles, MAX_MESSAGE, ProtocolFeatures, VirtioFeatures, wire::header::Header};
+    /// # let features = ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::CONFIG | ProtocolFeatures::REPLY_ACK;
+    /// # let mut backend = Backend::<1, 8, 4>::new(BackendConfig::new(VirtioFeatures::VERSION_1, features, 1));
+    /// # let mut out = [0; MAX_MESSAGE];
+    /// # let bits = features.bits().to_ne_bytes();
+    /// # for (id, payload, handles) in [(16, &bits[..], Handles::new()), (21, &[][..], Handles::from_iter([7_u8]))] {
+    /// #     let header = Header::request_of(id, false, payload.len() as u32);
+    /// #     backend.handle_request(Frame { header, payload, handles })?;
+    /// #     let Answered::Silent = backend.answer::<u8>(FrontendReply::Done, &mut out)? else { unreachable!() };
+    /// # }
+    /// // The front-end has sent SET_BACKEND_REQ_FD; now the device's configuration changes.
+    /// let request = BackendRequest::<u8>::ConfigChangeMsg;
+    /// let message = backend.request(request, Delivery::Acknowledged, &mut out)?;
+    /// assert_eq!(message.bytes[..4], 2_u32.to_ne_bytes()); // to the back-end channel with it
+    ///
+    /// // Later, a frame comes in on the back-end channel.
+    /// let acknowledgement =
+    ///     Frame::<u8> { header: Header::reply_to(2, 8), payload: &[0; 8], handles: Handles::new() };
+    /// assert_eq!(backend.handle_reply(acknowledgement)?, BackendReply::Done);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
+    pub fn request<'o, H>(
+        &mut self,
+        request: BackendRequest<'_, H>,
+        delivery: Delivery,
+        out: &'o mut [u8],
+    ) -> Result<Transmit<'o, H>, ApiMisuse> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
+        let message = request.code().message();
+        let request = match request.said_in(self.session.dialect) {
+            Ok(request) => request,
+            Err(violation) => return Err(ApiMisuse::violation(message, &violation.into())),
+        };
+        let message = request.code().message();
+        let form = self.form(Role::Request);
+        let wire = form.on_wire(message)?;
+        let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
+        let negotiated = &self.session.negotiated;
+        if !negotiated.opens(&row.gate) {
+            return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
+        }
+        if !self.session.backend_channel {
+            return Err(ApiMisuse::violation(message, &Violation::NoBackendChannel));
+        }
+        if let Err(violation) = self.rules().check_backend_request(&request) {
+            return Err(ApiMisuse::violation(message, &violation));
+        }
+        // A look-up is flagged too: some front-ends answer only then.
+        let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
+        let flagged = match row.reply {
+            // The older dialects answer whenever they are asked, and are always asked.
+            ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => Flagged::Yes,
+            _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
+            _ => Flagged::No,
+        };
+        let due = Due::of(row, flagged, negotiated, Postcopy::Off);
+        if due != Due::Nothing {
+            self.asking.check_room()?;
+        }
+        let transmit = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out)?;
+        if due != Due::Nothing {
+            self.asking.ask(Question { message, wire, due, effect: Some(()) });
+        }
+        Ok(transmit)
+    }
+
+    /// Takes the answer to the oldest outstanding request of the back-end.
+    ///
+    /// # Errors
+    /// The back-end's channel is of no use after one, except for [`Fault::Caller`]; the session
+    /// goes on.
+    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed.into());
+        }
+        let result = self.reply(frame);
+        self.backend_channel_failed = result.is_err();
+        result
+    }
+
+    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        let Some(question) = self.asking.answered(&frame.header, Channel::Backend) else {
+            return Err(self.asking.unexpected(&frame.header, Channel::Backend));
+        };
+        let message = question.message;
+        if question.due != Due::Reply {
+            return match acknowledgement(&frame) {
+                Some(number) => Ok(NonZeroU64::new(number).map_or(BackendReply::Done, BackendReply::Refused)),
+                None => Err(no_acknowledgement(message, frame.payload, frame.handles.len())),
+            };
+        }
+        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
+        let form = self.form(Role::Reply);
+        let reply = match BackendReply::of_frame(row, &mut frame, form) {
+            Ok(reply) => reply,
+            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, &frame, form), row)),
+        };
+        let refusal = match &reply {
+            BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
+            BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
+            _ => None,
+        };
+        Ok(refusal.map_or(reply, BackendReply::Refused))
+    }
+}
