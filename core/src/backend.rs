@@ -1,30 +1,27 @@
 //! The back-end's machine: what a device's process hears from a VMM, and what it says.
 
-use core::num::NonZeroU64;
+mod channel;
 
 use crate::{
-    assembler::{Frame, Transmit},
-    channel::{
-        Answered, Asking, Due, Flagged, Question, Reply, acknowledgement, answer_with_content, no_acknowledgement, tell,
-    },
+    assembler::Frame,
+    channel::{Answered, Asking, Due, Flagged, Question, Reply, answer_with_content, tell},
     dialect::Dialect,
-    error::{ApiMisuse, DecodeError, Fault},
-    frontend::Delivery,
-    memory_map::TableExtents,
+    error::ApiMisuse,
+    memory_map::{RegionExtent, TableExtents},
     projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest},
     wire::{
-        backend_request::{BackendReply, BackendRequest},
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         log::LogBase,
+        memory::MemoryRegion,
         misfit::{Found, Misfit},
         payload::{Form, Role},
-        row::{Channel, Enforcement, HandleRule, MessageName, ReplyRule, Row},
+        row::{Channel, Enforcement, HandleRule, MessageName, Row},
     },
 };
 
@@ -278,124 +275,6 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if self.failed { Answered::Close } else { answered }
     }
 
-    /// Makes a request on the back-end's own channel.
-    ///
-    /// The two channels are independent: neither machine ever waits. A driver must not wait for the
-    /// answer without serving the main channel, because QEMU asks for the configuration there before
-    /// it answers a `CONFIG_CHANGE_MSG`.
-    ///
-    /// ```
-    /// # use vhost_core::{Answered, Backend, BackendConfig, BackendReply, BackendRequest, Delivery, Frame, FrontendReply,
-    /// #     Handles, MAX_MESSAGE, ProtocolFeatures, VirtioFeatures, wire::header::Header};
-    /// # let features = ProtocolFeatures::BACKEND_REQ | ProtocolFeatures::CONFIG | ProtocolFeatures::REPLY_ACK;
-    /// # let mut backend = Backend::<1, 8, 4>::new(BackendConfig::new(VirtioFeatures::VERSION_1, features, 1));
-    /// # let mut out = [0; MAX_MESSAGE];
-    /// # let bits = features.bits().to_ne_bytes();
-    /// # for (id, payload, handles) in [(16, &bits[..], Handles::new()), (21, &[][..], Handles::from_iter([7_u8]))] {
-    /// #     let header = Header::request_of(id, false, payload.len() as u32);
-    /// #     backend.handle_request(Frame { header, payload, handles })?;
-    /// #     let Answered::Silent = backend.answer::<u8>(FrontendReply::Done, &mut out)? else { unreachable!() };
-    /// # }
-    /// // The front-end has sent SET_BACKEND_REQ_FD; now the device's configuration changes.
-    /// let request = BackendRequest::<u8>::ConfigChangeMsg;
-    /// let message = backend.request(request, Delivery::Acknowledged, &mut out)?;
-    /// assert_eq!(message.bytes[..4], 2_u32.to_ne_bytes()); // to the back-end channel with it
-    ///
-    /// // Later, a frame comes in on the back-end channel.
-    /// let acknowledgement =
-    ///     Frame::<u8> { header: Header::reply_to(2, 8), payload: &[0; 8], handles: Handles::new() };
-    /// assert_eq!(backend.handle_reply(acknowledgement)?, BackendReply::Done);
-    /// # Ok::<(), Box<dyn core::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
-    pub fn request<'o, H>(
-        &mut self,
-        request: BackendRequest<'_, H>,
-        delivery: Delivery,
-        out: &'o mut [u8],
-    ) -> Result<Transmit<'o, H>, ApiMisuse> {
-        if self.failed || self.backend_channel_failed {
-            return Err(ApiMisuse::SessionFailed);
-        }
-        let message = request.code().message();
-        let request = match request.said_in(self.session.dialect) {
-            Ok(request) => request,
-            Err(violation) => return Err(ApiMisuse::violation(message, &violation.into())),
-        };
-        let message = request.code().message();
-        let form = self.form(Role::Request);
-        let wire = form.on_wire(message)?;
-        let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
-        let negotiated = &self.session.negotiated;
-        if !negotiated.opens(&row.gate) {
-            return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
-        }
-        if !self.session.backend_channel {
-            return Err(ApiMisuse::violation(message, &Violation::NoBackendChannel));
-        }
-        if let Err(violation) = self.rules().check_backend_request(&request) {
-            return Err(ApiMisuse::violation(message, &violation));
-        }
-        // A look-up is flagged too: some front-ends answer only then.
-        let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
-        let flagged = match row.reply {
-            // The older dialects answer whenever they are asked, and are always asked.
-            ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => Flagged::Yes,
-            _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
-            _ => Flagged::No,
-        };
-        let due = Due::of(row, flagged, negotiated, Postcopy::Off);
-        if due != Due::Nothing {
-            self.asking.check_room()?;
-        }
-        let transmit = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out)?;
-        if due != Due::Nothing {
-            self.asking.ask(Question { message, wire, due, effect: Some(()) });
-        }
-        Ok(transmit)
-    }
-
-    /// Takes the answer to the oldest outstanding request of the back-end.
-    ///
-    /// # Errors
-    /// The back-end's channel is of no use after one, except for [`Fault::Caller`]; the session
-    /// goes on.
-    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        if self.failed || self.backend_channel_failed {
-            return Err(ApiMisuse::SessionFailed.into());
-        }
-        let result = self.reply(frame);
-        self.backend_channel_failed = result.is_err();
-        result
-    }
-
-    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        let Some(question) = self.asking.answered(&frame.header, Channel::Backend) else {
-            return Err(self.asking.unexpected(&frame.header, Channel::Backend));
-        };
-        let message = question.message;
-        if question.due != Due::Reply {
-            return match acknowledgement(&frame) {
-                Some(number) => Ok(NonZeroU64::new(number).map_or(BackendReply::Done, BackendReply::Refused)),
-                None => Err(no_acknowledgement(message, frame.payload, frame.handles.len())),
-            };
-        }
-        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-        let form = self.form(Role::Reply);
-        let reply = match BackendReply::of_frame(row, &mut frame, form) {
-            Ok(reply) => reply,
-            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, &frame, form), row)),
-        };
-        let refusal = match &reply {
-            BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
-            BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
-            _ => None,
-        };
-        Ok(refusal.map_or(reply, BackendReply::Refused))
-    }
-
     /// The request that a frame holds, remembered until it is answered. The regions of a table go to
     /// where its effect expects them.
     fn request_of<'b, H>(
@@ -474,21 +353,26 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
 
     /// Refuses an answer that contradicts its request; front-ends close the connection over these.
     fn check_answer<H>(&self, question: &Question<Effect>, reply: &FrontendReply<'_, H>) -> Result<(), ApiMisuse> {
-        let (field, expected, found) = match (reply, question.effect) {
+        let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+        let difference = match (reply, &question.effect) {
             (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. })) => {
-                ("ring", u64::from(index), u64::from(state.index()))
+                differs("ring", u64::from(*index), u64::from(state.index()))
             }
             (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
-                ("size", u64::from(size), u64::try_from(config.data.len()).unwrap_or(u64::MAX))
+                differs("size", u64::from(*size), count(config.data.len()))
             }
             (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
-                let count = |regions| u64::try_from(regions).unwrap_or(u64::MAX);
-                ("regions", count(self.table.len()), count(regions.len()))
+                let pairs = || self.table.iter().zip(regions.iter());
+                differs("regions", count(self.table.len()), count(regions.len()))
+                    .or_else(|| pairs().find_map(|(expected, found)| region_differs(expected, &found)))
             }
-            _ => return Ok(()),
+            (FrontendReply::AddMemReg(found), Some(Effect::AddRegion(expected))) => region_differs(expected, found),
+            _ => None,
         };
         let message = question.message;
-        if expected == found { Ok(()) } else { Err(ApiMisuse::AnswerDiffers { message, field, expected, found }) }
+        difference.map_or(Ok(()), |Difference { field, expected, found }| {
+            Err(ApiMisuse::AnswerDiffers { message, field, expected, found })
+        })
     }
 
     fn closes_silently(&self, code: FrontendCode) -> bool {
@@ -540,4 +424,21 @@ fn is_postcopy_acknowledgement<H>(frame: &Frame<'_, H>) -> bool {
         && frame.header.check(Channel::Frontend).is_ok()
         && !frame.header.is_reply()
         && (id == 0 || changes_memory(FrontendCode(id)))
+}
+
+/// Where an answer differs from its request.
+struct Difference {
+    field: &'static str,
+    expected: u64,
+    found: u64,
+}
+
+fn differs(field: &'static str, expected: u64, found: u64) -> Option<Difference> {
+    (expected != found).then_some(Difference { field, expected, found })
+}
+
+/// A region is answered as it was shared, but for its address in the back-end.
+fn region_differs(expected: &RegionExtent, found: &MemoryRegion) -> Option<Difference> {
+    differs("guest address", expected.guest_address.0, found.guest_address.0)
+        .or_else(|| differs("region size", expected.size, found.size))
 }

@@ -4,12 +4,12 @@ use crate::machines::{Back, Packet, Reaction, buffer, frame};
 use crate::stage::{Stage, flagged, message, say, state};
 use core::num::NonZeroU64;
 use vhost_core::wire::config::Config;
-use vhost_core::wire::memory::MemoryTable;
+use vhost_core::wire::memory::{MemoryRegion, MemoryTable};
 use vhost_core::wire::row::HandleCount;
 use vhost_core::wire::vring::VringState;
 use vhost_core::{
-    ApiMisuse, BackendCode, BackendReply, BackendRequest, Delivery, Fault, FrontendCode, FrontendReply, Incoming,
-    Verdict, VirtioFeatures,
+    ApiMisuse, BackendCode, BackendReply, BackendRequest, Delivery, Fault, FrontendCode, FrontendReply, GuestAddress,
+    Incoming, UserAddress, Verdict, VirtioFeatures,
 };
 use vhost_tests::tracked::{Ledger, Token};
 use vhost_tests::wire::{self, Fixture, Reply, feature};
@@ -103,6 +103,17 @@ fn a_postcopy_answer_with_other_regions_is_misuse() {
     assert_misused(&back, FrontendReply::Done, ApiMisuse::AnswerDoesNotFit { expected: message, found: None });
     let misuse = ApiMisuse::AnswerDiffers { message, field: "regions", expected: 2, found: 0 };
     assert_misused(&back, FrontendReply::SetMemTable(MemoryTable::new(&[])), misuse);
+    let given = |region: wire::region::Region| {
+        MemoryRegion::new(GuestAddress(region.guest), region.size, UserAddress(region.user), region.offset)
+    };
+    let [first, second] = [given(wire::region::REGIONS[0]), given(wire::region::REGIONS[1])];
+    let other_size = MemoryRegion { size: second.size + 1, ..second };
+    let misuse =
+        ApiMisuse::AnswerDiffers { message, field: "region size", expected: second.size, found: second.size + 1 };
+    assert_misused(&back, FrontendReply::SetMemTable(MemoryTable::new(&[first, other_size])), misuse);
+    let (expected, found) = (first.guest_address.0, second.guest_address.0);
+    let misuse = ApiMisuse::AnswerDiffers { message, field: "guest address", expected, found };
+    assert_misused(&back, FrontendReply::SetMemTable(MemoryTable::new(&[second, first])), misuse);
     ledger.assert_settled();
 }
 
