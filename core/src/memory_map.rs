@@ -93,7 +93,7 @@ impl<const REGIONS: usize> Default for MemoryMap<REGIONS> {
 }
 
 impl<const REGIONS: usize> MemoryMap<REGIONS> {
-    const PLACES: () = assert!(REGIONS <= u16::MAX as usize, "a place must fit into 16 bits");
+    const PLACES: () = assert!(REGIONS <= 0xffff, "a place must fit into 16 bits");
 
     /// No memory.
     #[must_use]
