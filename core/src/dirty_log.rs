@@ -38,21 +38,24 @@ impl<R: GuestRange> DirtyLog<R> {
     /// When some page is beyond the log, or the end of the range beyond 64 bits. The pages inside
     /// are marked.
     pub fn mark(&self, address: GuestAddress, length: u64) -> Result<(), LogFault> {
-        let outside = LogFault { address, length };
+        self.set(address, length).ok_or(LogFault { address, length })
+    }
+
+    /// Marks every page; `None` when some page is beyond the log.
+    pub(crate) fn set(&self, address: GuestAddress, length: u64) -> Option<()> {
         let Some(behind_first) = length.checked_sub(1) else {
-            return Ok(());
+            return Some(());
         };
-        let last_byte = address.0.checked_add(behind_first).ok_or(outside)?;
+        let last_byte = address.0.checked_add(behind_first)?;
         let (mut page, last) = (address.0 / LOG_PAGE, last_byte / LOG_PAGE);
         // At most one turn for each byte of the log, because the first one beyond ends it.
         loop {
             let byte = page / PAGES_OF_BYTE;
             let (bits, next) = bits_of_byte(page, last);
-            let offset = usize::try_from(byte).map_err(|_| outside)?;
-            self.range.fetch_or(offset, bits).ok_or(outside)?;
+            self.range.fetch_or(usize::try_from(byte).ok()?, bits)?;
             match next {
                 Some(next) => page = next,
-                None => return Ok(()),
+                None => return Some(()),
             }
         }
     }

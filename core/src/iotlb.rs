@@ -180,7 +180,7 @@ impl<A: AddressSpace, const N: usize> Iotlb<A, N> {
     ///
     /// # Errors
     /// A miss, or the translation does not allow `access`.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn look_up(&self, iova: Iova, access: Access, recent: &mut usize) -> Result<(A, u64), Unmapped> {
         let next = recent.saturating_add(1);
         let entry = match (self.entries().get(*recent), self.entries().get(next)) {
@@ -263,7 +263,7 @@ impl<A: AddressSpace> IotlbEntry<A> {
         Self { first: Iova(0), last: Iova(0), target: A::from_number(0), access: Access::ReadWrite }
     }
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn contains(&self, iova: Iova) -> bool {
         self.first <= iova && iova <= self.last
     }

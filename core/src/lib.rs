@@ -103,7 +103,7 @@ pub use guest_memory::{
 };
 #[cfg(target_has_atomic = "16")]
 pub use guest_memory::{WordMemory, WordRange};
-pub use inflight::{InflightFault, PackedInflight, Resubmission, SplitInflight};
+pub use inflight::Resubmission;
 pub use iotlb::{Iotlb, IotlbEntry, IotlbMemory, IotlbMisuse};
 pub use memory_map::{MemoryFault, MemoryMap, RegionExtent};
 pub use read_ahead::ReadAhead;
@@ -118,8 +118,8 @@ pub use vhost_backend::{LogArea, Logging, VhostBackend, VringAddresses, VringSet
 pub use virtqueue::{
     AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DeviceQueueState, DriverFault,
     DriverQueue, DriverQueueState, MAX_RING_SIZE, NoRoom, PackedDevice, PackedDeviceState, PackedDriver,
-    PackedDriverState, PopError, PushError, RingAddresses, RingFault, RingLayout, RingPart, RingParts, RingUser,
-    SplitDevice, SplitDeviceState, SplitDriver, SplitDriverState, Used, UsedLog,
+    PackedDriverState, PartFault, PopError, PushError, RingAddresses, RingFault, RingLayout, RingPart, RingParts,
+    RingUser, SplitDevice, SplitDeviceState, SplitDriver, SplitDriverState, Used, UsedLog,
 };
 pub use vring::Vring;
 pub use wire::{

@@ -356,14 +356,18 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             let fits = aligned && found.checked_add(length).is_some();
             if fits { Ok(()) } else { Err(Violation::RingAddress { ring, part, found, alignment }) }
         };
-        let parts = self.layout().parts(size);
+        let parts = self.layout().parts();
         let addresses = [address.descriptor(), address.available(), address.used()];
         for (part, address) in parts.iter().zip(addresses) {
-            check(part.part.name(), address.0, part.alignment, part.length)?;
+            check(part.part.name(), address.0, part.alignment.into(), part.length(size).into())?;
         }
         let [.., used] = parts;
         // Without the flag the log address means nothing, and QEMU sends one all the same.
-        if address.logs_used() { check("log of the used ring", address.log().0, 1, used.length) } else { Ok(()) }
+        if address.logs_used() {
+            check("log of the used ring", address.log().0, 1, used.length(size).into())
+        } else {
+            Ok(())
+        }
     }
 
     fn layout(&self) -> RingLayout {

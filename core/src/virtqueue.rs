@@ -23,6 +23,7 @@ mod gather;
 mod layout;
 mod packed_device;
 mod packed_driver;
+mod part;
 mod split_device;
 mod split_driver;
 mod used_log;
@@ -32,7 +33,7 @@ pub use self::{
     device::{DeviceQueue, DeviceQueueState},
     driver::{AddError, Buffer, DriverFault, Used},
     driver_queue::{DriverQueue, DriverQueueState},
-    fault::{ChainFault, ChainFaultKind, PopError, PushError, RingFault, RingPart},
+    fault::{ChainFault, ChainFaultKind, PartFault, PopError, PushError, RingFault, RingPart},
     layout::{MAX_RING_SIZE, RingAddresses, RingLayout, RingParts, RingUser},
     packed_device::{PackedDevice, PackedDeviceState},
     packed_driver::{PackedDriver, PackedDriverState},
@@ -43,4 +44,5 @@ pub use self::{
 pub(crate) use self::{
     descriptor::{Descriptor, NEXT},
     event::Place,
+    part::{load, read, store, write},
 };

@@ -1,7 +1,7 @@
 //! The inflight record in shared memory: which requests a back-end has, for the one that comes after it.
 //!
 //! The front-end keeps the file while back-ends come and go. What is in it, and how it is written, is the matter of
-//! [`vhost_core::SplitInflight`] and [`vhost_core::PackedInflight`]; here are the file, its mapping, and each ring's part.
+//! [`vhost_core::DeviceQueue::recover`]; here are the file, its mapping, and each ring's part.
 //!
 //! ```
 //! use vhost_core::RingLayout;

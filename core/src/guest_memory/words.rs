@@ -49,17 +49,19 @@ impl<'a> WordRange<'a> {
         if offset >= self.len {
             return None;
         }
-        let offset = offset.checked_add(self.lead)?;
-        let half = if offset.is_multiple_of(2) { Half::First } else { Half::Second };
-        Some((self.words.get(offset / 2)?, half))
+        // Inside, so it cannot wrap.
+        let at = offset.wrapping_add(self.lead);
+        let half = if at.is_multiple_of(2) { Half::First } else { Half::Second };
+        Some((self.words.get(at / 2)?, half))
     }
 
     /// The word that is the number at `offset`, if it lies at an even address and inside.
     fn number(&self, offset: usize) -> Option<&'a AtomicU16> {
-        match (self.place(offset)?, self.place(offset.checked_add(1)?)?) {
-            ((word, Half::First), _) => Some(word),
-            _ => None,
+        let at = offset.wrapping_add(self.lead);
+        if self.len.checked_sub(offset)? < 2 || !at.is_multiple_of(2) {
+            return None;
         }
+        self.words.get(at / 2)
     }
 
     fn contains(&self, offset: usize, length: usize) -> Option<()> {

@@ -29,7 +29,7 @@ where
         Self { iotlb, memory, recent: Cell::new(0) }
     }
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn look_up(&self, address: Iova, access: Access) -> Result<(A, u64), Unmapped> {
         let mut recent = self.recent.get();
         let translated = self.iotlb.look_up(address, access, &mut recent);
@@ -46,7 +46,7 @@ where
     type Address = Iova;
     type Range = M::Range;
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn piece(&self, address: Iova, length: u64, access: Access) -> Result<M::Range, Unmapped> {
         let (target, count) = self.look_up(address, access)?;
         self.memory.piece(target, length.min(count), access)

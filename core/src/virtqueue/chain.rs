@@ -31,7 +31,7 @@ pub(crate) enum Origin {
 /// How much of a chain can be read and written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Extent {
-    pub(crate) readable_pieces: usize,
+    pub(crate) readable_pieces: u32,
     pub(crate) readable: u32,
     pub(crate) writable: u32,
 }
@@ -62,13 +62,13 @@ impl Chain {
     /// How many of its pieces are readable; all others are writable.
     #[must_use]
     pub fn readable_pieces(&self) -> usize {
-        self.extent.readable_pieces
+        usize::try_from(self.extent.readable_pieces).unwrap_or(usize::MAX)
     }
 
     /// Its pieces, as they were gathered: readable ones, writable ones.
     #[must_use]
     pub fn split<'p, R>(&self, pieces: &'p [R]) -> (&'p [R], &'p [R]) {
-        pieces.split_at_checked(self.extent.readable_pieces).unwrap_or((pieces, &[]))
+        pieces.split_at_checked(self.readable_pieces()).unwrap_or((pieces, &[]))
     }
 }
 

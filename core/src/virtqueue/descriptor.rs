@@ -60,8 +60,8 @@ impl Descriptor {
 
 /// Where descriptor `index` begins in its table or ring.
 #[inline]
-pub(crate) fn descriptor_offset(index: u16) -> usize {
-    usize::from(index).saturating_mul(usize::from(DESCRIPTOR_BYTES))
+pub(crate) fn descriptor_offset(index: u16) -> u32 {
+    u32::from(index).wrapping_mul(u32::from(DESCRIPTOR_BYTES))
 }
 
 /// Packed: whether these flags say that the driver made the descriptor available in the lap `wrap`.

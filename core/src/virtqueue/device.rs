@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     guest_memory::{GuestMemory, GuestRange},
-    inflight::{InflightFault, PackedInflight, Resubmission, SplitInflight, clear},
+    inflight::{Resubmission, clear, size_for},
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
@@ -67,17 +67,14 @@ impl<R: GuestRange> DeviceQueue<R> {
     /// Bytes of the inflight record of such a ring.
     #[must_use]
     pub fn inflight_size(layout: RingLayout, size: u16) -> u64 {
-        match layout {
-            RingLayout::Split => SplitInflight::<R>::size_for(size),
-            RingLayout::Packed => PackedInflight::<R>::size_for(size),
-        }
+        size_for(layout, size).into()
     }
 
     /// Makes the inflight record that lies in `range` one that nobody has used yet.
     ///
     /// # Errors
-    /// When it is too short for any ring.
-    pub fn clear_inflight(range: &R) -> Result<(), InflightFault> {
+    /// [`RingFault::Access`] when it is too short for any ring.
+    pub fn clear_inflight(range: &R) -> Result<(), RingFault> {
         clear(range)
     }
 
@@ -85,13 +82,9 @@ impl<R: GuestRange> DeviceQueue<R> {
     /// what is to be taken again.
     ///
     /// # Errors
-    /// When the record cannot be used; the ring is as it was then.
+    /// When the record cannot be used; the ring goes on without one then.
     pub fn recover<'r>(&mut self, range: R, room: &'r mut [Resubmission]) -> Result<&'r [Resubmission], RingFault> {
-        let opened = |fault: InflightFault| RingFault::Inflight(fault);
-        match self {
-            Self::Split(ring) => ring.recover(SplitInflight::open(range, ring.size()).map_err(opened)?, room),
-            Self::Packed(ring) => ring.recover(PackedInflight::open(range, ring.size()).map_err(opened)?, room),
-        }
+        either!(self, ring => ring.recover(range, room))
     }
 
     /// Goes on in other memory, where the same ring is now: after the memory table was replaced.

@@ -1,5 +1,9 @@
 //! When to notify the other side: event indices, and places in a packed ring.
 
+use super::{
+    fault::{RingFault, RingPart},
+    part::{load, store},
+};
 use crate::guest_memory::{GuestRange, Load, Store};
 
 /// Split: the driver wants no calls (`VIRTQ_AVAIL_F_NO_INTERRUPT`), the device no kicks
@@ -12,8 +16,8 @@ const EVENT_DISABLE: u16 = 1;
 const EVENT_AT: u16 = 2;
 
 /// Offsets in an event suppression area of a packed ring.
-const EVENT_PLACE: usize = 0;
-const EVENT_FLAGS: usize = 2;
+const EVENT_PLACE: u32 = 0;
+const EVENT_FLAGS: u32 = 2;
 
 /// What counts the entries since the last decision whether to notify.
 ///
@@ -22,13 +26,13 @@ const EVENT_FLAGS: usize = 2;
 pub(crate) struct Unannounced(u16);
 
 impl Unannounced {
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn add(&mut self, entries: u16) {
         self.0 = self.0.saturating_add(entries);
     }
 
     /// What came since the last question; `None` if nothing did.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn take(&mut self) -> Option<u16> {
         match core::mem::take(&mut self.0) {
             0 => None,
@@ -39,7 +43,7 @@ impl Unannounced {
 
 /// Whether an index that has become `new`, after `count` steps, has passed `event`: the step from
 /// `event` to its successor is among them.
-#[inline]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn passed(event: u16, new: u16, count: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < count
 }
@@ -55,7 +59,7 @@ impl Place {
     pub(crate) const START: Self = Self { index: 0, wrap: true };
 
     /// `slots` further in a ring of `size`; no more than one lap.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn forward(self, slots: u16, size: u16) -> Self {
         // Both are at most 32768, so that the sum cannot wrap.
         let index = self.index.wrapping_add(slots);
@@ -66,57 +70,52 @@ impl Place {
     }
 
     /// As event areas and the vring base hold it: the wrap counter in bit 15.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn to_word(self) -> u16 {
         (self.index & 0x7fff) | (u16::from(self.wrap) << 15)
     }
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn from_word(word: u16) -> Self {
         Self { index: word & 0x7fff, wrap: word & 0x8000 != 0 }
     }
 }
 
-/// Packed: whether the other side, whose event suppression area this is, wants to be notified after
-/// `count` descriptors up to `new`. `None` when the area cannot be read.
-#[inline]
+/// Packed: whether the other side, whose event suppression area the `part` in `range` is, wants to be notified after `count`
+/// descriptors up to `new`.
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn wants_notification<R: GuestRange>(
-    area: &R,
+    range: &R,
+    part: RingPart,
     event_idx: bool,
     new: Place,
     count: u16,
     size: u16,
-) -> Option<bool> {
+) -> Result<bool, RingFault> {
     // The place is written before the flags that make it valid.
-    match area.load_u16(EVENT_FLAGS, Load::Acquire)? {
-        EVENT_DISABLE => Some(false),
+    let flags = load(range, part, EVENT_FLAGS, Load::Acquire)?;
+    if flags != EVENT_AT || !event_idx || count > size {
         // A place says no more than the last two laps.
-        EVENT_AT if event_idx && count <= size => {
-            let event = Place::from_word(area.load_u16(EVENT_PLACE, Load::Relaxed)?);
-            // Counted from the lap of `new`: a place of the lap before lies `size` below.
-            let event = if event.wrap == new.wrap { event.index } else { event.index.wrapping_sub(size) };
-            Some(passed(event, new.index, count))
-        }
-        _ => Some(true),
+        return Ok(flags != EVENT_DISABLE);
     }
+    let event = Place::from_word(load(range, part, EVENT_PLACE, Load::Relaxed)?);
+    // Counted from the lap of `new`: a place of the lap before lies `size` below.
+    let event = if event.wrap == new.wrap { event.index } else { event.index.wrapping_sub(size) };
+    Ok(passed(event, new.index, count))
 }
 
 /// Packed: asks the other side for no notification.
-#[inline]
-pub(crate) fn disable<R: GuestRange>(area: &R) -> Option<()> {
-    area.store_u16(EVENT_FLAGS, EVENT_DISABLE, Store::Relaxed)
+pub(crate) fn disable<R: GuestRange>(range: &R, part: RingPart) -> Result<(), RingFault> {
+    store(range, part, EVENT_FLAGS, EVENT_DISABLE, Store::Relaxed)
 }
 
 /// Packed: asks the other side for a notification when it comes to `at`. The caller looks there
 /// again behind a full fence.
-#[inline]
-pub(crate) fn enable<R: GuestRange>(area: &R, event_idx: bool, at: Place) -> Option<()> {
+pub(crate) fn enable<R: GuestRange>(range: &R, part: RingPart, event_idx: bool, at: Place) -> Result<(), RingFault> {
     if event_idx {
-        area.store_u16(EVENT_PLACE, at.to_word(), Store::Relaxed)?;
-        area.store_u16(EVENT_FLAGS, EVENT_AT, Store::Release)
-    } else {
-        area.store_u16(EVENT_FLAGS, EVENT_ENABLE, Store::Relaxed)
+        store(range, part, EVENT_PLACE, at.to_word(), Store::Relaxed)?;
     }
+    store(range, part, EVENT_FLAGS, if event_idx { EVENT_AT } else { EVENT_ENABLE }, Store::Release)
 }
 
 #[cfg(test)]

@@ -4,10 +4,8 @@ use core::fmt;
 
 use super::{chain::Chain, layout::RingLayout};
 use crate::{
-    dirty_log::LogFault,
     guest_memory::{Miss, Unmapped},
-    inflight::InflightFault,
-    wire::vring::VringBase,
+    inflight::size_for,
 };
 
 /// A part of a ring.
@@ -27,6 +25,8 @@ pub enum RingPart {
     DeviceEvent,
     /// A table of descriptors outside the ring.
     IndirectTable,
+    /// The inflight record, outside the ring.
+    InflightRecord,
 }
 
 impl RingPart {
@@ -41,6 +41,7 @@ impl RingPart {
             Self::DriverEvent => "driver event suppression area",
             Self::DeviceEvent => "device event suppression area",
             Self::IndirectTable => "indirect table",
+            Self::InflightRecord => "inflight record",
         }
     }
 }
@@ -52,6 +53,8 @@ impl fmt::Display for RingPart {
 }
 
 /// The ring itself cannot be used, or not any more.
+///
+/// It fits into one register, because every access to a ring can fail with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RingFault {
@@ -67,34 +70,14 @@ pub enum RingFault {
         /// Descriptors of the ring.
         size: u16,
         /// Descriptors there is room for.
-        capacity: usize,
-    },
-    /// A part begins at an address where it may not.
-    Misaligned {
-        /// The part.
-        part: RingPart,
-        /// Where it begins.
-        address: u64,
-        /// What the address should be a multiple of.
-        alignment: u64,
-    },
-    /// A part is not in memory, or not in one piece.
-    Unmapped {
-        /// The part.
-        part: RingPart,
-        /// Where it begins.
-        address: u64,
-        /// Its bytes.
-        length: u64,
-        /// Why not.
-        cause: Unmapped,
+        capacity: u32,
     },
     /// Memory that was translated cannot be accessed.
     Access {
         /// The part.
         part: RingPart,
         /// The first byte of the access, from the start of the part.
-        offset: usize,
+        offset: u32,
     },
     /// The base is of the other layout, or is no place in this ring.
     Base {
@@ -102,8 +85,8 @@ pub enum RingFault {
         layout: RingLayout,
         /// Its descriptors.
         size: u16,
-        /// The base.
-        base: VringBase,
+        /// The base, as the number of `SET_VRING_BASE`.
+        base: u32,
     },
     /// Split: the driver's index is more than a ring ahead of the device's.
     AvailableAhead {
@@ -137,11 +120,77 @@ pub enum RingFault {
         /// Descriptors of the ring.
         size: u16,
     },
-    /// The inflight record cannot be used.
-    Inflight(InflightFault),
-    /// The write could not be logged.
-    Log(LogFault),
+    /// The inflight record is too small for the ring.
+    InflightTooShort {
+        /// The layout of the ring.
+        layout: RingLayout,
+        /// Descriptors of the ring.
+        size: u16,
+        /// Bytes of the record.
+        found: u32,
+    },
+    /// The inflight record's version is neither 0 nor 1.
+    InflightVersion {
+        /// The version.
+        found: u16,
+    },
+    /// The inflight record has fewer entries than the ring has descriptors, or more than there is room for.
+    InflightSize {
+        /// Descriptors of the ring.
+        expected: u16,
+        /// Entries of the record.
+        found: u16,
+    },
+    /// The last batch of the inflight record has more chains than the ring.
+    InflightBatch {
+        /// Its chains.
+        count: u16,
+        /// Descriptors of the ring.
+        size: u16,
+    },
+    /// A field of the inflight record that should hold the number of an entry holds something else.
+    InflightLink {
+        /// Where the field is, in bytes from the start of the record.
+        offset: u32,
+        /// What it holds.
+        found: u16,
+    },
+    /// A field of the inflight record that should hold a place in the ring holds something else.
+    InflightPlace {
+        /// Where the field is, in bytes from the start of the record.
+        offset: u32,
+        /// What it holds.
+        found: u16,
+    },
+    /// A chain is in flight that begins at a descriptor that a split ring does not have.
+    InflightEntry {
+        /// The descriptor.
+        found: u16,
+        /// Descriptors of the ring.
+        size: u16,
+    },
+    /// The chains in flight have more descriptors than the ring.
+    InflightTooManyDescriptors {
+        /// Descriptors of the ring.
+        size: u16,
+    },
+    /// There are more chains in flight than the caller has room for.
+    InflightNoRoom {
+        /// Chains there is room for.
+        room: u16,
+    },
+    /// The ring has no inflight record.
+    NoInflight,
+    /// The write could not be logged: the dirty log has no bit for its page.
+    Log {
+        /// The part.
+        part: RingPart,
+        /// The first byte of the write, from the start of the part.
+        offset: u32,
+    },
 }
+
+const _: () = assert!(size_of::<RingFault>() == 8);
 
 impl fmt::Display for RingFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,14 +200,8 @@ impl fmt::Display for RingFault {
                 write!(f, "size {size} of a {layout} ring, expected {kind} from 1 to 32768")
             }
             Self::Capacity { size, capacity } => write!(f, "ring of {size} descriptors, room for {capacity}"),
-            Self::Misaligned { part, address, alignment } => {
-                write!(f, "{part} at {address:#x}, expected a multiple of {alignment}")
-            }
-            Self::Unmapped { part, address, length, cause } => {
-                write!(f, "{part} of {length} bytes at {address:#x}: {cause}")
-            }
             Self::Access { part, offset } => write!(f, "{part} cannot be accessed at its byte {offset}"),
-            Self::Base { layout, size, base } => write!(f, "{base:?} is no base of a {layout} ring of {size}"),
+            Self::Base { layout, size, base } => write!(f, "{base:#x} is no base of a {layout} ring of {size}"),
             Self::AvailableAhead { available, next, size } => {
                 write!(f, "available index {available} is more than {size} ahead of {next}")
             }
@@ -171,23 +214,84 @@ impl fmt::Display for RingFault {
             Self::Overcommitted { held, size } => {
                 write!(f, "more made available while the device holds {held} of {size}")
             }
-            Self::Inflight(fault) => write!(f, "{fault}"),
-            Self::Log(fault) => write!(f, "{fault}"),
+            Self::InflightTooShort { layout, size, found } => {
+                write!(f, "inflight record of {found} bytes, expected {}", size_for(*layout, *size))
+            }
+            Self::InflightVersion { found } => write!(f, "inflight record of version {found}, expected 0 or 1"),
+            Self::InflightSize { expected, found } => {
+                write!(f, "inflight record of {found} entries, expected {expected} or as many more as it has room for")
+            }
+            Self::InflightBatch { count, size } => {
+                write!(f, "inflight record with a last batch of {count} chains on a ring of {size}")
+            }
+            Self::InflightLink { offset, found } => {
+                write!(f, "inflight record names entry {found} at byte {offset}, behind its last one")
+            }
+            Self::InflightPlace { offset, found } => {
+                write!(f, "inflight record holds place {found} at byte {offset}, behind the end of the ring")
+            }
+            Self::InflightEntry { found, size } => write!(f, "chain {found} in flight on a ring of {size}"),
+            Self::InflightTooManyDescriptors { size } => {
+                write!(f, "more descriptors in flight than the {size} of the ring")
+            }
+            Self::InflightNoRoom { room } => write!(f, "more than {room} chains in flight"),
+            Self::NoInflight => f.write_str("the ring has no inflight record"),
+            Self::Log { part, offset } => {
+                write!(f, "a write to the {part} at its byte {offset} is beyond the dirty log")
+            }
         }
     }
 }
 
 impl core::error::Error for RingFault {}
 
-impl From<InflightFault> for RingFault {
-    fn from(fault: InflightFault) -> Self {
-        Self::Inflight(fault)
+/// The parts of a ring cannot be where they are said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PartFault {
+    /// There is no such ring.
+    Ring(RingFault),
+    /// A part begins at an address where it may not.
+    Misaligned {
+        /// The part.
+        part: RingPart,
+        /// Where it begins.
+        address: u64,
+        /// What the address should be a multiple of.
+        alignment: u64,
+    },
+    /// A part is not in memory, or not in one piece.
+    Unmapped {
+        /// The part.
+        part: RingPart,
+        /// Where it begins.
+        address: u64,
+        /// Its bytes.
+        length: u64,
+        /// Why not.
+        cause: Unmapped,
+    },
+}
+
+impl fmt::Display for PartFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(fault) => write!(f, "{fault}"),
+            Self::Misaligned { part, address, alignment } => {
+                write!(f, "{part} at {address:#x}, expected a multiple of {alignment}")
+            }
+            Self::Unmapped { part, address, length, cause } => {
+                write!(f, "{part} of {length} bytes at {address:#x}: {cause}")
+            }
+        }
     }
 }
 
-impl From<LogFault> for RingFault {
-    fn from(fault: LogFault) -> Self {
-        Self::Log(fault)
+impl core::error::Error for PartFault {}
+
+impl From<RingFault> for PartFault {
+    fn from(fault: RingFault) -> Self {
+        Self::Ring(fault)
     }
 }
 

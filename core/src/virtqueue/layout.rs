@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::fault::{RingFault, RingPart};
+use super::fault::{PartFault, RingFault, RingPart};
 use crate::{
     guest_memory::{Access, AddressSpace, GuestMemory},
     wire::feature::VirtioFeatures,
@@ -42,34 +42,29 @@ impl RingLayout {
     /// device writes.
     #[must_use]
     pub fn lengths(self, size: u16) -> [u64; 3] {
-        self.parts(size).map(|part| part.length)
+        self.parts().map(|part| part.length(size).into())
     }
 
-    /// The three parts of a ring of `size`: descriptors, what the driver writes, what the device
-    /// writes.
-    pub(crate) fn parts(self, size: u16) -> [PartLayout; 3] {
-        let entries = u64::from(size);
-        let part = |part, header: u64, each: u64, alignment, access| PartLayout {
-            part,
-            length: entries.saturating_mul(each).saturating_add(header),
-            alignment,
-            access,
-        };
+    /// The three parts of a ring: descriptors, what the driver writes, what the device writes.
+    pub(crate) const fn parts(self) -> &'static [PartLayout; 3] {
         match self {
-            // Both rings have flags and an index in front, and an event index behind.
-            Self::Split => [
-                part(RingPart::DescriptorTable, 0, 16, 16, Access::Read),
-                part(RingPart::AvailableRing, 6, 2, 2, Access::Read),
-                part(RingPart::UsedRing, 6, 8, 4, Access::ReadWrite),
-            ],
-            Self::Packed => [
-                part(RingPart::DescriptorRing, 0, 16, 16, Access::ReadWrite),
-                part(RingPart::DriverEvent, 4, 0, 4, Access::Read),
-                part(RingPart::DeviceEvent, 4, 0, 4, Access::ReadWrite),
-            ],
+            Self::Split => &SPLIT,
+            Self::Packed => &PACKED,
         }
     }
 }
+
+/// Both rings have flags and an index in front, and an event index behind.
+const SPLIT: [PartLayout; 3] = [
+    PartLayout { part: RingPart::DescriptorTable, header: 0, each: 16, alignment: 16, access: Access::Read },
+    PartLayout { part: RingPart::AvailableRing, header: 6, each: 2, alignment: 2, access: Access::Read },
+    PartLayout { part: RingPart::UsedRing, header: 6, each: 8, alignment: 4, access: Access::ReadWrite },
+];
+const PACKED: [PartLayout; 3] = [
+    PartLayout { part: RingPart::DescriptorRing, header: 0, each: 16, alignment: 16, access: Access::ReadWrite },
+    PartLayout { part: RingPart::DriverEvent, header: 4, each: 0, alignment: 4, access: Access::Read },
+    PartLayout { part: RingPart::DeviceEvent, header: 4, each: 0, alignment: 4, access: Access::ReadWrite },
+];
 
 impl fmt::Display for RingLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,9 +79,34 @@ impl fmt::Display for RingLayout {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartLayout {
     pub(crate) part: RingPart,
-    pub(crate) length: u64,
-    pub(crate) alignment: u64,
-    pub(crate) access: Access,
+    /// Bytes without descriptors, and for each of them.
+    header: u8,
+    each: u8,
+    pub(crate) alignment: u8,
+    access: Access,
+}
+
+impl PartLayout {
+    /// Bytes of the part in a ring of `size`.
+    pub(crate) fn length(&self, size: u16) -> u32 {
+        // Far from the end of 32 bits.
+        u32::from(size).wrapping_mul(self.each.into()).wrapping_add(self.header.into())
+    }
+
+    /// The part of a ring of `size` that begins at `address`.
+    fn translate<M>(&self, memory: &M, address: M::Address, size: u16, user: RingUser) -> Result<M::Range, PartFault>
+    where
+        M: GuestMemory + ?Sized,
+    {
+        let Self { part, alignment, access, .. } = *self;
+        let access = if user == RingUser::Driver { Access::ReadWrite } else { access };
+        let (length, number, alignment) = (self.length(size).into(), address.number(), u64::from(alignment));
+        if !number.is_multiple_of(alignment) {
+            return Err(PartFault::Misaligned { part, address: number, alignment });
+        }
+        let range = memory.range(address, length, access);
+        range.map_err(|cause| PartFault::Unmapped { part, address: number, length, cause })
+    }
 }
 
 /// Where the three parts of a ring are.
@@ -129,9 +149,9 @@ impl<R> RingParts<R> {
     /// Translates the parts of a ring of `size` descriptors.
     ///
     /// # Errors
-    /// - [`RingFault::Size`]: no ring has this size.
-    /// - [`RingFault::Misaligned`]: a part does not begin where it may.
-    /// - [`RingFault::Unmapped`]: a part does not lie in memory as a whole, in one piece. After a
+    /// - [`PartFault::Ring`]: no ring has this size.
+    /// - [`PartFault::Misaligned`]: a part does not begin where it may.
+    /// - [`PartFault::Unmapped`]: a part does not lie in memory as a whole, in one piece. After a
     ///   miss of the IOTLB the translation can be tried again.
     pub fn translate<M>(
         memory: &M,
@@ -139,24 +159,16 @@ impl<R> RingParts<R> {
         layout: RingLayout,
         size: u32,
         user: RingUser,
-    ) -> Result<Self, RingFault>
+    ) -> Result<Self, PartFault>
     where
         M: GuestMemory<Range = R> + ?Sized,
     {
-        let [descriptor, driver, device] = layout.parts(layout.check_size(size)?);
-        let translate = |address: M::Address, layout: PartLayout| {
-            let PartLayout { part, length, alignment, access } = layout;
-            let access = if user == RingUser::Driver { Access::ReadWrite } else { access };
-            if !address.number().is_multiple_of(alignment) {
-                return Err(RingFault::Misaligned { part, address: address.number(), alignment });
-            }
-            let unmapped = |cause| RingFault::Unmapped { part, address: address.number(), length, cause };
-            memory.range(address, length, access).map_err(unmapped)
-        };
+        let size = layout.check_size(size)?;
+        let [descriptor, driver, device] = layout.parts();
         Ok(Self {
-            descriptor: translate(addresses.descriptor, descriptor)?,
-            driver: translate(addresses.driver, driver)?,
-            device: translate(addresses.device, device)?,
+            descriptor: descriptor.translate(memory, addresses.descriptor, size, user)?,
+            driver: driver.translate(memory, addresses.driver, size, user)?,
+            device: device.translate(memory, addresses.device, size, user)?,
         })
     }
 }

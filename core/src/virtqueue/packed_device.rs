@@ -4,23 +4,24 @@ mod recovery;
 mod untake;
 
 use super::{
-    chain::{Chain, ChainBuffer, Origin},
-    descriptor::{AVAILABLE, Descriptor, NEXT, WRITE, descriptor_offset, is_available, used_flags},
+    chain::{Chain, ChainBuffer, Extent, Origin},
+    descriptor::{AVAILABLE, NEXT, WRITE, descriptor_offset, is_available, used_flags},
     event::{Place, Unannounced, disable, enable, wants_notification},
     fault::{PopError, PushError, RingFault, RingPart},
-    gather::{Gather, Indirect, Stop},
+    gather::Gather,
     layout::{RingLayout, RingParts},
+    part::{load, read_descriptor, store, write},
     used_log::UsedLog,
 };
 use crate::{
     guest_memory::{GuestMemory, GuestRange, Load, Store},
-    inflight::PackedInflight,
+    inflight::Record,
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
 /// Offsets in a descriptor: length and id, flags.
-const LENGTH: usize = 8;
-const FLAGS: usize = 14;
+const LENGTH: u32 = 8;
+const FLAGS: u32 = 14;
 
 /// A packed ring as the device sees it: takes chains, gives them back.
 ///
@@ -35,7 +36,7 @@ const FLAGS: usize = 14;
 pub struct PackedDevice<R> {
     parts: RingParts<R>,
     state: PackedDeviceState,
-    inflight: Option<PackedInflight<R>>,
+    inflight: Option<Record<R>>,
     log: Option<UsedLog<R>>,
 }
 
@@ -77,7 +78,7 @@ impl<R: GuestRange> PackedDevice<R> {
                 let available = Place { index: available, wrap: available_wrap };
                 PackedDeviceState::new(size, features, available, Place { index: used, wrap: used_wrap })
             }
-            _ => return Err(RingFault::Base { layout: RingLayout::Packed, size, base }),
+            _ => return Err(RingFault::Base { layout: RingLayout::Packed, size, base: base.to_num() }),
         };
         Ok(Self::resume(parts, state))
     }
@@ -104,7 +105,7 @@ impl<R: GuestRange> PackedDevice<R> {
     ///
     /// # Errors
     /// See [`PopError`].
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn pop<M, B>(&mut self, memory: &M, buffer: &mut B) -> Result<Option<Chain>, PopError>
     where
         M: GuestMemory,
@@ -120,11 +121,10 @@ impl<R: GuestRange> PackedDevice<R> {
             self.publish()?;
         }
         let state = &mut self.state;
-        let mut gather = Gather::new(memory, buffer, Indirect::of(state.features, state.size));
-        let mut outcome = Ok(());
+        let mut gather = Gather::new(memory, buffer, state.features, state.size);
         let mut record = None;
         let (mut index, mut slots, mut id) = (start.index, 0_u16, 0);
-        let mut more = true;
+        let (mut more, mut is_sound) = (true, true);
         while more {
             if slots >= state.size {
                 return Err(RingFault::EndlessChain { index: start.index, size: state.size }.into());
@@ -132,55 +132,50 @@ impl<R: GuestRange> PackedDevice<R> {
             if slots >= state.size.wrapping_sub(state.held) {
                 return Err(RingFault::Overcommitted { held: state.held, size: state.size }.into());
             }
-            let mut descriptor = read(&self.parts.descriptor, index)?;
+            let mut descriptor =
+                read_descriptor(&self.parts.descriptor, RingPart::DescriptorRing, index, RingLayout::Packed)?;
             if slots == 0 {
                 // The flags that made the chain available; the copy may have other ones by now.
                 descriptor.flags = head_flags;
             }
             more = descriptor.has(NEXT);
             if let Some(inflight) = &mut self.inflight {
-                let entry = inflight.add(record, descriptor).map_err(RingFault::from)?;
+                let entry = inflight.add(record, descriptor)?;
                 record.get_or_insert(entry);
             }
-            if outcome.is_ok() {
-                outcome = gather.packed(index, descriptor);
-            }
-            if let Err(Stop::Miss(miss)) = outcome {
-                if let Some(inflight) = &mut self.inflight {
-                    inflight.cancel(record).map_err(RingFault::from)?;
+            // A malformed chain is taken to its end.
+            if is_sound && gather.packed(index, descriptor).is_none() {
+                is_sound = false;
+                if gather.is_missing() {
+                    if let Some(inflight) = &mut self.inflight {
+                        inflight.cancel(record)?;
+                    }
+                    break;
                 }
-                return Err(PopError::Miss(miss));
             }
             // Only the last one's counts.
             id = descriptor.link;
             slots = slots.wrapping_add(1);
             index = Place { index, wrap: true }.forward(1, state.size).index;
         }
-        let (extent, fault) = gather.finish(outcome)?;
+        if !is_sound {
+            gather.check()?;
+        }
         if let Some(inflight) = &mut self.inflight {
-            inflight.finish().map_err(RingFault::from)?;
+            inflight.finish()?;
         }
         state.held = state.held.wrapping_add(slots);
         state.next_available = start.forward(slots, state.size);
-        let chain = Chain {
-            id,
-            position: start.to_word(),
-            slots,
-            record: record.unwrap_or_default(),
-            origin: Origin::Ring,
-            extent,
-        };
-        match fault {
-            None => Ok(Some(chain)),
-            Some(fault) => Err(PopError::Malformed { chain, fault }),
-        }
+        let (position, record) = (start.to_word(), record.unwrap_or_default());
+        let (origin, extent) = (Origin::Ring, Extent::default());
+        gather.finish(Chain { id, position, slots, record, origin, extent }).map(Some)
     }
 
     /// Gives a chain back with the number of bytes written, and lets the driver see it.
     ///
     /// # Errors
     /// See [`PushError`].
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn push(&mut self, chain: Chain, written: u32) -> Result<(), PushError> {
         self.stage(chain, written)?;
         Ok(self.publish()?)
@@ -193,7 +188,7 @@ impl<R: GuestRange> PackedDevice<R> {
     ///
     /// # Errors
     /// See [`PushError`].
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn stage(&mut self, chain: Chain, written: u32) -> Result<(), PushError> {
         self.give_back(&chain, chain.slots, 0)?;
         self.fill(chain.id, written.min(chain.extent.writable), chain.slots, 1)?;
@@ -229,7 +224,7 @@ impl<R: GuestRange> PackedDevice<R> {
     ///
     /// # Errors
     /// When the ring cannot be written any more.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn publish(&mut self) -> Result<(), RingFault> {
         let state = &mut self.state;
         let Some(Staged { index, flags, slots, chains }) = state.staged.take() else {
@@ -239,14 +234,14 @@ impl<R: GuestRange> PackedDevice<R> {
             inflight.prepare(state.next_used)?;
         }
         // All other descriptors, and the buffers, are visible before the flags that show the first.
-        let offset = descriptor_offset(index).saturating_add(FLAGS);
-        self.parts.descriptor.store_u16(offset, flags, Store::Release).ok_or(access(offset))?;
+        let offset = descriptor_offset(index).wrapping_add(FLAGS);
+        store(&self.parts.descriptor, RingPart::DescriptorRing, offset, flags, Store::Release)?;
         state.unannounced.add(slots);
         if let Some(inflight) = &mut self.inflight {
-            inflight.commit(chains, state.next_used)?;
+            inflight.commit_packed(chains, state.next_used)?;
         }
         match &self.log {
-            Some(log) => Ok(log.mark_lying(&self.parts.descriptor, offset, 2)?),
+            Some(log) => log.mark_lying(&self.parts.descriptor, RingPart::DescriptorRing, offset, 2),
             None => Ok(()),
         }
     }
@@ -255,7 +250,7 @@ impl<R: GuestRange> PackedDevice<R> {
     ///
     /// # Errors
     /// When the ring cannot be read any more.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn needs_call(&mut self) -> Result<bool, RingFault> {
         let state = &mut self.state;
         let Some(count) = state.unannounced.take() else {
@@ -264,8 +259,8 @@ impl<R: GuestRange> PackedDevice<R> {
         // The driver writes its wish and then looks at the ring; here it is the other way round.
         self.parts.driver.full_fence();
         let published = state.published();
-        wants_notification(&self.parts.driver, state.event_idx(), published, count, state.size)
-            .ok_or(RingFault::Access { part: RingPart::DriverEvent, offset: 0 })
+        let range = &self.parts.driver;
+        wants_notification(range, RingPart::DriverEvent, state.event_idx(), published, count, state.size)
     }
 
     /// Asks the driver not to kick.
@@ -273,7 +268,8 @@ impl<R: GuestRange> PackedDevice<R> {
     /// # Errors
     /// When the ring cannot be written any more.
     pub fn disable_kicks(&mut self) -> Result<(), RingFault> {
-        self.wished(disable(&self.parts.device))
+        disable(&self.parts.device, RingPart::DeviceEvent)?;
+        self.log_wish()
     }
 
     /// Asks the driver to kick at the next chain. True when there is one already, for which no kick
@@ -282,7 +278,9 @@ impl<R: GuestRange> PackedDevice<R> {
     /// # Errors
     /// When the ring cannot be accessed any more.
     pub fn enable_kicks(&mut self) -> Result<bool, RingFault> {
-        self.wished(enable(&self.parts.device, self.state.event_idx(), self.state.next_available))?;
+        let PackedDeviceState { next_available, .. } = self.state;
+        enable(&self.parts.device, RingPart::DeviceEvent, self.state.event_idx(), next_available)?;
+        self.log_wish()?;
         self.parts.device.full_fence();
         self.has_available()
     }
@@ -335,7 +333,7 @@ impl<R: GuestRange> PackedDevice<R> {
 
     /// Checks that this chain may go back now, `ahead` slots behind the next used one, and notes
     /// that it does.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn give_back(&mut self, chain: &Chain, slots: u16, ahead: u16) -> Result<(), PushError> {
         let state = &mut self.state;
         let Some(held) = state.held.checked_sub(slots) else {
@@ -345,7 +343,7 @@ impl<R: GuestRange> PackedDevice<R> {
             return Err(PushError::NotInOrder { chain: chain.clone() });
         }
         if let Some(inflight) = &mut self.inflight {
-            inflight.stage(chain.record).map_err(RingFault::from)?;
+            inflight.stage(chain.record)?;
         }
         state.held = held;
         Ok(())
@@ -359,19 +357,19 @@ impl<R: GuestRange> PackedDevice<R> {
     }
 
     /// Writes one used descriptor that stands for `chains` chains in `slots` slots.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn fill(&mut self, id: u16, length: u32, slots: u16, chains: u16) -> Result<(), RingFault> {
         let state = &mut self.state;
         let Place { index, wrap } = state.next_used;
         let flags = used_flags(wrap) | if length > 0 { WRITE } else { 0 };
         let range = &self.parts.descriptor;
         let start = descriptor_offset(index);
-        let at = |offset| start.saturating_add(offset);
+        let at = |offset: u32| start.wrapping_add(offset);
         let ([l0, l1, l2, l3], [i0, i1]) = (length.to_le_bytes(), id.to_le_bytes());
-        range.write(at(LENGTH), [l0, l1, l2, l3, i0, i1]).ok_or(access(at(LENGTH)))?;
+        write(range, RingPart::DescriptorRing, at(LENGTH), [l0, l1, l2, l3, i0, i1])?;
         match &mut state.staged {
             Some(staged) => {
-                range.store_u16(at(FLAGS), flags, Store::Relaxed).ok_or(access(at(FLAGS)))?;
+                store(range, RingPart::DescriptorRing, at(FLAGS), flags, Store::Relaxed)?;
                 staged.slots = staged.slots.saturating_add(slots);
                 staged.chains = staged.chains.wrapping_add(chains);
             }
@@ -379,15 +377,14 @@ impl<R: GuestRange> PackedDevice<R> {
         }
         state.next_used = state.next_used.forward(slots, state.size);
         match &self.log {
-            Some(log) => Ok(log.mark_lying(range, at(LENGTH), 8)?),
+            Some(log) => log.mark_lying(range, RingPart::DescriptorRing, at(LENGTH), 8),
             None => Ok(()),
         }
     }
 
-    fn wished(&self, stored: Option<()>) -> Result<(), RingFault> {
-        stored.ok_or(RingFault::Access { part: RingPart::DeviceEvent, offset: 0 })?;
+    fn log_wish(&self) -> Result<(), RingFault> {
         match &self.log {
-            Some(log) => Ok(log.mark(&self.parts.device, 0, 4)?),
+            Some(log) => log.mark(&self.parts.device, RingPart::DeviceEvent, 0, 4),
             None => Ok(()),
         }
     }
@@ -408,29 +405,18 @@ impl PackedDeviceState {
         }
     }
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn event_idx(&self) -> bool {
         self.features.contains(VirtioFeatures::RING_EVENT_IDX)
     }
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn in_order(&self) -> bool {
         self.features.contains(VirtioFeatures::IN_ORDER)
     }
 }
 
-#[inline]
-fn read<R: GuestRange>(ring: &R, index: u16) -> Result<Descriptor, RingFault> {
-    let offset = descriptor_offset(index);
-    ring.read(offset).map(Descriptor::from_ring).ok_or(access(offset))
-}
-
-#[inline]
+#[cfg_attr(not(for_size), inline)]
 fn load_flags<R: GuestRange>(ring: &R, index: u16, order: Load) -> Result<u16, RingFault> {
-    let offset = descriptor_offset(index).saturating_add(FLAGS);
-    ring.load_u16(offset, order).ok_or(access(offset))
-}
-
-fn access(offset: usize) -> RingFault {
-    RingFault::Access { part: RingPart::DescriptorRing, offset }
+    load(ring, RingPart::DescriptorRing, descriptor_offset(index).wrapping_add(FLAGS), order)
 }

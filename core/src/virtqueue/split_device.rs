@@ -6,21 +6,22 @@ mod untake;
 use super::{
     chain::{Chain, ChainBuffer, Extent, Origin},
     event::{SUPPRESS, Unannounced, passed},
-    fault::{ChainFault, PopError, PushError, RingFault, RingPart},
-    gather::{Gather, Indirect},
+    fault::{PopError, PushError, RingFault, RingPart},
+    gather::Gather,
     layout::{RingLayout, RingParts},
+    part::{load, store, write},
     used_log::UsedLog,
 };
 use crate::{
     guest_memory::{GuestMemory, GuestRange, Load, Store},
-    inflight::SplitInflight,
+    inflight::Record,
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
 /// Offsets in the available and the used ring: flags, index, then the entries.
-const FLAGS: usize = 0;
-const INDEX: usize = 2;
-const ENTRIES: usize = 4;
+const FLAGS: u32 = 0;
+const INDEX: u32 = 2;
+const ENTRIES: u32 = 4;
 
 /// A split ring as the device sees it: takes chains, gives them back.
 ///
@@ -35,7 +36,7 @@ const ENTRIES: usize = 4;
 pub struct SplitDevice<R> {
     parts: RingParts<R>,
     state: SplitDeviceState,
-    inflight: Option<SplitInflight<R>>,
+    inflight: Option<Record<R>>,
     log: Option<UsedLog<R>>,
 }
 
@@ -67,7 +68,7 @@ impl<R: GuestRange> SplitDevice<R> {
     pub fn new(parts: RingParts<R>, size: u32, features: VirtioFeatures, base: VringBase) -> Result<Self, RingFault> {
         let size = RingLayout::Split.check_size(size)?;
         let VringBase::Split { available } = base else {
-            return Err(RingFault::Base { layout: RingLayout::Split, size, base });
+            return Err(RingFault::Base { layout: RingLayout::Split, size, base: base.to_num() });
         };
         let used = load(&parts.device, RingPart::UsedRing, INDEX, Load::Relaxed)?;
         let state = SplitDeviceState::new(size, features, available, used);
@@ -94,7 +95,7 @@ impl<R: GuestRange> SplitDevice<R> {
     ///
     /// # Errors
     /// See [`PopError`].
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn pop<M, B>(&mut self, memory: &M, buffer: &mut B) -> Result<Option<Chain>, PopError>
     where
         M: GuestMemory,
@@ -114,24 +115,24 @@ impl<R: GuestRange> SplitDevice<R> {
         if head >= state.size {
             return Err(RingFault::HeadBeyondTable { position, head, size: state.size }.into());
         }
-        let (extent, fault) = Self::gather(&self.parts, state, head, memory, buffer)?;
+        let mut gather = Gather::new(memory, buffer, state.features, state.size);
+        gather.split(&self.parts.descriptor, head);
+        gather.check()?;
         if let Some(inflight) = &mut self.inflight {
-            inflight.begin(head).map_err(RingFault::from)?;
+            inflight.begin(head)?;
         }
         state.next_available = position.wrapping_add(1);
         state.held = state.held.wrapping_add(1);
-        let chain = Chain { id: head, position, slots: 1, record: head, origin: Origin::Ring, extent };
-        match fault {
-            None => Ok(Some(chain)),
-            Some(fault) => Err(PopError::Malformed { chain, fault }),
-        }
+        let (origin, extent) = (Origin::Ring, Extent::default());
+        let chain = Chain { id: head, position, slots: 1, record: head, origin, extent };
+        gather.finish(chain).map(Some)
     }
 
     /// Gives a chain back with the number of bytes written, and lets the driver see it.
     ///
     /// # Errors
     /// See [`PushError`].
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn push(&mut self, chain: Chain, written: u32) -> Result<(), PushError> {
         self.stage(chain, written)?;
         Ok(self.publish()?)
@@ -144,7 +145,7 @@ impl<R: GuestRange> SplitDevice<R> {
     ///
     /// # Errors
     /// See [`PushError`].
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn stage(&mut self, chain: Chain, written: u32) -> Result<(), PushError> {
         let length = written.min(chain.extent.writable);
         self.give_back(&chain)?;
@@ -179,7 +180,7 @@ impl<R: GuestRange> SplitDevice<R> {
     ///
     /// # Errors
     /// When the ring cannot be written any more.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn publish(&mut self) -> Result<(), RingFault> {
         let state = &mut self.state;
         let staged = state.next_used.wrapping_sub(state.published);
@@ -187,15 +188,14 @@ impl<R: GuestRange> SplitDevice<R> {
             return Ok(());
         }
         // Entries and buffers are visible before the index that tells of them.
-        let access = RingFault::Access { part: RingPart::UsedRing, offset: INDEX };
-        self.parts.device.store_u16(INDEX, state.next_used, Store::Release).ok_or(access)?;
+        store(&self.parts.device, RingPart::UsedRing, INDEX, state.next_used, Store::Release)?;
         state.published = state.next_used;
         state.unannounced.add(staged);
         if let Some(inflight) = &mut self.inflight {
-            inflight.commit(staged, state.published)?;
+            inflight.commit_split(staged, state.published)?;
         }
         if let Some(log) = &self.log {
-            log.mark(&self.parts.device, INDEX, 2)?;
+            log.mark(&self.parts.device, RingPart::UsedRing, INDEX, 2)?;
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl<R: GuestRange> SplitDevice<R> {
     ///
     /// # Errors
     /// When the ring cannot be read any more.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     pub fn needs_call(&mut self) -> Result<bool, RingFault> {
         let state = &mut self.state;
         let Some(count) = state.unannounced.take() else {
@@ -284,7 +284,7 @@ impl<R: GuestRange> SplitDevice<R> {
     }
 
     /// Looks at the driver's index. True when there is a chain to take.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn look(&mut self) -> Result<bool, RingFault> {
         let state = &mut self.state;
         // What the index tells of is read after it.
@@ -298,26 +298,8 @@ impl<R: GuestRange> SplitDevice<R> {
         Ok(ahead != 0)
     }
 
-    /// The chain at `head`, or what is wrong with it.
-    #[inline]
-    fn gather<M, B>(
-        parts: &RingParts<R>,
-        state: &SplitDeviceState,
-        head: u16,
-        memory: &M,
-        buffer: &mut B,
-    ) -> Result<(Extent, Option<ChainFault>), PopError>
-    where
-        M: GuestMemory,
-        B: ChainBuffer<M::Range>,
-    {
-        let mut gather = Gather::new(memory, buffer, Indirect::of(state.features, state.size));
-        let outcome = gather.split(&parts.descriptor, state.size, head);
-        gather.finish(outcome)
-    }
-
     /// Checks that this chain may go back now, and notes that it does.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn give_back(&mut self, chain: &Chain) -> Result<(), PushError> {
         let state = &mut self.state;
         if state.held == 0 {
@@ -327,7 +309,7 @@ impl<R: GuestRange> SplitDevice<R> {
             return Err(PushError::NotInOrder { chain: chain.clone() });
         }
         if let Some(inflight) = &mut self.inflight {
-            inflight.stage(chain.id).map_err(RingFault::from)?;
+            inflight.stage(chain.id)?;
         }
         state.held = state.held.wrapping_sub(1);
         Ok(())
@@ -341,25 +323,23 @@ impl<R: GuestRange> SplitDevice<R> {
     }
 
     /// Writes one used entry that stands for `count` chains.
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn fill(&mut self, id: u16, length: u32, count: u16) -> Result<(), RingFault> {
         let state = &mut self.state;
         let offset = state.entry(state.next_used, 8);
         let entry = u64::from(id) | (u64::from(length) << 32);
-        let access = RingFault::Access { part: RingPart::UsedRing, offset };
-        self.parts.device.write(offset, entry.to_le_bytes()).ok_or(access)?;
+        write(&self.parts.device, RingPart::UsedRing, offset, entry.to_le_bytes())?;
         if let Some(log) = &self.log {
-            log.mark(&self.parts.device, offset, 8)?;
+            log.mark(&self.parts.device, RingPart::UsedRing, offset, 8)?;
         }
         state.next_used = state.next_used.wrapping_add(count);
         Ok(())
     }
 
-    fn store_wish(&self, offset: usize, value: u16) -> Result<(), RingFault> {
-        let access = RingFault::Access { part: RingPart::UsedRing, offset };
-        self.parts.device.store_u16(offset, value, Store::Relaxed).ok_or(access)?;
+    fn store_wish(&self, offset: u32, value: u16) -> Result<(), RingFault> {
+        store(&self.parts.device, RingPart::UsedRing, offset, value, Store::Relaxed)?;
         match &self.log {
-            Some(log) => Ok(log.mark(&self.parts.device, offset, 2)?),
+            Some(log) => log.mark(&self.parts.device, RingPart::UsedRing, offset, 2),
             None => Ok(()),
         }
     }
@@ -380,31 +360,26 @@ impl SplitDeviceState {
     }
 
     /// Where the entry of a free-running index begins in a ring of entries of `bytes`.
-    #[inline]
-    fn entry(&self, index: u16, bytes: usize) -> usize {
+    #[cfg_attr(not(for_size), inline)]
+    fn entry(&self, index: u16, bytes: u32) -> u32 {
         // The size is a power of two.
-        let slot = usize::from(index & self.size.wrapping_sub(1));
-        slot.saturating_mul(bytes).saturating_add(ENTRIES)
+        let slot = u32::from(index & self.size.wrapping_sub(1));
+        slot.wrapping_mul(bytes).wrapping_add(ENTRIES)
     }
 
     /// Where the event index behind the entries of a ring is.
-    #[inline]
-    fn event_offset(&self, bytes: usize) -> usize {
-        usize::from(self.size).saturating_mul(bytes).saturating_add(ENTRIES)
+    #[cfg_attr(not(for_size), inline)]
+    fn event_offset(&self, bytes: u32) -> u32 {
+        u32::from(self.size).wrapping_mul(bytes).wrapping_add(ENTRIES)
     }
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn event_idx(&self) -> bool {
         self.features.contains(VirtioFeatures::RING_EVENT_IDX)
     }
 
-    #[inline]
+    #[cfg_attr(not(for_size), inline)]
     fn in_order(&self) -> bool {
         self.features.contains(VirtioFeatures::IN_ORDER)
     }
-}
-
-#[inline]
-fn load<R: GuestRange>(range: &R, part: RingPart, offset: usize, order: Load) -> Result<u16, RingFault> {
-    range.load_u16(offset, order).ok_or(RingFault::Access { part, offset })
 }

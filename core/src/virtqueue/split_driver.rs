@@ -1,11 +1,12 @@
 //! The driver's side of a split ring.
 
 use super::{
-    descriptor::{Descriptor, NEXT, descriptor_offset},
-    driver::{AddError, Buffer, DriverFault, Reuse, Tokens, Used, descriptors, measure, write_table},
-    event::{SUPPRESS, Unannounced, passed},
+    descriptor::{NEXT, descriptor_offset},
+    driver::{AddError, Buffer, Descriptors, DriverFault, Measure, Tokens, Used},
+    event::{SUPPRESS, passed},
     fault::{RingFault, RingPart},
     layout::{RingLayout, RingParts},
+    part::{load, read, store, write},
 };
 use crate::{
     guest_memory::{AddressSpace, GuestRange, Load, Store},
@@ -13,9 +14,9 @@ use crate::{
 };
 
 /// Offsets in the available and the used ring: flags, index, then the entries.
-const FLAGS: usize = 0;
-const INDEX: usize = 2;
-const ENTRIES: usize = 4;
+const FLAGS: u32 = 0;
+const INDEX: u32 = 2;
+const ENTRIES: u32 = 4;
 
 /// A split ring as the driver sees it: adds chains, polls for those that come back. It has room for
 /// a ring of up to `N` descriptors.
@@ -34,20 +35,13 @@ pub struct SplitDriver<R, const N: usize> {
 /// What the driver knows of a split ring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SplitDriverState<const N: usize> {
-    size: u16,
-    features: VirtioFeatures,
     tokens: Tokens<N>,
-    outstanding: u16,
     /// The next entry of the available ring to fill, and the index that the device sees.
     next_available: u16,
     published: u16,
     /// The next entry of the used ring to read, and the device's index when it was last looked at.
     next_used: u16,
     known_used: u16,
-    unannounced: Unannounced,
-    /// In order: the oldest chain that is out, and the end of the batch that is being polled.
-    oldest: u16,
-    batch: Option<Used>,
 }
 
 impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
@@ -57,23 +51,10 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     /// # Errors
     /// [`RingFault::Size`], [`RingFault::Capacity`], [`RingFault::Access`].
     pub fn new(parts: RingParts<R>, size: u32, features: VirtioFeatures) -> Result<Self, RingFault> {
-        let size = RingLayout::Split.check_size(size)?;
-        for (range, part) in [(&parts.driver, RingPart::AvailableRing), (&parts.device, RingPart::UsedRing)] {
-            range.write(FLAGS, [0; 4]).ok_or(RingFault::Access { part, offset: FLAGS })?;
-        }
-        let state = SplitDriverState {
-            size,
-            features,
-            tokens: Tokens::new(size)?,
-            outstanding: 0,
-            next_available: 0,
-            published: 0,
-            next_used: 0,
-            known_used: 0,
-            unannounced: Unannounced::default(),
-            oldest: 0,
-            batch: None,
-        };
+        let tokens = Tokens::new(RingLayout::Split, size, features)?;
+        write(&parts.driver, RingPart::AvailableRing, FLAGS, [0; 4])?;
+        write(&parts.device, RingPart::UsedRing, FLAGS, [0; 4])?;
+        let state = SplitDriverState { tokens, next_available: 0, published: 0, next_used: 0, known_used: 0 };
         Ok(Self::resume(parts, state))
     }
 
@@ -87,19 +68,9 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     /// # Errors
     /// See [`AddError`].
     pub fn add<A: AddressSpace>(&mut self, readable: &[Buffer<A>], writable: &[Buffer<A>]) -> Result<u16, AddError> {
-        let (count, writable_len) = measure(readable, writable, self.state.size)?;
-        self.state.check_free(count)?;
-        let mut index = self.state.tokens.first_free();
-        let mut last = index;
-        for (left, mut descriptor) in (0..count).rev().zip(descriptors(readable, writable)) {
-            (last, index) = (index, self.state.tokens.next(index));
-            if left > 0 {
-                descriptor.flags |= NEXT;
-                descriptor.link = index;
-            }
-            self.write_descriptor(last, descriptor)?;
-        }
-        self.offer(count, last, writable_len)
+        let descriptors = Descriptors::Buffers(readable, writable);
+        let measure = descriptors.measure(self.state.tokens.size)?;
+        self.offer(&descriptors, measure)
     }
 
     /// Adds a chain whose descriptors are written to `table`, memory of the driver that the device
@@ -113,15 +84,9 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
         readable: &[Buffer<A>],
         writable: &[Buffer<A>],
     ) -> Result<u16, AddError> {
-        if !self.state.features.contains(VirtioFeatures::RING_INDIRECT) {
-            return Err(AddError::IndirectNotNegotiated);
-        }
-        let (count, writable_len) = measure(readable, writable, self.state.size)?;
-        self.state.check_free(1)?;
-        let descriptor = write_table(table, descriptors(readable, writable), count, RingLayout::Split)?;
-        let index = self.state.tokens.first_free();
-        self.write_descriptor(index, descriptor)?;
-        self.offer(1, index, writable_len)
+        let (tokens, descriptors) = (&self.state.tokens, Descriptors::Buffers(readable, writable));
+        let (descriptor, measure) = tokens.indirect(&descriptors, table, RingLayout::Split, tokens.free)?;
+        self.offer(&descriptor, measure)
     }
 
     /// Lets the device see every chain that was added.
@@ -131,9 +96,8 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     pub fn publish(&mut self) -> Result<(), RingFault> {
         let state = &mut self.state;
         // Entries, descriptors and buffers are visible before the index that tells of them.
-        let access = RingFault::Access { part: RingPart::AvailableRing, offset: INDEX };
-        self.parts.driver.store_u16(INDEX, state.next_available, Store::Release).ok_or(access)?;
-        state.unannounced.add(state.next_available.wrapping_sub(state.published));
+        store(&self.parts.driver, RingPart::AvailableRing, INDEX, state.next_available, Store::Release)?;
+        state.tokens.unannounced.add(state.next_available.wrapping_sub(state.published));
         state.published = state.next_available;
         Ok(())
     }
@@ -144,12 +108,12 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     /// When the ring cannot be read any more.
     pub fn needs_kick(&mut self) -> Result<bool, RingFault> {
         let state = &mut self.state;
-        let Some(count) = state.unannounced.take() else {
+        let Some(count) = state.tokens.unannounced.take() else {
             return Ok(false);
         };
         // The device writes its wish and then looks at the index; here it is the other way round.
         self.parts.device.full_fence();
-        if state.event_idx() {
+        if state.tokens.event_idx() {
             let event = load(&self.parts.device, RingPart::UsedRing, state.event_offset(8), Load::Relaxed)?;
             return Ok(passed(event, state.published, count));
         }
@@ -162,35 +126,19 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     /// When the device broke the ring.
     pub fn poll(&mut self) -> Result<Option<Used>, DriverFault> {
         if !self.has_used()? {
-            if let Some(batch) = self.state.batch {
+            if let Some(batch) = self.state.tokens.batch {
                 return Err(DriverFault::UnfinishedBatch { token: batch.token });
             }
             return Ok(None);
         }
-        let state = &mut self.state;
-        let entry = match state.batch.take() {
+        let position = self.state.next_used;
+        let entry = match self.state.tokens.batch {
             Some(batch) => batch,
-            None => Self::read_entry(&self.parts, state)?,
+            None => self.read_entry()?,
         };
-        let token = if state.in_order() { state.oldest } else { entry.token };
-        let position = state.next_used;
-        let unknown = DriverFault::UnknownToken { position, token: token.into() };
-        let (count, writable) = state.tokens.look_up(token).ok_or(unknown)?;
-        // Of the chains before the last of a batch the device wrote everything.
-        let written = if token == entry.token { entry.written.min(writable) } else { writable };
-        if token != entry.token {
-            state.batch = Some(entry);
-        }
-        let reuse = if state.in_order() { Reuse::FirstBack } else { Reuse::LastBack };
-        if state.in_order() {
-            // Descriptors are taken in the order of the table, so the next chain begins behind.
-            let behind = state.oldest.wrapping_add(count);
-            state.oldest = behind.checked_sub(state.size).unwrap_or(behind);
-        }
-        state.tokens.give(token, count, reuse);
-        state.next_used = position.wrapping_add(1);
-        state.outstanding = state.outstanding.saturating_sub(1);
-        Ok(Some(Used { token, written }))
+        let (used, _) = self.state.tokens.settle(entry, position, RingLayout::Split)?;
+        self.state.next_used = position.wrapping_add(1);
+        Ok(Some(used))
     }
 
     /// Asks the device for no calls, as far as it can be asked: with `EVENT_IDX` it does not call
@@ -199,7 +147,7 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     /// # Errors
     /// When the ring cannot be written any more.
     pub fn disable_calls(&mut self) -> Result<(), RingFault> {
-        if self.state.event_idx() { Ok(()) } else { self.store_wish(FLAGS, SUPPRESS) }
+        if self.state.tokens.event_idx() { Ok(()) } else { self.store_wish(FLAGS, SUPPRESS) }
     }
 
     /// Asks the device to call for the next chain that it gives back. True when there is one
@@ -208,7 +156,7 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     /// # Errors
     /// When the ring cannot be accessed any more, or its index is wrong.
     pub fn enable_calls(&mut self) -> Result<bool, DriverFault> {
-        if self.state.event_idx() {
+        if self.state.tokens.event_idx() {
             self.store_wish(self.state.event_offset(2), self.state.next_used)?;
         } else {
             self.store_wish(FLAGS, 0)?;
@@ -227,13 +175,13 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
     /// Descriptors that are free.
     #[must_use]
     pub fn free(&self) -> u16 {
-        self.state.tokens.free()
+        self.state.tokens.free
     }
 
     /// Chains that are out.
     #[must_use]
     pub fn outstanding(&self) -> u16 {
-        self.state.outstanding
+        self.state.tokens.outstanding
     }
 
     /// What the driver knows of the ring.
@@ -242,16 +190,28 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
         &self.state
     }
 
-    /// Makes the chain of the first `count` free descriptors, up to `last`, the next available one.
-    fn offer(&mut self, count: u16, last: u16, writable_len: u32) -> Result<u16, AddError> {
-        let state = &mut self.state;
-        let head = state.tokens.first_free();
+    /// Writes the descriptors of a chain and makes it the next available one.
+    fn offer<A: AddressSpace>(&mut self, descriptors: &Descriptors<'_, A>, measure: Measure) -> Result<u16, AddError> {
+        let Self { parts, state } = self;
+        let (count, head) = (measure.count, state.tokens.first_free);
+        let free = state.tokens.free;
+        if count > free {
+            return Err(AddError::Full { needed: count, free });
+        }
+        let (mut index, mut last) = (head, head);
+        for taken in 1..=count {
+            let Some(mut descriptor) = descriptors.get(taken.wrapping_sub(1)) else { break };
+            (last, index) = (index, state.tokens.next(index));
+            if taken < count {
+                descriptor.flags |= NEXT;
+                descriptor.link = index;
+            }
+            write(&parts.descriptor, RingPart::DescriptorTable, descriptor_offset(last), descriptor.to_table())?;
+        }
         let offset = state.entry(state.next_available, 2);
-        let access = RingFault::Access { part: RingPart::AvailableRing, offset };
-        self.parts.driver.store_u16(offset, head, Store::Relaxed).ok_or(access)?;
+        store(&parts.driver, RingPart::AvailableRing, offset, head, Store::Relaxed)?;
         state.next_available = state.next_available.wrapping_add(1);
-        state.outstanding = state.outstanding.saturating_add(1);
-        Ok(state.tokens.take(count, last, count, writable_len))
+        Ok(state.tokens.take(count, last, count, measure.writable))
     }
 
     fn has_used(&mut self) -> Result<bool, DriverFault> {
@@ -259,7 +219,7 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
         if state.known_used == state.next_used {
             // What the index tells of is read after it.
             let used = load(&self.parts.device, RingPart::UsedRing, INDEX, Load::Acquire)?;
-            let (next, outstanding) = (state.next_used, state.outstanding);
+            let (next, outstanding) = (state.next_used, state.tokens.outstanding);
             if used.wrapping_sub(next) > outstanding {
                 return Err(DriverFault::UsedAhead { used, next, outstanding });
             }
@@ -268,56 +228,31 @@ impl<R: GuestRange, const N: usize> SplitDriver<R, N> {
         Ok(state.known_used != state.next_used)
     }
 
-    fn read_entry(parts: &RingParts<R>, state: &SplitDriverState<N>) -> Result<Used, DriverFault> {
-        let position = state.next_used;
-        let offset = state.entry(position, 8);
-        let access = RingFault::Access { part: RingPart::UsedRing, offset };
-        let [i0, i1, i2, i3, w0, w1, w2, w3] = parts.device.read(offset).ok_or(access)?;
+    fn read_entry(&self) -> Result<Used, DriverFault> {
+        let position = self.state.next_used;
+        let offset = self.state.entry(position, 8);
+        let [i0, i1, i2, i3, w0, w1, w2, w3] = read(&self.parts.device, RingPart::UsedRing, offset)?;
         let token = u32::from_le_bytes([i0, i1, i2, i3]);
         let unknown = DriverFault::UnknownToken { position, token };
-        let token = u16::try_from(token).ok().filter(|token| state.tokens.look_up(*token).is_some());
-        Ok(Used { token: token.ok_or(unknown)?, written: u32::from_le_bytes([w0, w1, w2, w3]) })
+        let token = u16::try_from(token).map_err(|_| unknown)?;
+        Ok(Used { token, written: u32::from_le_bytes([w0, w1, w2, w3]) })
     }
 
-    fn write_descriptor(&self, index: u16, descriptor: Descriptor) -> Result<(), RingFault> {
-        let offset = descriptor_offset(index);
-        let access = RingFault::Access { part: RingPart::DescriptorTable, offset };
-        self.parts.descriptor.write(offset, descriptor.to_table()).ok_or(access)
-    }
-
-    fn store_wish(&self, offset: usize, value: u16) -> Result<(), RingFault> {
-        let access = RingFault::Access { part: RingPart::AvailableRing, offset };
-        self.parts.driver.store_u16(offset, value, Store::Relaxed).ok_or(access)
+    fn store_wish(&self, offset: u32, value: u16) -> Result<(), RingFault> {
+        store(&self.parts.driver, RingPart::AvailableRing, offset, value, Store::Relaxed)
     }
 }
 
 impl<const N: usize> SplitDriverState<N> {
-    fn check_free(&self, needed: u16) -> Result<(), AddError> {
-        let free = self.tokens.free();
-        if needed <= free { Ok(()) } else { Err(AddError::Full { needed: needed.into(), free }) }
-    }
-
     /// Where the entry of a free-running index begins in a ring of entries of `bytes`.
-    fn entry(&self, index: u16, bytes: usize) -> usize {
+    fn entry(&self, index: u16, bytes: u32) -> u32 {
         // The size is a power of two.
-        let slot = usize::from(index & self.size.wrapping_sub(1));
-        slot.saturating_mul(bytes).saturating_add(ENTRIES)
+        let slot = u32::from(index & self.tokens.size.wrapping_sub(1));
+        slot.wrapping_mul(bytes).wrapping_add(ENTRIES)
     }
 
     /// Where the event index behind the entries of a ring is.
-    fn event_offset(&self, bytes: usize) -> usize {
-        usize::from(self.size).saturating_mul(bytes).saturating_add(ENTRIES)
+    fn event_offset(&self, bytes: u32) -> u32 {
+        u32::from(self.tokens.size).wrapping_mul(bytes).wrapping_add(ENTRIES)
     }
-
-    fn event_idx(&self) -> bool {
-        self.features.contains(VirtioFeatures::RING_EVENT_IDX)
-    }
-
-    fn in_order(&self) -> bool {
-        self.features.contains(VirtioFeatures::IN_ORDER)
-    }
-}
-
-fn load<R: GuestRange>(range: &R, part: RingPart, offset: usize, order: Load) -> Result<u16, RingFault> {
-    range.load_u16(offset, order).ok_or(RingFault::Access { part, offset })
 }

@@ -1,10 +1,10 @@
 //! Logs the device's writes to a ring itself, for rings whose `LOG` flag is set.
 
-use crate::{
-    address::GuestAddress,
-    dirty_log::{DirtyLog, LogFault},
-    guest_memory::GuestRange,
+use super::{
+    fault::{RingFault, RingPart},
+    part::place,
 };
+use crate::{address::GuestAddress, dirty_log::DirtyLog, guest_memory::GuestRange};
 
 /// A dirty log, and where in it the ring's writes are logged.
 ///
@@ -28,29 +28,24 @@ impl<R: GuestRange> UsedLog<R> {
         Self { log, address: None }
     }
 
-    /// Marks `length` bytes that were written at `offset` of the used ring, or of the event suppression area.
-    pub(crate) fn mark(&self, part: &R, offset: usize, length: u64) -> Result<(), LogFault> {
-        match self.address {
-            Some(base) => self.mark_under(base, offset, length),
-            None => self.mark_lying(part, offset, length),
+    /// Marks `length` bytes that were written at `offset` of the `part` in `range`: the used ring, or the device event
+    /// suppression area.
+    pub(crate) fn mark(&self, range: &R, part: RingPart, offset: u32, length: u32) -> Result<(), RingFault> {
+        let Some(base) = self.address else {
+            return self.mark_lying(range, part, offset, length);
+        };
+        let address = base.0.checked_add(offset.into()).map(GuestAddress);
+        let marked = address.and_then(|address| self.log.set(address, length.into()));
+        marked.ok_or(RingFault::Log { part, offset })
+    }
+
+    /// Marks `length` bytes, a page at most, that were written at `offset` of the `part` in `range`, where they lie: the first
+    /// and the last of them, because behind an IOMMU two pages need not lie side by side.
+    pub(crate) fn mark_lying(&self, range: &R, part: RingPart, offset: u32, length: u32) -> Result<(), RingFault> {
+        for at in [offset, offset.wrapping_add(length).wrapping_sub(1)] {
+            let marked = range.guest_address_at(place(at)).and_then(|address| self.log.set(address, 1));
+            marked.ok_or(RingFault::Log { part, offset })?;
         }
-    }
-
-    /// Marks `length` bytes, a page at most, that were written at `offset` of `part`, where they lie: the first and the last of
-    /// them, because behind an IOMMU two pages need not lie side by side.
-    pub(crate) fn mark_lying(&self, part: &R, offset: usize, length: u64) -> Result<(), LogFault> {
-        let outside = LogFault { address: part.guest_address(), length };
-        let behind_first = length.checked_sub(1).and_then(|behind| usize::try_from(behind).ok()).ok_or(outside)?;
-        let first = part.guest_address_at(offset).ok_or(outside)?;
-        let last = offset.checked_add(behind_first).and_then(|last| part.guest_address_at(last)).ok_or(outside)?;
-        self.log.mark(first, 1)?;
-        self.log.mark(last, 1)
-    }
-
-    fn mark_under(&self, base: GuestAddress, offset: usize, length: u64) -> Result<(), LogFault> {
-        let outside = LogFault { address: base, length };
-        let offset = u64::try_from(offset).map_err(|_| outside)?;
-        let address = base.0.checked_add(offset).ok_or(outside)?;
-        self.log.mark(GuestAddress(address), length)
+        Ok(())
     }
 }

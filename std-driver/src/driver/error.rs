@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vhost_core::{AddError, DriverFault, RingFault};
+use vhost_core::{AddError, DriverFault, PartFault, RingFault};
 
 /// A ring that cannot be made or used so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +17,10 @@ pub enum DriverError {
         /// Bytes of the area.
         available: u64,
     },
-    /// There cannot be such a ring, or not there.
+    /// There cannot be such a ring.
     Ring(RingFault),
+    /// There cannot be a ring there.
+    Place(PartFault),
     /// A chain cannot be added. Nothing has changed.
     Add(AddError),
     /// A ring cannot be rebuilt before all used buffers are taken from it.
@@ -34,6 +36,7 @@ impl fmt::Display for DriverError {
                 write!(f, "{length:#x} bytes at {offset:#x} exceed an area of {available:#x} bytes")
             }
             Self::Ring(fault) => fault.fmt(f),
+            Self::Place(fault) => fault.fmt(f),
             Self::Add(error) => error.fmt(f),
             Self::UsedNotTaken => f.write_str("used buffers must be taken from the ring before it is rebuilt"),
             Self::Device(fault) => write!(f, "the device broke the ring: {fault}"),
@@ -54,3 +57,12 @@ macro_rules! from {
 }
 
 from! { RingFault => Ring, AddError => Add, DriverFault => Device }
+
+impl From<PartFault> for DriverError {
+    fn from(fault: PartFault) -> Self {
+        match fault {
+            PartFault::Ring(fault) => Self::Ring(fault),
+            fault => Self::Place(fault),
+        }
+    }
+}

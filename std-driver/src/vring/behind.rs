@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vhost_core::{IotlbMemory, Iova, Miss, RingAddresses, RingLayout, RingParts, RingUser, Unmapped};
+use vhost_core::{IotlbMemory, Iova, Miss, PartFault, RingAddresses, RingLayout, RingParts, RingUser, Unmapped};
 
 use super::{RingFault, Turn, Vring};
 use crate::iommu::{Iommu, TRANSLATIONS};
@@ -169,7 +169,7 @@ impl Vring {
 
     /// Whether a ring that starts, or goes on elsewhere, has to wait because of `fault`.
     pub(super) fn waits_because_of(&mut self, fault: RingFault) -> bool {
-        let RingFault::Broken(vhost_core::RingFault::Unmapped { cause: Unmapped::Miss(miss), .. }) = fault else {
+        let RingFault::Misplaced(PartFault::Unmapped { cause: Unmapped::Miss(miss), .. }) = fault else {
             return false;
         };
         let (index, runs) = (self.index, self.running.is_some());

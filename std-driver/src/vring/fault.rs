@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use vhost_core::{LogFault, PartFault};
+
 use crate::system_error::SystemError;
 
 /// A descriptor chain is malformed. It went back to the driver with length 0, and the ring goes on.
@@ -31,8 +33,19 @@ pub enum RingFault {
     NotConfigured,
     /// Behind an IOMMU: a chain needs more translations than are kept.
     TooManyTranslations,
-    /// It cannot be where it is, or the driver broke it.
+    /// Its parts cannot be where they are.
+    Misplaced(PartFault),
+    /// The driver broke it, or it cannot be what it is set up to be.
     Broken(vhost_core::RingFault),
+    /// The inflight record has fewer bytes than its rings need.
+    InflightTooShort {
+        /// Bytes that they need.
+        needed: u64,
+        /// Bytes that it has.
+        found: u64,
+    },
+    /// A write to a buffer could not be logged.
+    Log(LogFault),
 }
 
 impl From<vhost_core::RingFault> for RingFault {
@@ -41,12 +54,26 @@ impl From<vhost_core::RingFault> for RingFault {
     }
 }
 
+impl From<PartFault> for RingFault {
+    fn from(fault: PartFault) -> Self {
+        match fault {
+            PartFault::Ring(fault) => Self::Broken(fault),
+            fault => Self::Misplaced(fault),
+        }
+    }
+}
+
 impl fmt::Display for RingFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotConfigured => f.write_str("ring started without a size and addresses"),
             Self::TooManyTranslations => f.write_str("a chain needs more translations than the IOTLB keeps"),
+            Self::Misplaced(fault) => fault.fmt(f),
             Self::Broken(fault) => fault.fmt(f),
+            Self::InflightTooShort { needed, found } => {
+                write!(f, "an inflight record of {found} bytes, its rings need {needed}")
+            }
+            Self::Log(fault) => fault.fmt(f),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Requests that another back-end had when it ended: found in the inflight record, and processed before all others.
 
-use vhost_core::{DeviceQueue, InflightFault, Resubmission};
+use vhost_core::{DeviceQueue, Resubmission};
 
 use super::queue::{Budget, End};
 use super::{Ring, RingFault, RingMisuse, Vring};
@@ -62,12 +62,10 @@ impl Vring {
             return Ok(());
         };
         let fault = |error| match error {
-            InflightError::TooSmall { needed, found } => {
-                InflightFault::TooShort { expected: needed, found: usize::try_from(found).unwrap_or(usize::MAX) }
-            }
-            _ => InflightFault::NoRecord,
+            InflightError::TooSmall { needed, found } => RingFault::InflightTooShort { needed, found },
+            _ => RingFault::Broken(vhost_core::RingFault::NoInflight),
         };
-        let part = record.part(self.index, self.layout()).map_err(|error| vhost_core::RingFault::from(fault(error)))?;
+        let part = record.part(self.index, self.layout()).map_err(fault)?;
         if let Some(part) = part {
             let mut room = vec![Resubmission::default(); usize::from(self.size)];
             self.recovery.pending = ring.recover(part, &mut room)?.to_vec();

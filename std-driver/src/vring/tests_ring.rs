@@ -7,7 +7,7 @@ use super::test_ring::{
     ring_of_chains, signals,
 };
 use vhost_core::wire::vring::VringBase;
-use vhost_core::{GuestAddress, RingFault as Broken, RingPart, Unmapped, VirtioFeatures};
+use vhost_core::{GuestAddress, PartFault, RingFault as Broken, RingPart, Unmapped, VirtioFeatures};
 
 use super::{RingAddresses, RingFault, RingMisuse, Turn, Vring};
 use crate::device::Queue;
@@ -138,8 +138,9 @@ fn a_ring_starts_only_where_it_fits() {
     assert_eq!(vring.start(), Err(RingFault::NotConfigured), "no size");
     vring.set_size(8).unwrap();
     let cause = Unmapped::Outside;
-    let outside = |part, address, length| RingFault::Broken(Broken::Unmapped { part, address, length, cause });
-    let misaligned = |part, address, alignment| RingFault::Broken(Broken::Misaligned { part, address, alignment });
+    let outside = |part, address, length| RingFault::Misplaced(PartFault::Unmapped { part, address, length, cause });
+    let misaligned =
+        |part, address, alignment| RingFault::Misplaced(PartFault::Misaligned { part, address, alignment });
     let cases = [
         (
             RingAddresses { descriptor: GuestAddress(0x1008), ..ADDRESSES },
@@ -224,7 +225,7 @@ fn memory_without_the_ring_stops_it() {
     let error = new_eventfd();
     let small = || memory(&[(0, 0x8000)]);
     let (part, cause) = (RingPart::AvailableRing, Unmapped::Outside);
-    let outside = RingFault::Broken(Broken::Unmapped { part, address: 0x8000, length: 22, cause });
+    let outside = RingFault::Misplaced(PartFault::Unmapped { part, address: 0x8000, length: 22, cause });
     for (addresses, fault) in [(Some(ADDRESSES), outside), (None, RingFault::NotConfigured)] {
         let mut vring = ring.running();
         vring.set_error(Some(error.try_clone().unwrap())).unwrap();

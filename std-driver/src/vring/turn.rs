@@ -97,7 +97,7 @@ impl Vring {
         device.process(&mut queue);
         let (end, left) = queue.finish(&mut self.spares);
         if let Some((writes, file)) = &log {
-            writes.outcome().map_err(vhost_core::RingFault::Log)?;
+            writes.outcome().map_err(RingFault::Log)?;
             if left != budget {
                 file.announce();
             }

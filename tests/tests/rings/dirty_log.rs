@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vhost_core::{
     Access, CellMemory, DeviceQueue, DirtyLog, GuestAddress, GuestMemory, LOG_PAGE, LogFault, PushError, RingFault,
-    UsedLog, VirtioFeatures,
+    RingPart, UsedLog, VirtioFeatures,
 };
 
 use crate::guest::{ADDRESSES, AVAIL, FREE, Guest, Pieces, WRITE};
@@ -174,7 +174,7 @@ fn a_write_that_cannot_be_logged_breaks_the_ring() {
     let mut queue = guest.device(4, VirtioFeatures::empty());
     queue.set_log(Some(UsedLog::new(bytes.log(), GuestAddress(8 * 4096))));
     let chain = queue.pop(&guest.memory(), &mut Pieces::new()).unwrap().unwrap();
-    let fault = LogFault { address: GuestAddress(8 * 4096 + 4), length: 8 };
-    assert_eq!(queue.push(chain, 0), Err(PushError::Ring(RingFault::Log(fault))));
+    let fault = RingFault::Log { part: RingPart::UsedRing, offset: 4 };
+    assert_eq!(queue.push(chain, 0), Err(PushError::Ring(fault)));
     assert_eq!(bytes.take(), BTreeSet::new());
 }

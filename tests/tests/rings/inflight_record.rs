@@ -1,8 +1,7 @@
 //! Inflight records byte by byte: where C programs have their fields, what those left behind, and any other bytes.
 
 use vhost_core::{
-    CellRange, Chain, DeviceQueue, InflightFault, PackedInflight, Resubmission, RingFault, RingLayout, SplitInflight,
-    VirtioFeatures, wire::vring::VringBase,
+    CellRange, Chain, DeviceQueue, Resubmission, RingFault, RingLayout, VirtioFeatures, wire::vring::VringBase,
 };
 
 use crate::guest::{ADDRESSES, AVAIL, FREE, Guest, NEXT, Pieces, USED, WRITE, places};
@@ -58,18 +57,22 @@ fn recover<'g>(
     queue.recover(guest.range(RECORD, bytes), &mut room).map(<[_]>::to_vec)
 }
 
+fn size_for(layout: RingLayout, size: u16) -> u64 {
+    DeviceQueue::<CellRange<'_>>::inflight_size(layout, size)
+}
+
 #[test]
 fn records_are_as_large_as_those_of_c_programs() {
     for (size, split, packed) in [(1, 64, 64), (2, 64, 128), (128, 2112, 4160), (256, 4160, 8256), (1024, 16448, 32832)]
     {
-        assert_eq!(SplitInflight::<CellRange<'_>>::size_for(size), split);
-        assert_eq!(PackedInflight::<CellRange<'_>>::size_for(size), packed);
+        assert_eq!(size_for(RingLayout::Split, size), split);
+        assert_eq!(size_for(RingLayout::Packed, size), packed);
     }
     // 16-bit arithmetic would wrap around.
-    assert_eq!(SplitInflight::<CellRange<'_>>::size_for(32768), 524_352);
-    assert_eq!(PackedInflight::<CellRange<'_>>::size_for(32768), 1_048_640);
-    assert_eq!(DeviceQueue::<CellRange<'_>>::inflight_size(RingLayout::Split, 4), SPLIT_BYTES);
-    assert_eq!(DeviceQueue::<CellRange<'_>>::inflight_size(RingLayout::Packed, 4), PACKED_BYTES);
+    assert_eq!(size_for(RingLayout::Split, 32768), 524_352);
+    assert_eq!(size_for(RingLayout::Packed, 32768), 1_048_640);
+    assert_eq!(size_for(RingLayout::Split, 4), SPLIT_BYTES);
+    assert_eq!(size_for(RingLayout::Packed, 4), PACKED_BYTES);
 }
 
 #[test]
@@ -279,33 +282,32 @@ fn records_that_do_not_fit_are_refused_by_name() {
             let fault = recover(&guest, &mut queue, bytes).unwrap_err();
             assert_eq!(queue.base(), before.base());
             assert!(!fault.to_string().is_empty());
-            match fault {
-                RingFault::Inflight(fault) => fault,
-                other => panic!("{other}"),
-            }
+            fault
         };
-        let found = bytes as usize - 1;
-        assert_eq!(fault(&|_| {}, bytes - 1), InflightFault::TooShort { expected: bytes, found });
-        assert_eq!(fault(&|guest| number(guest, 8, 2), bytes), InflightFault::Version { found: 2 });
-        assert_eq!(fault(&|guest| number(guest, 10, 8), bytes), InflightFault::Size { expected: 4, found: 8 });
+        assert_eq!(
+            fault(&|_| {}, bytes - 1),
+            RingFault::InflightTooShort { layout: RingLayout::of(features), size: 4, found: bytes as u32 - 1 }
+        );
+        assert_eq!(fault(&|guest| number(guest, 8, 2), bytes), RingFault::InflightVersion { found: 2 });
+        assert_eq!(fault(&|guest| number(guest, 10, 8), bytes), RingFault::InflightSize { expected: 4, found: 8 });
         if features == SPLIT {
             let batch = |guest: &Guest| guest.put_u16(ADDRESSES.device.0 + 2, 5);
-            assert_eq!(fault(&batch, bytes), InflightFault::Batch { count: 5, size: 4 });
+            assert_eq!(fault(&batch, bytes), RingFault::InflightBatch { count: 5, size: 4 });
             let link = |guest: &Guest| {
                 guest.put_u16(ADDRESSES.device.0 + 2, 2);
                 number(guest, 12, 1);
                 guest.put(split_entry(1) + 6, &4_u16.to_ne_bytes());
             };
-            assert_eq!(fault(&link, bytes), InflightFault::Link { offset: 16 + 16 + 6, found: 4, size: 4 });
+            assert_eq!(fault(&link, bytes), RingFault::InflightLink { offset: 16 + 16 + 6, found: 4 });
             let head = |guest: &Guest| {
                 guest.put_u16(ADDRESSES.device.0 + 2, 1);
                 number(guest, 12, 4);
             };
-            assert_eq!(fault(&head, bytes), InflightFault::Link { offset: 12, found: 4, size: 4 });
+            assert_eq!(fault(&head, bytes), RingFault::InflightLink { offset: 12, found: 4 });
         } else {
             for (at, offset) in [(16, 16), (18, 18)] {
                 let place = |guest: &Guest| number(guest, at, 4);
-                assert_eq!(fault(&place, bytes), InflightFault::Place { offset, found: 4, size: 4 });
+                assert_eq!(fault(&place, bytes), RingFault::InflightPlace { offset, found: 4 });
             }
             for slots in [0, 5, u16::MAX] {
                 let many = |guest: &Guest| {
@@ -313,7 +315,7 @@ fn records_that_do_not_fit_are_refused_by_name() {
                     guest.put(packed_entry(2), &[1]);
                     guest.put(packed_entry(2) + 6, &slots.to_ne_bytes());
                 };
-                assert_eq!(fault(&many, bytes), InflightFault::TooManyDescriptors { size: 4 });
+                assert_eq!(fault(&many, bytes), RingFault::InflightTooManyDescriptors { size: 4 });
             }
         }
     }
@@ -330,7 +332,7 @@ fn more_in_flight_than_there_is_room_for_is_an_error() {
         let mut queue = guest.device(4, SPLIT);
         let mut list = vec![Resubmission::default(); room];
         let found = queue.recover(guest.range(RECORD, SPLIT_BYTES), &mut list).map(<[_]>::len);
-        let expected = if room < 3 { Err(RingFault::Inflight(InflightFault::NoRoom { room })) } else { Ok(3) };
+        let expected = if room < 3 { Err(RingFault::InflightNoRoom { room: room as u16 }) } else { Ok(3) };
         assert_eq!(found, expected);
     }
 }
@@ -342,14 +344,14 @@ fn a_chain_in_flight_that_a_smaller_ring_does_not_have_is_refused() {
     guest.put(VERSION, &[1_u16.to_ne_bytes(), 8_u16.to_ne_bytes()].concat());
     guest.put(split_entry(5), &[1]);
     let mut queue = guest.device(4, SPLIT);
-    let refused = recover(&guest, &mut queue, SplitInflight::<CellRange<'_>>::size_for(8));
-    assert_eq!(refused, Err(RingFault::Inflight(InflightFault::Entry { found: 5, size: 4 })));
+    let refused = recover(&guest, &mut queue, size_for(RingLayout::Split, 8));
+    assert_eq!(refused, Err(RingFault::InflightEntry { found: 5, size: 4 }));
     assert_eq!(queue.held(), 0);
     // A batch of more chains than the ring has is none either.
     guest.put(split_entry(5), &[0]);
     guest.put(USED_INDEX, &0xfffb_u16.to_ne_bytes());
-    let refused = recover(&guest, &mut queue, SplitInflight::<CellRange<'_>>::size_for(8));
-    assert_eq!(refused, Err(RingFault::Inflight(InflightFault::Batch { count: 5, size: 4 })));
+    let refused = recover(&guest, &mut queue, size_for(RingLayout::Split, 8));
+    assert_eq!(refused, Err(RingFault::InflightBatch { count: 5, size: 4 }));
 }
 
 /// Any bytes: recovery ends, what it finds is within the ring, and using it is an error at worst.

@@ -1,8 +1,8 @@
 //! Everything a driver can do wrong, in both layouts: each by its name, and the ring goes on where it can.
 
 use vhost_core::{
-    CellMemory, ChainFault, ChainFaultKind as Kind, DeviceQueue, GuestAddress, PopError, RingAddresses, RingFault,
-    RingLayout, RingPart, RingParts, RingUser, Unmapped, VirtioFeatures, wire::vring::VringBase,
+    CellMemory, ChainFault, ChainFaultKind as Kind, DeviceQueue, GuestAddress, PartFault, PopError, RingAddresses,
+    RingFault, RingLayout, RingPart, RingParts, RingUser, Unmapped, VirtioFeatures, wire::vring::VringBase,
 };
 
 use crate::guest::{ADDRESSES, AVAIL, END, FREE, Guest, INDIRECT, NEXT, Pieces, START, WRITE, first_base, places};
@@ -302,8 +302,8 @@ fn rings_lie_whole_and_aligned_in_memory() {
     let translate = |addresses, layout, size| {
         RingParts::translate(&guest.memory(), addresses, layout, size, RingUser::Device).map(|_| ())
     };
-    let misaligned = |part, address, alignment| Err(RingFault::Misaligned { part, address, alignment });
-    let unmapped = |part, address, length| Err(RingFault::Unmapped { part, address, length, cause: Unmapped::Outside });
+    let misaligned = |part, address, alignment| Err(PartFault::Misaligned { part, address, alignment });
+    let unmapped = |part, address, length| Err(PartFault::Unmapped { part, address, length, cause: Unmapped::Outside });
     let descriptor = |address| RingAddresses { descriptor: GuestAddress(address), ..ADDRESSES };
     let driver = |address| RingAddresses { driver: GuestAddress(address), ..ADDRESSES };
     let device = |address| RingAddresses { device: GuestAddress(address), ..ADDRESSES };
@@ -354,7 +354,7 @@ fn sizes_and_bases_are_checked() {
     let guest = Guest::new();
     for base in [VringBase::packed(0x8000_8004), VringBase::packed(0x8004_8000), first_base(RingLayout::Split)] {
         let parts = guest.parts(RingLayout::Packed, 4, RingUser::Device);
-        let fault = RingFault::Base { layout: RingLayout::Packed, size: 4, base };
+        let fault = RingFault::Base { layout: RingLayout::Packed, size: 4, base: base.to_num() };
         assert_eq!(DeviceQueue::new(parts, 4, PACKED, base).unwrap_err(), fault);
     }
 }

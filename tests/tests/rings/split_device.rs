@@ -304,6 +304,6 @@ fn a_base_of_the_other_layout_is_refused() {
     let guest = Guest::new();
     let base = first_base(RingLayout::Packed);
     let parts = guest.parts(RingLayout::Split, 4, RingUser::Device);
-    let fault = RingFault::Base { layout: RingLayout::Split, size: 4, base };
+    let fault = RingFault::Base { layout: RingLayout::Split, size: 4, base: base.to_num() };
     assert_eq!(DeviceQueue::new(parts, 4, PLAIN, base).unwrap_err(), fault);
 }

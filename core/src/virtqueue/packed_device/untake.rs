@@ -6,7 +6,7 @@ use crate::{
     virtqueue::{
         chain::{Chain, Origin},
         event::Place,
-        fault::{PushError, RingFault},
+        fault::PushError,
     },
 };
 
@@ -30,7 +30,7 @@ impl<R: GuestRange> PackedDevice<R> {
             self.publish()?;
         }
         if let Some(inflight) = &mut self.inflight {
-            inflight.untake(chain.record).map_err(RingFault::from)?;
+            inflight.untake_packed(chain.record)?;
         }
         (self.state.held, self.state.next_available) = (held, start);
         Ok(())

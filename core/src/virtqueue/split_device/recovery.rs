@@ -3,30 +3,30 @@
 use super::SplitDevice;
 use crate::{
     guest_memory::{GuestMemory, GuestRange},
-    inflight::{Resubmission, SplitInflight},
+    inflight::{Record, Resubmission},
     virtqueue::{
-        chain::{Chain, ChainBuffer, Origin},
+        chain::{Chain, ChainBuffer, Extent, Origin},
         fault::{PopError, RingFault},
+        gather::Gather,
+        layout::RingLayout,
     },
 };
 
 impl<R: GuestRange> SplitDevice<R> {
-    /// Records every chain in `inflight` from now on, and finds in it what its last writer left:
+    /// Records every chain in the inflight record in `range` from now on, and finds in it what its last writer left:
     /// the chains to take again with [`SplitDevice::pop_recovered`] before any other, oldest first.
     /// They count as taken, so the ring goes on behind them, wherever its base was.
     ///
     /// Call it before the first chain is taken; `room` holds as many entries as the ring.
     ///
     /// # Errors
-    /// See [`InflightFault`](crate::InflightFault). The ring is as it was then.
-    pub fn recover<'r>(
-        &mut self,
-        mut inflight: SplitInflight<R>,
-        room: &'r mut [Resubmission],
-    ) -> Result<&'r [Resubmission], RingFault> {
+    /// See the `Inflight` faults of [`RingFault`]. The ring goes on without a record then.
+    pub fn recover<'r>(&mut self, range: R, room: &'r mut [Resubmission]) -> Result<&'r [Resubmission], RingFault> {
         let state = &mut self.state;
-        let found = inflight.recover(state.published, room)?;
-        self.inflight = Some(inflight);
+        self.inflight = None;
+        let mut record = Record::open(range, state.size, RingLayout::Split)?;
+        let found = record.recover_split(state.published, room)?;
+        self.inflight = Some(record);
         let Some(found) = found else {
             return Ok(&[]);
         };
@@ -55,11 +55,10 @@ impl<R: GuestRange> SplitDevice<R> {
         if head >= self.state.size {
             return Err(RingFault::HeadBeyondTable { position, head, size: self.state.size }.into());
         }
-        let (extent, fault) = Self::gather(&self.parts, &self.state, head, memory, buffer)?;
-        let chain = Chain { id: head, position, slots: 1, record: head, origin: Origin::Record, extent };
-        match fault {
-            None => Ok(chain),
-            Some(fault) => Err(PopError::Malformed { chain, fault }),
-        }
+        let mut gather = Gather::new(memory, buffer, self.state.features, self.state.size);
+        gather.split(&self.parts.descriptor, head);
+        gather.check()?;
+        let (origin, extent) = (Origin::Record, Extent::default());
+        gather.finish(Chain { id: head, position, slots: 1, record: head, origin, extent })
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     guest_memory::GuestRange,
     virtqueue::{
         chain::{Chain, Origin},
-        fault::{PushError, RingFault},
+        fault::PushError,
     },
 };
 
@@ -22,7 +22,7 @@ impl<R: GuestRange> SplitDevice<R> {
             return Err(PushError::NotTaken { chain });
         };
         if let Some(inflight) = &mut self.inflight {
-            inflight.cancel(chain.id).map_err(RingFault::from)?;
+            inflight.untake_split(chain.id)?;
         }
         (state.held, state.next_available) = (held, last);
         Ok(())

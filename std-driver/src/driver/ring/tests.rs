@@ -2,7 +2,7 @@
 
 use virtio_queue::{Queue, QueueT};
 
-use vhost_core::{AddError, DriverFault, RingFault, RingPart, VirtioFeatures};
+use vhost_core::{AddError, DriverFault, PartFault, RingFault, RingPart, VirtioFeatures};
 
 use super::*;
 use crate::memory::{MemoryFile, MemoryTable};
@@ -59,7 +59,7 @@ impl Pair {
     }
 }
 
-fn full(needed: usize, free: u16) -> Result<(), DriverError> {
+fn full(needed: u16, free: u16) -> Result<(), DriverError> {
     Err(AddError::Full { needed, free }.into())
 }
 
@@ -266,9 +266,9 @@ fn a_ring_needs_an_aligned_place_of_its_size() {
     assert_eq!(failure(short, 64), outside);
     let crooked = area.part(8, needed).unwrap();
     let address = crooked.guest_address(0).0;
-    let fault = RingFault::Misaligned { part: RingPart::DescriptorTable, address, alignment: 16 };
+    let fault = PartFault::Misaligned { part: RingPart::DescriptorTable, address, alignment: 16 };
     assert_eq!(failure(crooked, 64), fault.into());
     let memory = MemoryFile::create("ring", START, 0x10_0000).unwrap();
-    let fault = RingFault::Capacity { size: 2048, capacity: CAPACITY };
+    let fault = RingFault::Capacity { size: 2048, capacity: 1024 };
     assert_eq!(failure(GuestArea::of(&memory), 2048), fault.into());
 }

@@ -24,7 +24,6 @@ reach! { rings;
         has_available, reset, base, held, size, state;
     PackedDriver<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
         poll, disable_calls, enable_calls, free, outstanding, base, state;
-    PackedInflight<Piece>: size_for, open;
     RingLayout: of, check_size, lengths;
     RingParts<Piece>: translate::<Memory>;
     SplitDevice<Piece>: recover, untake, pop_recovered::<Memory, Pieces>, new, resume, relocate, set_log,
@@ -32,7 +31,6 @@ reach! { rings;
         has_available, reset, base, held, size, state;
     SplitDriver<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
         poll, disable_calls, enable_calls, free, outstanding, base, state;
-    SplitInflight<Piece>: size_for, open;
     UsedLog<Piece>: new, where_it_lies;
     WordMemory<'static>: new;
 }
