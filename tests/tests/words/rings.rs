@@ -1,10 +1,9 @@
 //! What is said of rings, their chains, records and logs, and of guest memory.
 
 use crate::say;
-use vhost_core::wire::vring::VringBase;
 use vhost_core::{
-    Access, AddError, ChainFault, ChainFaultKind, DriverFault, GuestAddress, InflightFault, Iova, LogFault, Miss,
-    PopError, RingFault, RingLayout, RingPart, Unmapped,
+    Access, AddError, ChainFault, ChainFaultKind, DriverFault, GuestAddress, Iova, LogFault, Miss, PartFault, PopError,
+    RingFault, RingLayout, RingPart, Unmapped,
 };
 
 #[test]
@@ -19,19 +18,6 @@ fn rings_that_cannot_be_used() {
             "size 0 of a packed ring, expected a number from 1 to 32768",
         ),
         (RingFault::Capacity { size: 8, capacity: 4 }, "ring of 8 descriptors, room for 4"),
-        (
-            RingFault::Misaligned { part: RingPart::DescriptorTable, address: 0x18, alignment: 16 },
-            "descriptor table at 0x18, expected a multiple of 16",
-        ),
-        (
-            RingFault::Unmapped {
-                part: RingPart::DescriptorTable,
-                address: 0x10,
-                length: 128,
-                cause: Unmapped::Outside,
-            },
-            "descriptor table of 128 bytes at 0x10: outside guest memory",
-        ),
         (RingFault::AvailableAhead { available: 20, next: 3, size: 8 }, "available index 20 is more than 8 ahead of 3"),
         (
             RingFault::HeadBeyondTable { position: 3, head: 9, size: 8 },
@@ -39,10 +25,29 @@ fn rings_that_cannot_be_used() {
         ),
         (RingFault::EndlessChain { index: 1, size: 8 }, "the chain at descriptor 1 has no end within a ring of 8"),
         (RingFault::Overcommitted { held: 8, size: 8 }, "more made available while the device holds 8 of 8"),
-        (RingFault::Inflight(InflightFault::NoRecord), "inflight record: the ring has none"),
+        (RingFault::Access { part: RingPart::UsedRing, offset: 2 }, "used ring cannot be accessed at its byte 2"),
+        (RingFault::NoInflight, "the ring has no inflight record"),
+        (RingFault::Base { layout: RingLayout::Packed, size: 4, base: 5 }, "0x5 is no base of a packed ring of 4"),
     ]);
-    let fault = RingFault::Base { layout: RingLayout::Packed, size: 4, base: VringBase::Split { available: 5 } };
-    assert_eq!(fault.to_string(), "Split { available: 5 } is no base of a packed ring of 4");
+}
+
+#[test]
+fn parts_that_cannot_be_where_they_are_said_to_be() {
+    let part = RingPart::DescriptorTable;
+    say([
+        (
+            PartFault::Misaligned { part, address: 0x18, alignment: 16 },
+            "descriptor table at 0x18, expected a multiple of 16",
+        ),
+        (
+            PartFault::Unmapped { part, address: 0x10, length: 128, cause: Unmapped::Outside },
+            "descriptor table of 128 bytes at 0x10: outside guest memory",
+        ),
+        (
+            PartFault::Ring(RingFault::Overcommitted { held: 8, size: 8 }),
+            "more made available while the device holds 8 of 8",
+        ),
+    ]);
 }
 
 #[test]
@@ -76,12 +81,17 @@ fn chains_that_a_driver_cannot_add_and_devices_that_break_its_ring() {
 #[test]
 fn records_and_logs() {
     say([
-        (InflightFault::Entry { found: 5, size: 4 }, "inflight record: chain 5 in flight on a ring of 4"),
-        (InflightFault::NoRoom { room: 2 }, "inflight record: more than 2 chains in flight"),
-        (InflightFault::Access { offset: 8 }, "inflight record: cannot be accessed at byte 8"),
+        (RingFault::InflightEntry { found: 5, size: 4 }, "chain 5 in flight on a ring of 4"),
+        (RingFault::InflightNoRoom { room: 2 }, "more than 2 chains in flight"),
+        (RingFault::InflightVersion { found: 2 }, "inflight record of version 2, expected 0 or 1"),
+        (
+            RingFault::InflightBatch { count: 9, size: 8 },
+            "inflight record with a last batch of 9 chains on a ring of 8",
+        ),
     ]);
+    let fault = RingFault::Log { part: RingPart::UsedRing, offset: 4 };
+    assert_eq!(fault.to_string(), "a write to the used ring at its byte 4 is beyond the dirty log");
     let fault = LogFault { address: GuestAddress(0x8000), length: 2 };
-    assert_eq!(RingFault::Log(fault).to_string(), fault.to_string());
     assert_eq!(fault.to_string(), "2 bytes written at 0x8000 are beyond the dirty log");
 }
 
