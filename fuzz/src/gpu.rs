@@ -3,8 +3,9 @@
 use core::num::NonZeroU64;
 
 use vhost_core::{
-    Answered, Fault, Form, GpuBackend, GpuBackendConfig, GpuFeatures, GpuFrontend, GpuFrontendConfig, GpuReply,
-    GpuRequest, MAX_MESSAGE, ProtocolFeatures, Verdict, wire::header::REPLY,
+    Answered, Fault, Form, GpuBackend, GpuBackendConfig, GpuCode, GpuFeatures, GpuFrontend, GpuFrontendConfig,
+    GpuReply, GpuRequest, MAX_MESSAGE, ProtocolFeatures, Verdict,
+    wire::{header::REPLY, row::ReplyRule},
 };
 
 use crate::{
@@ -69,6 +70,9 @@ pub fn run(data: &[u8]) {
                 match answering.answer(reply, &mut out) {
                     Ok(answered) => {
                         let id = asked.take().expect("only a question is answered");
+                        let rule = GpuCode(id).row().map(|row| row.reply);
+                        let is_due = !matches!(rule, None | Some(ReplyRule::Never));
+                        assert_eq!(matches!(answered, Answered::Send(_)), is_due, "one answer where one is due");
                         if let Answered::Send(message) = answered {
                             assert_answers(message.bytes, id, REPLY);
                         }

@@ -34,16 +34,29 @@ pub fn run(data: &[u8]) {
     let [descriptor, driver, device] = [0, 0x100, 0x180].map(GuestAddress);
     let addresses = RingAddresses { descriptor, driver, device };
     let layout = RingLayout::of(features);
-    let Ok(parts) = RingParts::<CellRange<'_>>::translate(&memory, addresses, layout, size.into(), RingUser::Device)
-    else {
-        return;
-    };
     let base = if packed.is_empty() { VringBase::split(base) } else { VringBase::packed(base) };
-    let Ok(mut queue) = DeviceQueue::new(parts, size.into(), features, base) else { return };
     let length = DeviceQueue::<CellRange<'_>>::inflight_size(layout, size);
-    let record = memory.range(GuestAddress(RECORD as u64), length, Access::ReadWrite).expect("there is room");
+    let open = || {
+        let parts = RingParts::translate(&memory, addresses, layout, size.into(), RingUser::Device).ok()?;
+        let queue = DeviceQueue::new(parts, size.into(), features, base).ok()?;
+        let record = memory.range(GuestAddress(RECORD as u64), length, Access::ReadWrite).expect("there is room");
+        Some((queue, record))
+    };
+    let Some((mut first, record)) = open() else { return };
+    let mut before = [Resubmission::default(); 8];
+    let Ok(before) = first.recover(record, &mut before) else { return };
+    // A process that ends here leaves a record from which the next one goes on in the same way.
+    let (mut queue, record) = open().expect("as before");
     let mut room = [Resubmission::default(); 8];
-    let Ok(found) = queue.recover(record, &mut room) else { return };
+    let found = queue.recover(record, &mut room).expect("as before");
+    assert_eq!(before, found, "another process finds something else");
+    // Head and entries have 16 bytes in a split ring's record and 32 in a packed one's; the counter is eight bytes behind.
+    let line = if packed.is_empty() { 16 } else { 32 };
+    let counter = |chain: &Resubmission| {
+        let at = RECORD + line * (usize::from(chain.entry) + 1) + 8;
+        u64::from_ne_bytes(core::array::from_fn(|byte| cells[at + byte].get()))
+    };
+    assert!(found.is_sorted_by_key(counter), "older chains come first");
     assert!(found.len() <= usize::from(size), "more chains than the ring has");
     assert!(usize::from(queue.held()) <= usize::from(size));
     let entries: std::collections::BTreeSet<_> = found.iter().map(|chain| chain.entry).collect();
