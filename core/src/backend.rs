@@ -2,9 +2,9 @@
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer},
     dialect::Dialect,
-    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    error::{ApiMisuse, DecodeError, Fault},
     frontend::Delivery,
     memory_map::TableExtents,
     projection::Projection,
@@ -18,8 +18,9 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         log::LogBase,
+        misfit::{Found, Misfit},
         payload::{Form, Role},
-        row::{Channel, Enforcement, HandleRule, ReplyRule},
+        row::{Channel, Enforcement, HandleRule, MessageName, ReplyRule, Row},
     },
 };
 
@@ -166,46 +167,44 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     ///
     /// # Errors
     /// See [`Rejection`]: a rejected request too is answered, with a refusal.
-    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
+    pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
         if self.failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+            return Err(Rejection::session_failed());
         }
         if let Some(question) = &self.answering {
-            return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
+            return Err(Rejection::answer_outstanding(question.message));
         }
-        if self.is_postcopy_acknowledgement(&frame) {
+        if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(&frame) {
             self.session.postcopy = Postcopy::Listening;
             return Ok(Incoming::PostcopyMemoryMapped);
         }
         let flagged = Flagged::from_header(&frame.header);
-        let code = FrontendCode(frame.header.request());
-        let mut table = TableExtents::new();
-        let (result, effect) = match self.request_of(frame, code, &mut table) {
-            Ok((request, effect)) => (Ok(Incoming::Request(request)), Some(effect)),
-            Err(rejection) => (Err(rejection), None),
-        };
-        let mut negotiated = self.session.negotiated;
-        if let Some(Effect::AcknowledgeProtocol(features)) = effect {
+        let message = FrontendCode(frame.header.request()).message();
+        let row = message.row();
+        let mut effect = None;
+        let result = self.request_of(message, row, &mut frame, &mut effect);
+        let negotiated = &self.session.negotiated;
+        let due = match (row, &effect) {
             // The flag on the request that negotiates acknowledgements counts.
-            negotiated.protocol = features;
-        }
-        let due = match code.row() {
-            Some(row) => Due::of(row, flagged, &negotiated, self.session.postcopy),
-            None => Due::of_unknown(flagged, &negotiated),
+            (Some(row), Some(Effect::AcknowledgeProtocol(features))) => {
+                let negotiated = Negotiated { protocol: *features, ..*negotiated };
+                Due::of(row, flagged, &negotiated, self.session.postcopy)
+            }
+            (Some(row), _) => Due::of(row, flagged, negotiated, self.session.postcopy),
+            (None, _) => Due::of_unknown(flagged, negotiated),
         };
-        let unknown = code.row().is_none() && due == Due::Nothing;
-        match result {
-            Err(rejection) if rejection.verdict() == Verdict::Close => self.failed = true,
-            Err(rejection) if unknown && self.config.tolerance.unknown_request == UnknownRequest::Close => {
+        if let Err(rejection) = &result {
+            let unknown = row.is_none() && due == Due::Nothing;
+            if rejection.verdict() == Verdict::Close {
+                self.failed = true;
+                return result;
+            }
+            if unknown && self.config.tolerance.unknown_request == UnknownRequest::Close {
                 self.failed = true;
                 return Err(Rejection::close(rejection.fault()));
             }
-            _ => {
-                self.table = table;
-                let message = code.message();
-                self.answering = Some(Question { message, wire: message, due, effect });
-            }
         }
+        self.answering = Some(Question { message, wire: message, due, effect });
         result
     }
 
@@ -240,36 +239,39 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
-        let reply = match (reply, question.effect, question.due) {
-            (FrontendReply::Done, Some(Effect::Log(Some(log))), Due::Reply) => {
+        let reply = match &question.effect {
+            Some(Effect::Log(Some(log))) if question.due == Due::Reply && matches!(reply, FrontendReply::Done) => {
                 FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
-                    LogReply::Echo => LogBase::Shared(log),
+                    LogReply::Echo => LogBase::Shared(*log),
                     LogReply::Zero => LogBase::Number(0),
                     LogReply::Empty => LogBase::Empty,
                 })
             }
-            (reply, ..) => reply,
+            _ => reply,
         };
         self.check_answer(question, &reply)?;
         let refused = matches!(reply, FrontendReply::Refused(_));
         let code = FrontendCode(question.message.id);
-        let mut answered = answer(question, reply, self.form(Role::Reply), out)?;
-        let effect = question.effect.unwrap_or_default();
-        self.answering = None;
+        let answered = answer(question, reply, self.form(Role::Reply), out)?;
         if refused {
+            self.answering = None;
             self.table.clear();
-            if matches!(answered, Answered::Silent) && self.closes_silently(code) {
-                answered = Answered::Close;
+            if matches!(answered, Answered::Close) || matches!(answered, Answered::Silent) && self.closes_silently(code)
+            {
+                self.failed = true;
+                return Ok(Answered::Close);
             }
-        } else {
+            return Ok(answered);
+        }
+        if let Some(effect) = &question.effect {
             self.session.apply(effect, &mut self.table);
-            if effect == Effect::OpenBackendChannel {
+            if matches!(effect, Effect::OpenBackendChannel) {
                 // Nothing that was asked on an earlier channel is answered on this one.
                 self.asking = Asking::new();
                 self.backend_channel_failed = false;
             }
         }
-        self.failed = matches!(answered, Answered::Close);
+        self.answering = None;
         Ok(answered)
     }
 
@@ -322,7 +324,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let wire = form.on_wire(message)?;
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
         let negotiated = self.session.negotiated;
-        negotiated.check(row.gate).map_err(violates)?;
+        negotiated.check(&row.gate).map_err(violates)?;
         if !self.session.backend_channel {
             return Err(violates(Violation::NoBackendChannel));
         }
@@ -339,13 +341,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if due != Due::Nothing {
             self.asking.check_room()?;
         }
-        let transmit = write(
-            message,
-            out,
-            |size| Header::opening(wire, flagged == Flagged::Yes, size),
-            |writer, handles| request.put(writer, handles, form),
-        )?;
-        check_handles(message, row.handles, &transmit, form)?;
+        let transmit = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out)?;
         if due != Due::Nothing {
             self.asking.ask(Question { message, wire, due, effect: Some(()) });
         }
@@ -366,14 +362,17 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         result
     }
 
-    fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
         let question = self.asking.answered(Channel::Backend, &frame)?;
         let message = question.message;
         if question.due != Due::Reply {
-            let number = acknowledgement(message, frame)?;
+            let number = acknowledgement(message, frame.payload, frame.handles.len())?;
             return Ok(number.map_or(BackendReply::Done, BackendReply::Refused));
         }
-        let reply = BackendReply::decode(frame, self.form(Role::Reply))?;
+        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
+        let form = self.form(Role::Reply);
+        let reply = BackendReply::of_frame(row, &mut frame, form)
+            .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles))?;
         match reply {
             BackendReply::SharedObjectLookup(number, _) => {
                 Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
@@ -386,39 +385,49 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
+    /// The request that a frame holds, and what it does once it is granted. The regions of a table
+    /// go to where the effect expects them.
+    #[inline(never)]
     fn request_of<'b, H>(
-        &self,
-        mut frame: Frame<'b, H>,
-        code: FrontendCode,
-        table: &mut TableExtents,
-    ) -> Result<(FrontendRequest<'b, H>, Effect), Rejection> {
-        let message = code.message();
-        let violates = |violation| PeerMisbehaved::Violation { message, violation };
-        frame.header.check(Channel::Frontend).map_err(Rejection::close)?;
-        if frame.header.is_reply() {
-            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
-        }
-        let row = code.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
-        if row.gate.enforcement == Enforcement::BothSides {
-            let checked = self.session.negotiated.check(row.gate);
-            checked.map_err(|violation| Rejection::refuse(violates(violation)))?;
+        &mut self,
+        message: MessageName,
+        row: Option<&Row>,
+        frame: &mut Frame<'b, H>,
+        effect: &mut Option<Effect>,
+    ) -> Result<Incoming<'b, H>, Rejection> {
+        if !frame.header.is_request() {
+            return Err(Rejection::no_request(&frame.header, Channel::Frontend));
         }
         let form = self.form(Role::Request);
+        let Some(row) = row else {
+            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
+        };
+        if row.gate.enforcement == Enforcement::BothSides
+            && let Err(violation) = self.session.negotiated.check(&row.gate)
+        {
+            return Err(Rejection::violation(message, &violation));
+        }
         if self.config.tolerance.extra_handles == ExtraHandles::Close
             && row.handles != HandleRule::PerRegion
             && row.handles.count(frame.payload, form).most == 0
         {
             frame.handles.clear();
         }
-        let request = FrontendRequest::decode(frame, form).map_err(Rejection::refuse)?;
-        let effect = self.rules().effect(&request, table).map_err(|violation| match violation {
-            // The specification closes the connection here (section "In-band notifications").
-            Violation::ProtocolFeatureNeeds { feature, .. } if feature == ProtocolFeatures::INBAND_NOTIFICATIONS => {
-                Rejection::close(violates(violation))
+        let request = match FrontendRequest::of_frame(row, frame, form) {
+            Ok(request) => request,
+            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+        };
+        let rings = usize::from(self.config.rings).min(VRINGS);
+        let state = Projection::settled(&self.session);
+        let rules = Rules { state, rings, slots: self.memory_slots(), tolerance: &self.config.tolerance };
+        match rules.effect(&request, &mut self.table) {
+            Ok(granted) => *effect = Some(granted),
+            Err(violation) => {
+                self.table.clear();
+                return Err(broken(message, &violation));
             }
-            _ => Rejection::refuse(violates(violation)),
-        })?;
-        Ok((request, effect))
+        }
+        Ok(Incoming::Request(request))
     }
 
     /// Refuses an answer that contradicts its request; front-ends close the connection over these.
@@ -438,17 +447,6 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         };
         let message = question.message;
         if expected == found { Ok(()) } else { Err(ApiMisuse::AnswerDiffers { message, field, expected, found }) }
-    }
-
-    /// The third part of the exchange about memory during postcopy re-uses a request's id.
-    fn is_postcopy_acknowledgement<H>(&self, frame: &Frame<'_, H>) -> bool {
-        let id = frame.header.request();
-        self.session.postcopy == Postcopy::Answered
-            && frame.payload == [0; 8]
-            && frame.handles.is_empty()
-            && frame.header.check(Channel::Frontend).is_ok()
-            && !frame.header.is_reply()
-            && (id == 0 || changes_memory(FrontendCode(id)))
     }
 
     fn closes_silently(&self, code: FrontendCode) -> bool {
@@ -482,4 +480,27 @@ fn changes_features(code: FrontendCode) -> bool {
 /// The requests after which the two sides must agree on what memory is shared.
 fn changes_memory(code: FrontendCode) -> bool {
     matches!(code, FrontendCode::SET_MEM_TABLE | FrontendCode::ADD_MEM_REG | FrontendCode::REM_MEM_REG)
+}
+
+/// What becomes of a request that breaks a rule.
+#[cold]
+fn broken(message: MessageName, violation: &Violation) -> Rejection {
+    let rejection = Rejection::violation(message, violation);
+    match violation {
+        // The specification closes the connection here (section "In-band notifications").
+        Violation::ProtocolFeatureNeeds { feature, .. } if *feature == ProtocolFeatures::INBAND_NOTIFICATIONS => {
+            Rejection::close(rejection.fault())
+        }
+        _ => rejection,
+    }
+}
+
+/// The third part of the exchange about memory during postcopy re-uses a request's id.
+fn is_postcopy_acknowledgement<H>(frame: &Frame<'_, H>) -> bool {
+    let id = frame.header.request();
+    frame.payload == [0; 8]
+        && frame.handles.is_empty()
+        && frame.header.check(Channel::Frontend).is_ok()
+        && !frame.header.is_reply()
+        && (id == 0 || changes_memory(FrontendCode(id)))
 }

@@ -16,7 +16,7 @@ use crate::{
         gpu::Response,
         header::Header,
         migration::Transfer,
-        payload::{BufferTooSmall, Form, Payload, PayloadFault, SizeRule, Writer},
+        payload::{Form, Payload, PayloadFault, SizeRule, Writer},
         row::{Channel, HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
         scalar::Scalar,
     },
@@ -141,44 +141,29 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
 }
 
 /// Reads an acknowledgement: `None` for success.
-pub(crate) fn acknowledgement<H>(message: MessageName, frame: Frame<'_, H>) -> Result<Option<NonZeroU64>, DecodeError> {
-    if !frame.handles.is_empty() {
+pub(crate) fn acknowledgement(
+    message: MessageName,
+    payload: &[u8],
+    handles: usize,
+) -> Result<Option<NonZeroU64>, DecodeError> {
+    if handles != 0 {
         let expected = HandleCount { least: 0, most: 0 };
-        return Err(DecodeError::HandleCount { message, expected, found: frame.handles.len() });
+        return Err(DecodeError::HandleCount { message, expected, found: handles });
     }
-    match <&[u8; 8]>::try_from(frame.payload) {
+    match <&[u8; 8]>::try_from(payload) {
         Ok(bytes) => Ok(NonZeroU64::new(u64::from_ne_bytes(*bytes))),
         Err(_) => {
-            let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: frame.payload.len() };
+            let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: payload.len() };
             Err(DecodeError::Payload { message, fault })
         }
     }
 }
 
-/// Writes a message into the caller's buffer: the payload first, because its size goes into the
-/// header.
-pub(crate) fn write<'o, H>(
-    message: MessageName,
-    out: &'o mut [u8],
-    header: impl FnOnce(u32) -> Header,
-    body: impl FnOnce(&mut Writer<'_>, &mut Handles<H>) -> Result<(), BufferTooSmall>,
-) -> Result<Transmit<'o, H>, ApiMisuse> {
-    let given = out.len();
-    let too_small = ApiMisuse::BufferTooSmall { message, given };
-    let (head, rest) = out.split_at_mut_checked(Header::SIZE).ok_or(too_small)?;
-    let mut writer = Writer::new(rest);
-    let mut handles = Handles::new();
-    body(&mut writer, &mut handles).map_err(|BufferTooSmall| too_small)?;
-    header(writer.announced().map_err(|BufferTooSmall| too_small)?).write_to(head);
-    let written = usize::try_from(writer.written()).ok();
-    let end = written.and_then(|written| written.checked_add(Header::SIZE)).ok_or(too_small)?;
-    let bytes = out.get(..end).ok_or(too_small)?;
-    Ok(Transmit { bytes, handles })
-}
-
 /// Writes an acknowledgement.
-fn write_acknowledgement<H>(wire: MessageName, number: u64, out: &mut [u8]) -> Result<Transmit<'_, H>, ApiMisuse> {
-    write(wire, out, |size| Header::answering(wire, size), |writer, _| writer.put(number.to_wire().as_bytes()))
+fn write_acknowledgement(wire: MessageName, number: u64, out: &mut [u8]) -> Result<&[u8], ApiMisuse> {
+    let mut writer = Writer::new(out);
+    writer.put(number.to_wire().as_bytes());
+    writer.seal(wire, Header::answering(wire))
 }
 
 /// Writes what answers a request of this row when nothing but success or failure is to be told.
@@ -188,10 +173,27 @@ pub(crate) fn write_number<'o, H>(
     number: u64,
     out: &'o mut [u8],
 ) -> Result<Transmit<'o, H>, ApiMisuse> {
-    match row.map(|row| row.reply) {
-        Some(ReplyRule::Empty) => write(wire, out, |size| Header::answering(wire, size), |_, _| Ok(())),
-        _ => write_acknowledgement(wire, number, out),
-    }
+    let bytes = match row.map(|row| row.reply) {
+        Some(ReplyRule::Empty) => Writer::new(out).seal(wire, Header::answering(wire))?,
+        _ => write_acknowledgement(wire, number, out)?,
+    };
+    Ok(Transmit { bytes, handles: Handles::new() })
+}
+
+/// Writes a reply with content.
+pub(crate) fn write_reply<'o, H, R: Reply<H>>(
+    message: MessageName,
+    row: &Row,
+    wire: MessageName,
+    reply: R,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Transmit<'o, H>, ApiMisuse> {
+    let (mut writer, mut handles) = (Writer::new(out), Handles::new());
+    reply.put(&mut writer, &mut handles, form);
+    let bytes = writer.seal(message, Header::answering(wire))?;
+    check_handles(message, row.reply_handles, bytes, handles.len(), form)?;
+    Ok(Transmit { bytes, handles })
 }
 
 /// A typed reply of either channel.
@@ -201,7 +203,7 @@ pub(crate) trait Reply<H>: Sized {
     /// The request that a reply of its own answers.
     fn message(&self) -> Option<MessageName>;
     /// Writes the payload and hands out the descriptors.
-    fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) -> Result<(), BufferTooSmall>;
+    fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form);
 }
 
 /// What is left to do after a request was answered.
@@ -234,73 +236,65 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
         (Due::Nothing, Some(_)) => Ok(Answered::Silent),
         // A reply that the sender did not ask for.
         (Due::Nothing, None) if found == Some(message) => Ok(Answered::Silent),
-        (Due::Acknowledgement, Some(number)) => write_acknowledgement(wire, number, out).map(Answered::Send),
-        (Due::Empty, Some(number)) => write_number(wire, message.row(), number, out).map(Answered::Send),
-        (Due::Reply, Some(number @ 1..)) => refuse(question, number, form, out),
+        (Due::Acknowledgement | Due::Empty, Some(number)) => {
+            let row = if question.due == Due::Empty { message.row() } else { None };
+            write_number(wire, row, number, out).map(Answered::Send)
+        }
+        (Due::Reply, Some(number @ 1..)) => Ok(match refuse(message, wire, number, form, out)? {
+            Some(bytes) => Answered::Send(Transmit { bytes, handles: Handles::new() }),
+            None => Answered::Close,
+        }),
         (Due::Reply, None) if found == Some(message) => {
             let row = message.row().ok_or(misfit)?;
-            let transmit = write(
-                message,
-                out,
-                |size| Header::answering(wire, size),
-                |writer, handles| reply.put(writer, handles, form),
-            )?;
-            check_handles(message, row.reply_handles, &transmit, form)?;
-            Ok(Answered::Send(transmit))
+            write_reply(message, row, wire, reply, form, out).map(Answered::Send)
         }
         _ => Err(misfit),
     }
 }
 
-/// Refuses a request that has a reply of its own, in the way that reply can tell it.
-fn refuse<'o, H, E>(
-    question: &Question<E>,
+/// Refuses a request that has a reply of its own, in the way that reply can tell it; `None` if it
+/// cannot.
+fn refuse(
+    message: MessageName,
+    wire: MessageName,
     number: u64,
     form: Form,
-    out: &'o mut [u8],
-) -> Result<Answered<'o, H>, ApiMisuse> {
-    let message = question.message;
-    let header = |size| Header::answering(question.wire, size);
-    let (refusal, size) = match message.row() {
-        Some(Row { reply: ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal), reply_payload, .. }) => {
-            (*refusal, reply_payload.size().usual())
-        }
-        _ => (Refusal::Close, 0),
-    };
-    let transmit = match refusal {
-        Refusal::Close => return Ok(Answered::Close),
-        Refusal::Empty => write(message, out, header, |_, _| Ok(())),
-        Refusal::Zeros => write(message, out, header, |writer, _| writer.fill(size)),
-        Refusal::ErrorNumber => write(message, out, header, |writer, _| number.encode(writer, form)),
-        Refusal::ErrorWithoutDescriptor => write(message, out, header, |writer, _| {
+    out: &mut [u8],
+) -> Result<Option<&[u8]>, ApiMisuse> {
+    let Some(row) = message.row() else { return Ok(None) };
+    let (ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal)) = row.reply else { return Ok(None) };
+    let mut writer = Writer::new(out);
+    match refusal {
+        Refusal::Close => return Ok(None),
+        Refusal::Empty => {}
+        Refusal::Zeros => writer.put_zeros(row.reply_payload.size().usual()),
+        Refusal::ErrorNumber => number.encode(&mut writer, form),
+        Refusal::ErrorWithoutDescriptor => {
             let error = (number & Transfer::ERROR_MASK).max(1);
-            (error | Transfer::NO_DESCRIPTOR).encode(writer, form)
-        }),
-        Refusal::NoSession => write(message, out, header, |writer, _| {
-            (&CryptoSession::new(0, [0; 1056], CryptoSession::FAILED)).encode(writer, form)
-        }),
-        Refusal::NegativeNumber => write(message, out, header, |writer, _| {
+            (error | Transfer::NO_DESCRIPTOR).encode(&mut writer, form);
+        }
+        Refusal::NoSession => writer.put(CryptoSession::new(0, [0; 1056], CryptoSession::FAILED).as_bytes()),
+        Refusal::NegativeNumber => {
             let error = i64::try_from(number).unwrap_or(i64::MAX);
-            error.saturating_neg().encode(writer, form)
-        }),
-        Refusal::GpuError => write(message, out, header, |writer, _| {
-            writer.put(Response::refusing(number).as_bytes())?;
-            writer.fill(size)
-        }),
-    };
-    transmit.map(Answered::Send)
+            error.saturating_neg().encode(&mut writer, form);
+        }
+        Refusal::GpuError => {
+            writer.put(Response::refusing(number).as_bytes());
+            writer.put_zeros(row.reply_payload.size().usual().saturating_sub(Response::SIZE));
+        }
+    }
+    writer.seal(message, Header::answering(wire)).map(Some)
 }
 
 /// Refuses a message with another number of descriptors than its row says.
-pub(crate) fn check_handles<H>(
+pub(crate) fn check_handles(
     message: MessageName,
     rule: HandleRule,
-    transmit: &Transmit<'_, H>,
+    bytes: &[u8],
+    found: usize,
     form: Form,
 ) -> Result<(), ApiMisuse> {
-    let payload = transmit.bytes.get(Header::SIZE..).unwrap_or_default();
-    let expected = rule.count(payload, form);
-    let found = transmit.handles.len();
+    let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
     if found < expected.least || found > expected.most {
         return Err(ApiMisuse::HandleCount { message, expected, found });
     }

@@ -3,8 +3,8 @@
 use core::num::NonZeroU64;
 
 use crate::{
-    assembler::{Frame, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, check_handles, write},
+    assembler::{Frame, Handles, Transmit},
+    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer},
     dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     memory_map::TableExtents,
@@ -20,7 +20,8 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         migration::Transfer,
-        payload::{Form, Payload, PayloadKind, Role},
+        misfit::{Found, Misfit},
+        payload::{Form, Payload, PayloadKind, Role, Writer},
         row::{Channel, MessageName, Refusal, ReplyRule, Row},
     },
 };
@@ -147,10 +148,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let (negotiated, postcopy) = (rules.state.negotiated(), rules.state.postcopy());
         let violates = |violation| ApiMisuse::Violation { message, violation };
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
-        negotiated.check(row.gate).map_err(violates)?;
+        negotiated.check(&row.gate).map_err(violates)?;
         let mut table = TableExtents::new();
         let effect = rules.effect(&request, &mut table).map_err(violates)?;
-        if effect == Effect::ReplaceMemory && self.has_table_outstanding() {
+        let replaces_memory = matches!(effect, Effect::ReplaceMemory);
+        if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
         let flagged = match Due::of(row, Flagged::No, &negotiated, postcopy) {
@@ -161,14 +163,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let due = Due::of(row, flagged, &negotiated, postcopy);
         self.asking.check_room()?;
         let form = self.form(Role::Request, negotiated.protocol);
-        let transmit = write(
-            message,
-            out,
-            |size| Header::opening(message, flagged == Flagged::Yes, size),
-            |writer, handles| request.put(writer, handles, form),
-        )?;
-        check_handles(message, row.handles, &transmit, form)?;
-        if effect == Effect::ReplaceMemory {
+        let transmit = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out)?;
+        if replaces_memory {
             self.table = table;
         }
         self.asking.ask(Question { message, wire: message, due, effect: Some(effect) });
@@ -194,15 +190,16 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
                 return Err(ApiMisuse::Violation { message, violation: Violation::PostcopyOrder { state } });
             }
         }
-        let mut outstanding = self.asking.outstanding().iter().filter_map(|question| question.effect);
+        let mut outstanding = self.asking.outstanding().iter().filter_map(|question| question.effect.as_ref());
         if outstanding.any(Effect::shares_memory) {
             return Err(ApiMisuse::MemoryOutstanding);
         }
         let form = self.form(Role::Request, self.session.negotiated.protocol);
-        let header = |size| Header::opening(message, false, size);
-        let transmit = write(message, out, header, |writer, _| 0_u64.encode(writer, form))?;
+        let mut writer = Writer::new(out);
+        0_u64.encode(&mut writer, form);
+        let bytes = writer.seal(message, Header::opening(message, false))?;
         self.session.postcopy = Postcopy::Listening;
-        Ok(transmit)
+        Ok(Transmit { bytes, handles: Handles::new() })
     }
 
     /// Takes the answer to the oldest outstanding request.
@@ -223,18 +220,18 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ///
     /// # Errors
     /// See [`Rejection`].
-    pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
+    pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
         if self.failed || self.backend_channel_failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+            return Err(Rejection::session_failed());
         }
         if let Some(question) = &self.answering {
-            return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
+            return Err(Rejection::answer_outstanding(question.message));
         }
         let flagged = Flagged::from_header(&frame.header);
         let wire = BackendCode(frame.header.request()).message();
         let dialect = self.session.dialect.chosen_by(&frame);
         let known = dialect.code(wire.id);
-        let result = self.backend_request(frame, wire, dialect);
+        let result = self.backend_request(&mut frame, wire, known, dialect);
         let negotiated = &self.session.negotiated;
         let due = known.and_then(BackendCode::row).map_or_else(
             || Due::of_unknown(flagged, negotiated),
@@ -279,13 +276,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// Carries out the requests to which no answer comes and before which none is missing.
     fn settle(&mut self) {
         while let Some(question) = self.asking.settled() {
-            self.grant(question.effect.unwrap_or_default());
+            self.grant(&question.effect.unwrap_or_default());
         }
     }
 
-    fn grant(&mut self, effect: Effect) {
+    fn grant(&mut self, effect: &Effect) {
         self.session.apply(effect, &mut self.table);
-        if effect == Effect::OpenBackendChannel {
+        if matches!(effect, Effect::OpenBackendChannel) {
             // What came through an earlier channel cannot be answered through this one.
             self.answering = None;
             self.backend_channel_failed = false;
@@ -293,7 +290,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     }
 
     fn has_table_outstanding(&self) -> bool {
-        self.asking.outstanding().iter().any(|question| question.effect == Some(Effect::ReplaceMemory))
+        self.asking.outstanding().iter().any(|question| matches!(question.effect, Some(Effect::ReplaceMemory)))
     }
 
     fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
@@ -306,18 +303,21 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.config.tolerance.form(role, protocol, self.session.dialect)
     }
 
-    fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
+    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
         let question = self.asking.answered(Channel::Frontend, &frame)?;
         let reply = match question.due {
-            Due::Reply => self.reply_of_its_own(&question, frame)?,
-            _ => acknowledgement(question.message, frame)?.map_or(FrontendReply::Done, FrontendReply::Refused),
+            Due::Reply => self.reply_of_its_own(&question, &mut frame)?,
+            _ => {
+                let number = acknowledgement(question.message, frame.payload, frame.handles.len())?;
+                number.map_or(FrontendReply::Done, FrontendReply::Refused)
+            }
         };
         if let FrontendReply::Refused(_) = reply {
-            if question.effect == Some(Effect::ReplaceMemory) {
+            if matches!(question.effect, Some(Effect::ReplaceMemory)) {
                 self.table.clear();
             }
         } else {
-            self.grant(question.effect.unwrap_or_default());
+            self.grant(&question.effect.unwrap_or_default());
         }
         match reply {
             FrontendReply::GetFeatures(features) => self.session.negotiated.offered = features,
@@ -331,20 +331,21 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     fn reply_of_its_own<'b, H>(
         &self,
         question: &Question<Effect>,
-        frame: Frame<'b, H>,
+        frame: &mut Frame<'b, H>,
     ) -> Result<FrontendReply<'b, H>, Fault> {
         let message = question.message;
         let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-        if is_empty_refusal(row, &frame) {
+        if is_empty_refusal(row, frame) {
             return Ok(FrontendReply::Refused(NonZeroU64::MIN));
         }
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let mut reply = FrontendReply::decode(frame, form)?;
-        match (&mut reply, question.effect) {
+        let mut reply = FrontendReply::of_frame(row, frame, form)
+            .map_err(|misfit| misfit.of(&Found::new(message, frame, form), row.reply_payload, row.reply_handles))?;
+        match (&mut reply, &question.effect) {
             (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. }))
-                if state.index() != u32::from(index) =>
+                if state.index() != u32::from(*index) =>
             {
-                let (expected, found) = (u32::from(index), state.index());
+                let (expected, found) = (u32::from(*index), state.index());
                 return Err(PeerMisbehaved::WrongRing { message, expected, found }.into());
             }
             (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) if regions.len() != self.table.len() => {
@@ -353,7 +354,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             }
             // SPDK always replies with 256 bytes.
             (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
-                config.data = config.data.get(..usize::from(size)).unwrap_or(config.data);
+                config.data = config.data.get(..usize::from(*size)).unwrap_or(config.data);
             }
             _ => {}
         }
@@ -362,23 +363,34 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
 
     fn backend_request<'b, H>(
         &self,
-        frame: Frame<'b, H>,
+        frame: &mut Frame<'b, H>,
         wire: MessageName,
+        known: Option<BackendCode>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
-        frame.header.check(Channel::Backend).map_err(Rejection::close)?;
-        if frame.header.is_reply() {
-            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message: wire }));
+        if !frame.header.is_request() {
+            return Err(Rejection::no_request(&frame.header, Channel::Backend));
         }
-        let negotiated = self.session.negotiated;
+        let negotiated = &self.session.negotiated;
         let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
-        let message = form.known(wire).map_err(Rejection::refuse)?;
-        let row = message.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
-        let violates = |violation| Rejection::refuse(PeerMisbehaved::Violation { message, violation });
-        negotiated.check(row.gate).map_err(violates)?;
-        let request = BackendRequest::decode(frame, form).map_err(Rejection::refuse)?;
-        self.rules().check_backend_request(&request).map_err(violates)?;
-        Ok(request)
+        let (message, row) = match known {
+            Some(code) => (code.message(), code.row()),
+            None => (wire, None),
+        };
+        let Some(row) = row else {
+            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
+        };
+        if let Err(violation) = negotiated.check(&row.gate) {
+            return Err(Rejection::violation(message, &violation));
+        }
+        let request = match BackendRequest::of_frame(row, frame, form) {
+            Ok(request) => request,
+            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+        };
+        match self.rules().check_backend_request(&request) {
+            Ok(()) => Ok(request),
+            Err(violation) => Err(Rejection::violation(message, &violation)),
+        }
     }
 }
 

@@ -35,7 +35,9 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
 
     /// The features.
     pub(crate) fn negotiated(&self) -> Negotiated {
-        self.effects().fold(self.session.negotiated, Negotiated::after)
+        let mut negotiated = self.session.negotiated;
+        self.effects().for_each(|effect| negotiated.apply(effect));
+        negotiated
     }
 
     /// How far postcopy migration is.
@@ -45,9 +47,9 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
 
     /// Ring `index`; `None` beyond the rings of the machine.
     pub(crate) fn ring(&self, index: u8) -> Option<Vring> {
-        let ring = *self.session.rings.get(usize::from(index))?;
-        let concerning = self.effects().filter(|effect| effect.concerns_ring(index));
-        Some(concerning.fold(ring, |ring, effect| effect.ring_after(ring)))
+        let mut ring = *self.session.rings.get(usize::from(index))?;
+        self.effects().filter(|effect| effect.concerns_ring(index)).for_each(|effect| effect.apply_to(&mut ring));
+        Some(ring)
     }
 
     /// The first ring that runs.
@@ -79,8 +81,8 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
         self.ring(index).is_some_and(|ring| ring.is_running())
     }
 
-    fn effects(&self) -> impl Iterator<Item = Effect> + 's {
-        self.pending.iter().filter_map(|question| question.effect)
+    fn effects(&self) -> impl Iterator<Item = &'s Effect> {
+        self.pending.iter().filter_map(|question| question.effect.as_ref())
     }
 }
 

@@ -1,22 +1,23 @@
 //! Bytes to frames, many messages at a time: for transports that read as much as there is.
 
+mod wanted;
+
 use core::fmt;
 
 use zerocopy::FromBytes;
 
+use self::wanted::wanted;
 use crate::{
     assembler::{Frame, Handles, MAX_HANDLES, MAX_MESSAGE},
+    dialect::Dialect,
     error::DecodeError,
     wire::{
-        feature::ProtocolFeatures,
-        frontend_request::FrontendCode,
         header::Header,
-        payload::Form,
-        row::{Channel, HandleCount, HandleRule},
+        row::{Channel, HandleCount, MessageName},
     },
 };
 
-/// Collects whatever the transport has, and gives out message by message. On the main channel, for
+/// Collects whatever the transport has, and gives out message by message, on any channel and for
 /// either side.
 ///
 /// It costs a read for many messages, where an [`Assembler`](crate::Assembler), which never reads
@@ -28,6 +29,9 @@ use crate::{
 /// descriptors, so they belong to the piece's last message. Of a sender that joined messages they
 /// belong to those that want some: how many follows from header and payload. What nobody wants goes
 /// with the last message, which is then refused as it would be otherwise.
+///
+/// An image on the GPU channel is not collected: the frame ends in front of it. A part of it may have
+/// been read already, the rest can be read to wherever it is wanted; see [`Self::image_left`].
 ///
 /// `CAP` is the size of the buffer in bytes and bounds the messages it takes.
 ///
@@ -52,9 +56,13 @@ use crate::{
 /// # Ok::<(), vhost_core::DecodeError>(())
 /// ```
 pub struct ReadAhead<H, const CAP: usize = MAX_MESSAGE> {
+    channel: Channel,
+    dialect: Dialect,
     buffer: [u8; CAP],
-    /// Where the message in front begins.
+    /// Where what was not given out begins: an image, then a message.
     start: usize,
+    /// Bytes of the image that belongs to the last frame, there or not.
+    image: usize,
     /// Where the bytes end.
     filled: usize,
     /// Where the message in front ends, once all of it is there.
@@ -73,13 +81,23 @@ pub struct ReadAhead<H, const CAP: usize = MAX_MESSAGE> {
 impl<H, const CAP: usize> ReadAhead<H, CAP> {
     const ROOM_FOR_HEADER: () = assert!(CAP >= Header::SIZE, "a header must fit");
 
-    /// Nothing has come.
+    /// Nothing has come, on the main channel.
     #[must_use]
     pub const fn new() -> Self {
+        Self::on(Channel::Frontend, Dialect::Standard)
+    }
+
+    /// Nothing has come on this channel. The dialect, which only the back-end's channel has, tells
+    /// what its messages are: how many descriptors they want.
+    #[must_use]
+    pub const fn on(channel: Channel, dialect: Dialect) -> Self {
         let () = Self::ROOM_FOR_HEADER;
         Self {
+            channel,
+            dialect,
             buffer: [0; CAP],
             start: 0,
+            image: 0,
             filled: 0,
             end: None,
             piece: 0,
@@ -91,11 +109,14 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     }
 
     /// Where the transport puts the next piece; empty while [`Self::next`] has something to give.
+    ///
+    /// What is left of an image is skipped from here on.
     #[must_use]
     pub fn read_buf(&mut self) -> &mut [u8] {
         if self.has_next() {
             return &mut [];
         }
+        self.skip_image();
         // What is left of a message makes room. Both bounds hold always; said again, they cost nothing.
         let filled = self.filled.min(CAP);
         let start = self.start.min(filled);
@@ -118,13 +139,14 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         }
         self.piece = self.filled;
         self.filled = self.filled.saturating_add(count).min(CAP);
+        self.skip_image();
         for handle in handles {
             if self.handles.push(handle).is_err() {
-                return self.fail(DecodeError::TooManyHandles { channel: Channel::Frontend, limit: MAX_HANDLES });
+                return self.fail(DecodeError::TooManyHandles { channel: self.channel, limit: MAX_HANDLES });
             }
         }
         if !self.handles.is_empty() && !self.count_wanted() {
-            return self.fail(DecodeError::HandlesAfterStart { channel: Channel::Frontend });
+            return self.fail(DecodeError::HandlesAfterStart { channel: self.channel });
         }
         self.look();
     }
@@ -146,11 +168,13 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         let Some(end) = self.end.take() else {
             return self.failed.map_or(Ok(None), Err);
         };
+        self.skip_image();
         let start = self.start;
         let Some(header) = self.header(start).copied() else { return Ok(None) };
         let body = start.saturating_add(Header::SIZE);
-        let handles = self.hand_out(&header, body, end);
-        self.start = end;
+        let image = self.image_behind(&header);
+        let handles = self.hand_out(&header, body, end, image);
+        (self.start, self.image) = (end, image);
         if end >= self.filled {
             (self.start, self.filled) = (0, 0);
         }
@@ -162,29 +186,76 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     /// Whether nothing of a message is there: a stream that ends here ends cleanly.
     #[must_use]
     pub const fn is_between_messages(&self) -> bool {
-        self.start == self.filled && self.failed.is_none()
+        self.start == self.filled && self.image == 0 && self.failed.is_none()
+    }
+
+    /// How many bytes of the image that belongs to the last frame were not read yet by
+    /// [`Self::image_part`] and [`Self::image_read`].
+    ///
+    /// Those that are not when the next message is asked for, or [`Self::read_buf`], are skipped.
+    #[must_use]
+    pub const fn image_left(&self) -> usize {
+        self.image
+    }
+
+    /// The part of [`Self::image_left`] that has come with the message already, in front of what
+    /// the transport has.
+    #[must_use]
+    pub fn image_part(&self) -> &[u8] {
+        let end = self.start.saturating_add(self.image).min(self.filled);
+        self.buffer.get(self.start..end).unwrap_or_default()
+    }
+
+    /// Tells that `count` bytes of the image were taken: of [`Self::image_part`], and behind it from
+    /// the transport.
+    pub fn image_read(&mut self, count: usize) {
+        let count = count.min(self.image);
+        self.image = self.image.saturating_sub(count);
+        self.start = self.start.saturating_add(count).min(self.filled);
+    }
+
+    /// Forgets what is there of an image.
+    fn skip_image(&mut self) {
+        if self.image > 0 {
+            self.image_read(self.image_part().len());
+        }
+    }
+
+    /// Bytes of the image behind a message.
+    fn image_behind(&self, header: &Header) -> usize {
+        let size = usize::try_from(header.size()).unwrap_or(usize::MAX);
+        self.image_from(header).map_or(0, |front| size.saturating_sub(front))
+    }
+
+    /// Where in the payload of a message its image begins.
+    fn image_from(&self, header: &Header) -> Option<usize> {
+        if self.channel != Channel::Gpu || header.is_reply() {
+            return None;
+        }
+        MessageName { channel: self.channel, id: header.request() }.row()?.payload.before_image()
     }
 
     /// Finds out where the message in front ends, or what is wrong with it.
     fn look(&mut self) {
-        match self.measure(self.start) {
+        match self.measure(self.start.saturating_add(self.image)) {
             Some(Ok(end)) => self.end = (end <= self.filled).then_some(end),
             Some(Err(error)) => self.fail(error),
             None => self.end = None,
         }
     }
 
-    /// Where the message ends that begins at `start`; `None` until its header is there.
+    /// Where the message ends that begins at `start`, but for an image; `None` until its header is there.
     fn measure(&self, start: usize) -> Option<Result<usize, DecodeError>> {
         let header = self.header(start)?;
-        if let Err(error) = header.check(Channel::Frontend) {
+        if let Err(error) = header.check(self.channel) {
             return Some(Err(error));
         }
         let limit = CAP.saturating_sub(Header::SIZE);
-        Some(match usize::try_from(header.size()) {
+        let front = self.image_from(header).unwrap_or(usize::MAX);
+        Some(match usize::try_from(header.size()).map(|size| size.min(front)) {
             Ok(size) if size <= limit => Ok(start.saturating_add(Header::SIZE).saturating_add(size)),
             _ => {
-                let message = FrontendCode(header.request()).message();
+                let message = MessageName { channel: self.channel, id: header.request() };
                 Err(DecodeError::PayloadTooLarge { message, found: header.size(), limit })
             }
         })
@@ -207,27 +278,32 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
                 self.wanted.most = self.wanted.most.saturating_add(MAX_HANDLES);
                 break;
             };
+            let image = self.image_behind(header);
             let Some(Ok(end)) = self.measure(at) else { break };
             if at >= self.piece {
                 let payload = self.buffer.get(at.saturating_add(Header::SIZE)..end.min(self.filled));
-                let HandleCount { least, most } = wanted(header, payload.unwrap_or_default());
+                let HandleCount { least, most } = self.wanted_by(header, payload.unwrap_or_default());
                 self.wanted.least = self.wanted.least.saturating_add(least);
                 self.wanted.most = self.wanted.most.saturating_add(most);
             }
-            at = end;
+            at = end.saturating_add(image);
         }
         begins
     }
 
+    fn wanted_by(&self, header: &Header, payload: &[u8]) -> HandleCount {
+        wanted(self.channel, self.dialect, header, payload)
+    }
+
     /// The descriptors of the message in front.
-    fn hand_out(&mut self, header: &Header, body: usize, end: usize) -> Handles<H> {
+    fn hand_out(&mut self, header: &Header, body: usize, end: usize, image: usize) -> Handles<H> {
         if self.start < self.piece || self.handles.is_empty() {
             return core::mem::take(&mut self.begun);
         }
-        if end >= self.filled {
+        if end.saturating_add(image) >= self.filled {
             return core::mem::take(&mut self.handles);
         }
-        let HandleCount { least, most } = wanted(header, self.buffer.get(body..end).unwrap_or_default());
+        let HandleCount { least, most } = self.wanted_by(header, self.buffer.get(body..end).unwrap_or_default());
         let later = &mut self.wanted;
         *later = HandleCount { least: later.least.saturating_sub(least), most: later.most.saturating_sub(most) };
         // What may be for a later message is, unless this one cannot do without.
@@ -256,25 +332,12 @@ impl<H, const CAP: usize> Default for ReadAhead<H, CAP> {
     }
 }
 
-/// How many descriptors a message takes, as far as it tells itself.
-fn wanted(header: &Header, payload: &[u8]) -> HandleCount {
-    let Some(row) = FrontendCode(header.request()).row() else {
-        return HandleCount { least: 0, most: MAX_HANDLES };
-    };
-    let (kind, rule) =
-        if header.is_reply() { (row.reply_payload, row.reply_handles) } else { (row.payload, row.handles) };
-    let size = usize::try_from(header.size()).unwrap_or(usize::MAX);
-    let count = rule.count(payload, Form::request(ProtocolFeatures::LOG_SHMFD));
-    // A refusal has none. What was negotiated decides about a log. Messages of other sizes are no such messages, or the
-    // last word in an exchange about memory, which has none.
-    let may_do_without = header.is_reply() || rule == HandleRule::WithLogFile || !kind.size().allows(size);
-    HandleCount { least: if may_do_without { 0 } else { count.least }, most: count.most.min(MAX_HANDLES) }
-}
-
 impl<H, const CAP: usize> fmt::Debug for ReadAhead<H, CAP> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadAhead")
+            .field("channel", &self.channel)
             .field("start", &self.start)
+            .field("image", &self.image)
             .field("filled", &self.filled)
             .field("end", &self.end)
             .field("handles", &self.handles.len())

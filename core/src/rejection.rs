@@ -2,7 +2,16 @@
 
 use core::fmt;
 
-use crate::error::{ApiMisuse, Fault};
+use crate::{
+    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    rules::Violation,
+    wire::{
+        header::Header,
+        misfit::{Found, Misfit},
+        payload::PayloadKind,
+        row::{Channel, HandleRule, MessageName, Row},
+    },
+};
 
 /// Why a request was not handed on, and what is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +32,7 @@ pub enum Verdict {
 }
 
 impl Rejection {
-    pub(crate) fn refuse(fault: impl Into<Fault>) -> Self {
+    fn refuse(fault: impl Into<Fault>) -> Self {
         Self { fault: fault.into(), verdict: Verdict::Refuse }
     }
 
@@ -31,8 +40,43 @@ impl Rejection {
         Self { fault: fault.into(), verdict: Verdict::Close }
     }
 
-    pub(crate) fn misuse(misuse: ApiMisuse) -> Self {
-        Self { fault: misuse.into(), verdict: Verdict::Misuse }
+    /// The machine was used after its end.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn session_failed() -> Self {
+        Self { fault: ApiMisuse::SessionFailed.into(), verdict: Verdict::Misuse }
+    }
+
+    /// The machine was used before `message` was answered.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn answer_outstanding(message: MessageName) -> Self {
+        Self { fault: ApiMisuse::AnswerOutstanding { message }.into(), verdict: Verdict::Misuse }
+    }
+
+    /// The header's flags are not those of a request.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn no_request(header: &Header, channel: Channel) -> Self {
+        let message = MessageName { channel, id: header.request() };
+        let fault = header.check(channel).err().unwrap_or(DecodeError::ReplyInsteadOfRequest { message });
+        Self::close(fault)
+    }
+
+    /// The bytes do not make the request of this row; `None` if there is no such request.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn misfit(misfit: Misfit, found: &Found<'_>, row: Option<&Row>) -> Self {
+        let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
+        Self::refuse(misfit.of(found, kind, rule))
+    }
+
+    /// The request breaks a rule.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn violation(message: MessageName, violation: &Violation) -> Self {
+        let violation = *violation;
+        Self::refuse(PeerMisbehaved::Violation { message, violation })
     }
 
     /// What was wrong.

@@ -12,6 +12,7 @@ use crate::{
     projection::Projection,
     session::{Effect, Postcopy, RingChange},
     tolerance::{BrokenDependency, Tolerance, UnofferedFeatures},
+    virtqueue::RingLayout,
     vring::Power,
     wire::{
         backend_request::BackendRequest,
@@ -21,7 +22,7 @@ use crate::{
         log::LogBase,
         migration::Transfer,
         row::Gate,
-        vring::{VringAddr, VringDescriptor, VringState},
+        vring::VringAddr,
     },
 };
 
@@ -204,6 +205,8 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         table: &mut TableExtents,
     ) -> Result<Effect, Violation> {
         use FrontendRequest as Request;
+        let index = request.ring().map_or(Ok(0), |index| self.ring(index))?;
+        let changes = |change| Ok(Effect::Ring { index, change });
         match request {
             Request::SetFeatures(features) => self.features(*features),
             Request::ResetOwner => Ok(Effect::DisableAll),
@@ -224,28 +227,20 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 Ok(Effect::Log(Some(*log)))
             }
             Request::SetLogBase(..) => Ok(Effect::Log(None)),
-            Request::SetVringNum(state) => self.ring_size(state),
-            Request::SetVringAddr(address) => self.ring_addresses(address),
-            Request::SetVringBase(state) => {
-                self.stopped_ring(state)?;
+            Request::SetVringNum(state) => changes(RingChange::Size(self.ring_size(index, state.num())?)),
+            Request::SetVringAddr(address) => {
+                self.check_ring_addresses(index, address)?;
+                changes(RingChange::Addresses)
+            }
+            Request::SetVringBase(_) => {
+                self.check_stopped(index)?;
                 Ok(Effect::None)
             }
-            Request::GetVringBase(state) => self.change(state, RingChange::Started(Power::Off)),
-            Request::VringKick(state) => self.change(state, RingChange::Started(Power::On)),
-            Request::SetVringKick(target, _) => {
-                let index = self.described_ring(target)?;
-                Ok(Effect::Ring { index, change: RingChange::Started(Power::On) })
-            }
-            Request::SetVringCall(target, _) | Request::SetVringErr(target, _) => {
-                self.described_ring(target)?;
-                Ok(Effect::None)
-            }
-            Request::SetVringEnable(state) => {
-                let power = self.zero_or_one(state)?;
-                self.change(state, RingChange::Enabled(power))
-            }
+            Request::GetVringBase(_) => changes(RingChange::Started(Power::Off)),
+            Request::VringKick(_) | Request::SetVringKick(..) => changes(RingChange::Started(Power::On)),
+            Request::SetVringEnable(state) => changes(RingChange::Enabled(zero_or_one(index, state.num())?)),
             Request::SetVringEndian(state) => {
-                self.zero_or_one(state)?;
+                zero_or_one(index, state.num())?;
                 Ok(Effect::None)
             }
             Request::GetProtocolFeatures => Ok(Effect::OpenProtocol),
@@ -283,7 +278,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             BackendRequest::VringCall(state) | BackendRequest::VringErr(state) => {
                 self.ring(u64::from(state.index())).map(drop)
             }
-            BackendRequest::VringHostNotifierMsg(area, _) => self.described_ring(&area.target()).map(drop),
+            BackendRequest::VringHostNotifierMsg(area, _) => self.ring(area.target().index()).map(drop),
             _ => request.check_mappings(),
         }
     }
@@ -327,71 +322,40 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         }
     }
 
-    fn described_ring(&self, target: &VringDescriptor) -> Result<u8, Violation> {
-        self.ring(target.index())
-    }
-
-    fn change(&self, state: &VringState, change: RingChange) -> Result<Effect, Violation> {
-        let index = self.ring(u64::from(state.index()))?;
-        Ok(Effect::Ring { index, change })
-    }
-
-    fn stopped_ring(&self, state: &VringState) -> Result<u8, Violation> {
-        let ring = self.ring(u64::from(state.index()))?;
+    fn check_stopped(&self, ring: u8) -> Result<(), Violation> {
         match self.state.ring(ring) {
             // Not merely started: libkrun sets a ring up again after disabling it.
             Some(vring) if vring.is_running() => Err(Violation::RingRunning { ring }),
-            _ => Ok(ring),
+            _ => Ok(()),
         }
     }
 
-    fn ring_size(&self, state: &VringState) -> Result<Effect, Violation> {
-        let ring = self.stopped_ring(state)?;
-        let packed = self.is_packed();
-        match u16::try_from(state.num()) {
-            Ok(size @ 1..=32768) if packed || size.is_power_of_two() => {
-                Ok(Effect::Ring { index: ring, change: RingChange::Size(size) })
-            }
-            _ => Err(Violation::RingSize { ring, found: state.num() }),
-        }
+    fn ring_size(&self, ring: u8, found: u32) -> Result<u16, Violation> {
+        self.check_stopped(ring)?;
+        self.layout().check_size(found).map_err(|_| Violation::RingSize { ring, found })
     }
 
-    /// Checks alignment and wrapping (virtio, sections "Split Virtqueues" and "Packed
-    /// Virtqueues"). Whether memory is there is known only when the ring starts, because memory
-    /// may come later.
-    fn ring_addresses(&self, address: &VringAddr) -> Result<Effect, Violation> {
-        let ring = self.ring(u64::from(address.index()))?;
-        let size = self.state.ring(ring).and_then(|vring| vring.size()).map_or(1, u64::from);
-        let bytes = |each: u64, fixed: u64| size.saturating_mul(each).saturating_add(fixed);
-        let packed = self.is_packed();
-        let parts = if packed {
-            [("descriptor ring", 16, bytes(16, 0)), ("driver area", 4, 4), ("device area", 4, 4)]
-        } else {
-            [("descriptor table", 16, bytes(16, 0)), ("available ring", 2, bytes(2, 6)), ("used ring", 4, bytes(8, 6))]
+    /// Checks alignment and wrapping. Whether memory is there is known only when the ring starts,
+    /// because memory may come later.
+    fn check_ring_addresses(&self, ring: u8, address: &VringAddr) -> Result<(), Violation> {
+        let size = self.state.ring(ring).and_then(|vring| vring.size()).unwrap_or(1);
+        let check = |part: &'static str, found: u64, alignment: u64, length| {
+            let aligned = found & alignment.wrapping_sub(1) == 0;
+            let fits = aligned && found.checked_add(length).is_some();
+            if fits { Ok(()) } else { Err(Violation::RingAddress { ring, part, found, alignment }) }
         };
-        let addresses = [address.descriptor().0, address.available().0, address.used().0];
-        let [.., (_, _, used)] = parts;
+        let parts = self.layout().parts(size);
+        let addresses = [address.descriptor(), address.available(), address.used()];
+        for (part, address) in parts.iter().zip(addresses) {
+            check(part.part.name(), address.0, part.alignment, part.length)?;
+        }
+        let [.., used] = parts;
         // Without the flag the log address means nothing, and QEMU sends one all the same.
-        let log = address.logs_used().then_some((("log of the used ring", 1, used), address.log().0));
-        for ((part, alignment, length), found) in parts.into_iter().zip(addresses).chain(log) {
-            if found.checked_rem(alignment) != Some(0) || found.checked_add(length).is_none() {
-                return Err(Violation::RingAddress { ring, part, found, alignment });
-            }
-        }
-        Ok(Effect::Ring { index: ring, change: RingChange::Addresses })
+        if address.logs_used() { check("log of the used ring", address.log().0, 1, used.length) } else { Ok(()) }
     }
 
-    fn is_packed(&self) -> bool {
-        self.state.negotiated().acknowledged.contains(VirtioFeatures::RING_PACKED)
-    }
-
-    fn zero_or_one(&self, state: &VringState) -> Result<Power, Violation> {
-        let ring = self.ring(u64::from(state.index()))?;
-        match state.num() {
-            0 => Ok(Power::Off),
-            1 => Ok(Power::On),
-            found => Err(Violation::NotZeroOrOne { ring, found }),
-        }
+    fn layout(&self) -> RingLayout {
+        RingLayout::of(self.state.negotiated().acknowledged)
     }
 
     fn inflight(&self, inflight: &Inflight) -> Result<Effect, Violation> {
@@ -407,5 +371,13 @@ pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     match offset.checked_add(size) {
         Some(_) => Ok(()),
         None => Err(Violation::ExtentWraps { size, offset }),
+    }
+}
+
+fn zero_or_one(ring: u8, found: u32) -> Result<Power, Violation> {
+    match found {
+        0 => Ok(Power::Off),
+        1 => Ok(Power::On),
+        found => Err(Violation::NotZeroOrOne { ring, found }),
     }
 }

@@ -29,7 +29,7 @@ pub struct Negotiated {
 
 impl Negotiated {
     /// Refuses a request whose gate is closed.
-    pub(crate) fn check(&self, gate: Gate) -> Result<(), Violation> {
+    pub(crate) fn check(&self, gate: &Gate) -> Result<(), Violation> {
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
         let opened = match gate.negotiation {
             Negotiation::Any => true,
@@ -41,13 +41,13 @@ impl Negotiated {
         if opened && self.protocol.contains(gate.protocol) && self.acknowledged.contains(gate.virtio) {
             Ok(())
         } else {
-            Err(Violation::NotNegotiated { gate })
+            Err(Violation::NotNegotiated { gate: *gate })
         }
     }
 
-    /// The same after a request was granted.
-    pub(crate) fn after(mut self, effect: Effect) -> Self {
-        match effect {
+    /// Carries out what a granted request does to them.
+    pub(crate) fn apply(&mut self, effect: &Effect) {
+        match *effect {
             Effect::AcknowledgeFeatures(features) => self.acknowledged = features,
             Effect::OpenProtocol => self.protocol_opened = true,
             Effect::AcknowledgeProtocol(features) => {
@@ -57,7 +57,6 @@ impl Negotiated {
             Effect::Reset | Effect::Status(0) => self.acknowledged = VirtioFeatures::empty(),
             _ => {}
         }
-        self
     }
 
     /// Whether acknowledgements may be asked for.
@@ -90,9 +89,9 @@ pub enum Postcopy {
 impl Postcopy {
     /// The same after a request was granted. While postcopy listens, memory is answered and the
     /// answer acknowledged.
-    pub(crate) fn after(self, effect: Effect) -> Self {
+    pub(crate) fn after(self, effect: &Effect) -> Self {
         match effect {
-            Effect::Postcopy(postcopy) => postcopy,
+            Effect::Postcopy(postcopy) => *postcopy,
             effect if effect.shares_memory() && self == Self::Listening => Self::Answered,
             _ => self,
         }
@@ -196,10 +195,16 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
     ///
     /// A reset leaves the connection, the protocol features, memory and log, because QEMU does not
     /// send them again.
-    pub(crate) fn apply(&mut self, effect: Effect, table: &mut TableExtents) {
-        self.negotiated = self.negotiated.after(effect);
-        self.postcopy = self.postcopy.after(effect);
-        match effect {
+    pub(crate) fn apply(&mut self, effect: &Effect, table: &mut TableExtents) {
+        match *effect {
+            // Most requests change one ring or nothing.
+            Effect::None | Effect::ReadConfig(_) => return,
+            Effect::Ring { index, change } => {
+                if let Some(ring) = self.rings.get_mut(usize::from(index)) {
+                    change.apply(ring);
+                }
+                return;
+            }
             Effect::ReplaceMemory => {
                 self.memory.replace(table);
                 table.clear();
@@ -212,13 +217,12 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
             Effect::Status(status) => self.status = status,
             _ => {}
         }
-        let changed = match effect {
-            Effect::Ring { index, .. } => usize::from(index)..usize::from(index).saturating_add(1),
-            Effect::AcknowledgeFeatures(_) | Effect::DisableAll | Effect::Reset | Effect::Status(0) => 0..VRINGS,
-            _ => 0..0,
-        };
-        for ring in self.rings.get_mut(changed).into_iter().flatten() {
-            *ring = effect.ring_after(*ring);
+        self.negotiated.apply(effect);
+        self.postcopy = self.postcopy.after(effect);
+        if effect.concerns_all_rings() {
+            for ring in &mut self.rings {
+                effect.apply_to(ring);
+            }
         }
     }
 }
@@ -260,27 +264,36 @@ pub(crate) enum RingChange {
 
 impl Effect {
     /// Whether the request shares memory with the back-end.
-    pub(crate) fn shares_memory(self) -> bool {
+    pub(crate) fn shares_memory(&self) -> bool {
         matches!(self, Self::ReplaceMemory | Self::AddRegion(_))
     }
 
     /// Whether the request may change ring `index`.
-    pub(crate) fn concerns_ring(self, index: u8) -> bool {
-        !matches!(self, Self::Ring { index: other, .. } if other != index)
+    pub(crate) fn concerns_ring(&self, index: u8) -> bool {
+        match self {
+            Self::Ring { index: changed, .. } => *changed == index,
+            effect => effect.concerns_all_rings(),
+        }
     }
 
-    /// A ring that the request concerns, after it was granted.
-    pub(crate) fn ring_after(self, mut ring: Vring) -> Vring {
+    fn concerns_all_rings(&self) -> bool {
         match self {
-            Self::Ring { change, .. } => change.apply(&mut ring),
-            Self::AcknowledgeFeatures(features) if !features.contains(VirtioFeatures::PROTOCOL_FEATURES) => {
-                ring.set_enabled(Power::On);
-            }
+            // From here on there is nothing to enable them by.
+            Self::AcknowledgeFeatures(features) => !features.contains(VirtioFeatures::PROTOCOL_FEATURES),
+            Self::DisableAll | Self::Reset | Self::Status(0) => true,
+            _ => false,
+        }
+    }
+
+    /// Carries out on a ring that the request concerns what it does to it.
+    pub(crate) fn apply_to(&self, ring: &mut Vring) {
+        match self {
+            Self::Ring { change, .. } => change.apply(ring),
+            Self::AcknowledgeFeatures(_) => ring.set_enabled(Power::On),
             Self::DisableAll => ring.set_enabled(Power::Off),
-            Self::Reset | Self::Status(0) => ring = Vring::NEW,
+            Self::Reset | Self::Status(0) => *ring = Vring::NEW,
             _ => {}
         }
-        ring
     }
 }
 

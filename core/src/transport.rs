@@ -123,7 +123,7 @@ pub fn receive<'a, T: Transport, const CAP: usize>(
 }
 
 /// The same with [`ReadAhead`]: fewer calls of the transport, which must keep the promise that is
-/// told there. For the main channel.
+/// told there.
 ///
 /// # Errors
 /// See [`ReceiveError`]; the channel is of no use after one.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use vhost_core::{Channel, DecodeError, Frame, Handles, MAX_HANDLES, Transmit, wire::header::Header};
+use vhost_core::{Channel, DecodeError, Dialect, Frame, Handles, MAX_HANDLES, Transmit, wire::header::Header};
 
 use crate::{
     deadline::Deadline,
@@ -37,6 +37,15 @@ pub enum Direction {
 pub trait Observer: Send + Sync {
     /// A message was sent whole, or received whole; with so many descriptors.
     fn message(&self, direction: Direction, header: &Header, payload: &[u8], handles: usize);
+}
+
+/// How far a socket is read.
+#[derive(Clone, Copy)]
+pub(crate) enum Reading {
+    /// Until it has nothing: whoever is told only of changes hears of the next one.
+    ToTheEnd,
+    /// Until all is read that was there: whoever asks again hears of the rest.
+    WhatIsThere,
 }
 
 /// Why a channel is of no further use, or, with [`SocketError::TimedOut`], not yet.
@@ -90,11 +99,17 @@ pub enum Message<'b> {
 impl Endpoint {
     /// A channel over a socket on which nothing was received yet.
     ///
-    /// The main channel reads as many messages at once as there are; see [`exact`](Self::exact). The channel of the
-    /// back-end is read message by message, as how many descriptors its messages have depends on the dialect.
+    /// It reads as many messages at once as there are; see [`exact`](Self::exact). The channel of the back-end speaks the
+    /// standard dialect; see [`in_dialect`](Self::in_dialect).
     #[must_use]
     pub fn new(socket: Socket, channel: Channel) -> Self {
-        Self::over(socket, Incoming::new(channel))
+        Self::over(socket, Incoming::ahead(channel, Dialect::Standard))
+    }
+
+    /// The back-end's channel of a session in one of the older dialects of virtio-fs, whose messages have other descriptors.
+    #[must_use]
+    pub fn in_dialect(socket: Socket, dialect: Dialect) -> Self {
+        Self::over(socket, Incoming::ahead(Channel::Backend, dialect))
     }
 
     /// A channel that is never read beyond the message that is waited for: at two system calls a message, for a socket
@@ -128,6 +143,37 @@ impl Endpoint {
     /// As [`receive`](Self::receive), but never a timeout.
     pub fn try_receive(&mut self) -> Result<Message<'_>, EndpointError> {
         self.fill(Socket::try_receive)
+    }
+
+    /// How many bytes of the image behind the last message were not received yet; only messages of the GPU channel have
+    /// images. What is left of it when the next message is received is skipped.
+    #[must_use]
+    pub fn image_left(&self) -> usize {
+        self.incoming.image_left()
+    }
+
+    /// Waits for bytes of that image and puts them straight to where they are wanted: at least one, at most as many as fit.
+    /// How many; zero if nothing is left or nothing fits.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_image(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<usize, EndpointError> {
+        let count = self.image_left().min(buffer.len());
+        let room = buffer.get_mut(..count).unwrap_or_default();
+        let there = self.incoming.take_image(room);
+        if there > 0 || room.is_empty() {
+            return Ok(there);
+        }
+        match self.socket.receive(room, deadline)? {
+            Received::EndOfStream => Err(EndpointError::Truncated),
+            Received::Data { handles, .. } if handles.len() > 0 => {
+                Err(EndpointError::Bytes(DecodeError::HandlesAfterStart { channel: Channel::Gpu }))
+            }
+            Received::Data { bytes, .. } => {
+                self.incoming.image_read(bytes);
+                Ok(bytes)
+            }
+        }
     }
 
     /// Sends a message in one piece.
@@ -202,11 +248,11 @@ impl Endpoint {
         self.incoming.has_next()
     }
 
-    /// Whether the last thing received was all that the socket had. More may have come since, and makes it readable; but
-    /// that the peer has closed may have been there before.
+    /// Whether the last thing received was all that is to be read. More may have come since, and makes the socket readable;
+    /// but that the peer has closed may have been there before.
     #[must_use]
-    pub(crate) fn was_emptied(&self) -> bool {
-        self.incoming.was_emptied()
+    pub(crate) fn is_read(&self, reading: Reading) -> bool {
+        matches!(reading, Reading::WhatIsThere) && self.incoming.was_emptied()
     }
 
     pub(crate) fn saw_sent(&self, bytes: &[u8], handles: usize) {

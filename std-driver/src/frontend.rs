@@ -29,7 +29,7 @@ use std::{
 
 use vhost_core::{Channel, FrontendConfig, MAX_MESSAGE, MessageName, Negotiated, Postcopy, VirtioFeatures, Vring};
 
-use self::{attached::Attached, limit::Limit, memory::SharedFile, shared::Shared};
+use self::{attached::Attached, limit::Limit, memory::SharedFile, pacing::Experience, shared::Shared};
 pub use self::{
     bring_up::{DeviceSetup, RingSetup, StoppedRing},
     channel::{BackendChannel, ChannelError, ChannelState, ChannelStopper},
@@ -110,6 +110,8 @@ pub struct Frontend {
     /// The files of the regions that are shared.
     files: Vec<SharedFile>,
     pacing: Pacing,
+    /// Shared with the sessions before and after this one.
+    experience: Arc<Experience>,
 }
 
 impl Frontend {
@@ -128,8 +130,14 @@ impl Frontend {
 
     /// As [`from_socket`](Self::from_socket), with the rings that the device may have and with what is let pass.
     pub fn with_config(socket: Socket, config: FrontendConfig) -> Self {
+        Self::over(Endpoint::new(socket, Channel::Frontend), config)
+    }
+
+    /// As [`with_config`](Self::with_config), on the main channel as it is given: one that is read
+    /// [exactly](Endpoint::exact), for a socket that somebody else goes on with, who then misses nothing.
+    pub fn over(endpoint: Endpoint, config: FrontendConfig) -> Self {
         Self {
-            endpoint: Endpoint::new(socket, Channel::Frontend),
+            endpoint,
             out: Box::new([0; MAX_MESSAGE]),
             shared: Arc::new(Shared::new(config)),
             limit: Limit::default(),
@@ -141,6 +149,7 @@ impl Frontend {
             slots: None,
             files: Vec::new(),
             pacing: Pacing::default(),
+            experience: Arc::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::os::fd::OwnedFd;
 
-use vhost_core::{Assembler, Channel, DecodeError, Frame, ReadAhead};
+use vhost_core::{Assembler, Channel, DecodeError, Dialect, Frame, ReadAhead};
 
 use crate::socket::ReceivedHandles;
 
@@ -24,11 +24,8 @@ pub(crate) enum Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(channel: Channel) -> Self {
-        match channel {
-            Channel::Frontend => Self::Ahead { messages: Box::default(), emptied: false },
-            Channel::Backend | Channel::Gpu => Self::exact(channel),
-        }
+    pub(crate) fn ahead(channel: Channel, dialect: Dialect) -> Self {
+        Self::Ahead { messages: Box::new(ReadAhead::on(channel, dialect)), emptied: false }
     }
 
     pub(crate) fn exact(channel: Channel) -> Self {
@@ -76,6 +73,33 @@ impl Incoming {
         match self {
             Self::Exact { assembler, .. } => assembler.is_between_messages(),
             Self::Ahead { messages, .. } => messages.is_between_messages(),
+        }
+    }
+
+    /// Bytes of the image behind the last message that were not taken.
+    pub(crate) fn image_left(&self) -> usize {
+        match self {
+            Self::Exact { assembler, .. } => usize::try_from(assembler.image_left()).unwrap_or(usize::MAX),
+            Self::Ahead { messages, .. } => messages.image_left(),
+        }
+    }
+
+    /// Moves what was read of the image already to the start of `buffer`; how many bytes.
+    pub(crate) fn take_image(&mut self, buffer: &mut [u8]) -> usize {
+        let Self::Ahead { messages, .. } = self else { return 0 };
+        let part = messages.image_part();
+        let count = part.len().min(buffer.len());
+        let (target, source) = (buffer.get_mut(..count), part.get(..count));
+        target.unwrap_or_default().copy_from_slice(source.unwrap_or_default());
+        messages.image_read(count);
+        count
+    }
+
+    /// Takes note of bytes of the image that were received to somewhere else.
+    pub(crate) fn image_read(&mut self, count: usize) {
+        match self {
+            Self::Exact { assembler, .. } => assembler.image_read(count),
+            Self::Ahead { messages, .. } => messages.image_read(count),
         }
     }
 

@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Asking, Due, Flagged, Question, check_handles, write},
+    channel::{Asking, Due, Flagged, Question},
     error::{ApiMisuse, Fault},
     rules::Violation,
     session::{Negotiated, Postcopy},
@@ -168,13 +168,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
             GpuRequest::SetProtocolFeatures(features) => (Asked::Something, Some(*features)),
             _ => (Asked::Something, None),
         };
-        let transmit = write(
-            message,
-            out,
-            |size| Header::opening(message, false, size),
-            |writer, handles| request.put(writer, handles, REQUEST),
-        )?;
-        check_handles(message, row.handles, &transmit, REQUEST)?;
+        let transmit = request.write(message, row, Header::opening(message, false), REQUEST, out)?;
         self.acknowledged = acknowledged.unwrap_or(self.acknowledged);
         self.image = image;
         if due != Due::Nothing {

@@ -3,12 +3,13 @@
 use crate::{
     assembler::Frame,
     channel::{Answered, Due, Flagged, Question, answer},
-    error::{ApiMisuse, DecodeError, PeerMisbehaved},
+    error::ApiMisuse,
     rejection::{Rejection, Verdict},
     rules::Violation,
     session::{Negotiated, Postcopy},
     wire::{
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS},
+        misfit::{Found, Misfit},
         row::{Channel, Row},
     },
 };
@@ -139,10 +140,10 @@ impl GpuFrontend {
     /// is not.
     pub fn handle_request<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<GpuRequest<H>, Rejection> {
         if self.failed {
-            return Err(Rejection::misuse(ApiMisuse::SessionFailed));
+            return Err(Rejection::session_failed());
         }
         if let Some(question) = &self.answering {
-            return Err(Rejection::misuse(ApiMisuse::AnswerOutstanding { message: question.message }));
+            return Err(Rejection::answer_outstanding(question.message));
         }
         let code = GpuCode(frame.header.request());
         let result = self.request(frame, code);
@@ -186,19 +187,21 @@ impl GpuFrontend {
         Ok(answered)
     }
 
-    fn request<'b, H>(&self, frame: Frame<'b, H>, code: GpuCode) -> Result<GpuRequest<H>, Rejection> {
+    fn request<'b, H>(&self, mut frame: Frame<'b, H>, code: GpuCode) -> Result<GpuRequest<H>, Rejection> {
         let message = code.message();
-        frame.header.check(Channel::Gpu).map_err(Rejection::close)?;
-        if frame.header.is_reply() {
-            return Err(Rejection::close(DecodeError::ReplyInsteadOfRequest { message }));
+        if frame.header.check(Channel::Gpu).is_err() || frame.header.is_reply() {
+            return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
-        let row = code.row().ok_or(Rejection::refuse(DecodeError::UnknownRequest { message }))?;
-        let violates = |violation| Rejection::refuse(PeerMisbehaved::Violation { message, violation });
+        let Some(row) = code.row() else {
+            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, &frame, REQUEST), None));
+        };
         if !self.acknowledged.contains(row.gate.gpu) {
-            return Err(violates(Violation::NotNegotiated { gate: row.gate }));
+            return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        let request = GpuRequest::decode(frame, REQUEST).map_err(Rejection::refuse)?;
-        check(&request, self.config.scanouts, self.config.features).map_err(|violation| violates(violation.into()))?;
+        let request = GpuRequest::of_frame(row, &mut frame, REQUEST)
+            .map_err(|misfit| Rejection::misfit(misfit, &Found::new(message, &frame, REQUEST), Some(row)))?;
+        check(&request, self.config.scanouts, self.config.features)
+            .map_err(|violation| Rejection::violation(message, &violation.into()))?;
         Ok(request)
     }
 }

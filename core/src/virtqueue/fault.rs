@@ -29,9 +29,11 @@ pub enum RingPart {
     IndirectTable,
 }
 
-impl fmt::Display for RingPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl RingPart {
+    /// What the virtio specification calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::DescriptorTable => "descriptor table",
             Self::AvailableRing => "available ring",
             Self::UsedRing => "used ring",
@@ -39,7 +41,13 @@ impl fmt::Display for RingPart {
             Self::DriverEvent => "driver event suppression area",
             Self::DeviceEvent => "device event suppression area",
             Self::IndirectTable => "indirect table",
-        })
+        }
+    }
+}
+
+impl fmt::Display for RingPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

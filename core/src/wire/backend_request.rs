@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write, write_number},
+    channel::{check_handles, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -15,10 +15,11 @@ use super::{
     fs_cache::CacheEntries,
     header::Header,
     iotlb::Iotlb,
-    payload::{BufferTooSmall, Form, PayloadKind, Writer},
+    misfit::{Found, Misfit},
+    payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{SharedMemoryMap, Uuid},
-    table::{Source, handle_rule, payload_kind, put, replies, requests, take},
+    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
     vring::{VringArea, VringState},
 };
 

@@ -3,7 +3,8 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Role, SizeRule, Writer},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, Role, SizeRule, Writer},
     scalar::layout,
 };
 
@@ -47,12 +48,11 @@ impl Config<'_> {
 impl<'b> Payload<'b> for Config<'b> {
     const KIND: PayloadKind = PayloadKind::Config;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-        let wrong_size = PayloadFault::Size { expected: SIZE, found: bytes.len() };
-        let (header, rest) = ConfigHeader::ref_from_prefix(bytes).map_err(|_| wrong_size)?;
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         if !SIZE.allows(bytes.len()) {
-            return Err(wrong_size);
+            return Err(Misfit::Size);
         }
+        let (header, rest) = ConfigHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
         let wanted = usize::try_from(header.size()).unwrap_or(usize::MAX);
         let data = match rest.get(..wanted) {
             // SPDK always sends 256 bytes, of which the first `size` count.
@@ -60,22 +60,21 @@ impl<'b> Payload<'b> for Config<'b> {
             // Replies may be shorter than what was asked for.
             None if form.role == Role::Reply => rest,
             None => {
-                return Err(PayloadFault::Field {
-                    name: "size",
-                    expected: "at most the number of bytes that follow",
-                    found: u64::from(header.size()),
-                });
+                static RULE: FieldRule =
+                    FieldRule { name: "size", expected: "at most the number of bytes that follow" };
+                return Err(Misfit::Field(&RULE, header.size()));
             }
         };
         Ok(Self { offset: header.offset(), flags: header.flags(), data })
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-        if self.data.len() > MAX_CONFIG_SIZE {
-            return Err(BufferTooSmall);
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+        match u32::try_from(self.data.len()) {
+            Ok(size) if self.data.len() <= MAX_CONFIG_SIZE => {
+                out.put(ConfigHeader::new(self.offset, size, self.flags).as_bytes());
+                out.put(self.data);
+            }
+            _ => out.overflow(),
         }
-        let size = u32::try_from(self.data.len()).map_err(|_| BufferTooSmall)?;
-        out.put(ConfigHeader::new(self.offset, size, self.flags).as_bytes())?;
-        out.put(self.data)
     }
 }

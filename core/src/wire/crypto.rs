@@ -9,7 +9,8 @@ use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, native_endian::U64};
 
 use super::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
+    misfit::Misfit,
+    payload::{Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
     scalar::layout,
 };
 
@@ -157,12 +158,12 @@ impl fmt::Debug for CryptoSession {
 impl<'b> Payload<'b> for &'b CryptoSession {
     const KIND: PayloadKind = PayloadKind::CryptoSession;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         fixed(bytes, form)
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-        out.put(self.as_bytes())
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+        out.put(self.as_bytes());
     }
 }
 

@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write, write_number},
+    channel::{check_handles, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -20,10 +20,11 @@ use super::{
     log::LogBase,
     memory::{MemoryRegion, MemoryTable},
     migration::Transfer,
-    payload::{BufferTooSmall, Form, PayloadKind, Writer},
+    misfit::{Found, Misfit},
+    payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{SharedMemoryConfig, Uuid},
-    table::{Source, handle_rule, payload_kind, put, replies, requests, take},
+    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
     vring::{VringAddr, VringDescriptor, VringState},
 };
 
@@ -151,4 +152,24 @@ requests! {
     /// Asks for the sizes of the device's shared memory regions.
     44 GET_SHMEM_CONFIG (Gate::protocol(ProtocolFeatures::SHMEM)) None GetShmemConfig
         => Own(Close): None [payload: SharedMemoryConfig<'b>];
+}
+
+impl<H> FrontendRequest<'_, H> {
+    /// The index of the ring that the request is about; `None` if it is about none.
+    #[must_use]
+    pub fn ring(&self) -> Option<u64> {
+        match self {
+            Self::SetVringNum(state)
+            | Self::SetVringBase(state)
+            | Self::GetVringBase(state)
+            | Self::SetVringEnable(state)
+            | Self::SetVringEndian(state)
+            | Self::VringKick(state) => Some(u64::from(state.index())),
+            Self::SetVringAddr(address) => Some(u64::from(address.index())),
+            Self::SetVringKick(target, _) | Self::SetVringCall(target, _) | Self::SetVringErr(target, _) => {
+                Some(target.index())
+            }
+            _ => None,
+        }
+    }
 }

@@ -6,7 +6,8 @@ use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, native_endian::U64};
 
 use super::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, Writer},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, SizeRule, Writer},
     scalar::{Scalar, layout},
 };
 
@@ -15,6 +16,8 @@ pub const MAX_CACHE_ENTRIES: usize = 8;
 
 /// The most mappings of a list; a later version of that dialect has so many.
 const MAX_LIST: usize = 32;
+
+static COUNT: FieldRule = FieldRule { name: "count", expected: "at most 32 mappings" };
 
 pub(crate) const SIZE: SizeRule = SizeRule::Between(ListHeader::SIZE, ListHeader::SIZE + MAX_LIST * EntryLayout::SIZE);
 
@@ -73,15 +76,14 @@ struct Columns {
 }
 
 impl Columns {
-    /// The mappings, used or not.
-    fn slots(&self) -> impl Iterator<Item = CacheEntry> + '_ {
+    /// Mapping `at`, used or not.
+    fn get(&self, at: usize) -> Option<CacheEntry> {
         let [file_offset, cache_offset, length, access] = &self.columns;
-        let rows = file_offset.iter().zip(cache_offset).zip(length).zip(access);
-        rows.map(|(((file_offset, cache_offset), length), access)| CacheEntry {
-            file_offset: file_offset.get(),
-            cache_offset: cache_offset.get(),
-            length: length.get(),
-            access: CacheAccess::from_bits_retain(access.get()),
+        Some(CacheEntry {
+            file_offset: file_offset.get(at)?.get(),
+            cache_offset: cache_offset.get(at)?.get(),
+            length: length.get(at)?.get(),
+            access: CacheAccess::from_bits_retain(access.get(at)?.get()),
         })
     }
 
@@ -179,22 +181,31 @@ impl<'b> CacheEntries<'b> {
     }
 
     fn slots(&self) -> impl Iterator<Item = CacheEntry> + use<'b> {
-        let (columns, list, given): (Option<&Columns>, &[_], &[_]) = match self.slots {
-            Slots::Columns(columns) => (Some(columns), &[], &[]),
-            Slots::List(list) => (None, list, &[]),
-            Slots::Given(given) => (None, &[], given),
-        };
-        let list = list.iter().map(|entry| CacheEntry {
-            file_offset: entry.file_offset(),
-            cache_offset: entry.cache_offset(),
-            length: entry.length(),
-            access: CacheAccess::from_bits_retain(entry.access()),
-        });
-        columns.into_iter().flat_map(Columns::slots).chain(list).chain(given.iter().copied())
+        let slots = self.slots;
+        (0..MAX_LIST.max(self.given())).map_while(move |at| slots.get(at))
+    }
+
+    /// How many entries the caller gave.
+    fn given(&self) -> usize {
+        if let Slots::Given(given) = self.slots { given.len() } else { 0 }
     }
 }
 
-/// As `Iterator::count`, which could overflow for all that is known of its items.
+impl Slots<'_> {
+    fn get(&self, at: usize) -> Option<CacheEntry> {
+        match self {
+            Self::Columns(columns) => columns.get(at),
+            Self::List(list) => list.get(at).map(|entry| CacheEntry {
+                file_offset: entry.file_offset(),
+                cache_offset: entry.cache_offset(),
+                length: entry.length(),
+                access: CacheAccess::from_bits_retain(entry.access()),
+            }),
+            Self::Given(given) => given.get(at).copied(),
+        }
+    }
+}
+
 fn count(entries: impl Iterator<Item = CacheEntry>) -> usize {
     entries.fold(0, |count, _| count.saturating_add(1))
 }
@@ -217,8 +228,8 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
     const KIND: PayloadKind = PayloadKind::CacheEntries;
 
     /// The sizes of the dialects differ by eight bytes only, so none is ever let pass for another.
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-        let wrong_size = |expected| PayloadFault::Size { expected: SizeRule::Exactly(expected), found: bytes.len() };
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
+        let wrong_size = Misfit::Exactly;
         match form.dialect.layout() {
             Some(Layout::Columns) => {
                 let columns = Columns::ref_from_bytes(bytes).map_err(|_| wrong_size(Layout::COLUMNS_SIZE))?;
@@ -236,8 +247,7 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
                 let (header, rest) = ListHeader::ref_from_prefix(bytes).map_err(|_| wrong_size(ListHeader::SIZE))?;
                 let count = usize::from(header.count());
                 if count > MAX_LIST {
-                    let (name, expected) = ("count", "at most 32 mappings");
-                    return Err(PayloadFault::Field { name, expected, found: u64::from(header.count()) });
+                    return Err(Misfit::Field(&COUNT, u32::from(header.count())));
                 }
                 let whole = ListHeader::SIZE.saturating_add(count.saturating_mul(EntryLayout::SIZE));
                 let list = <[EntryLayout]>::ref_from_bytes_with_elems(rest, count).map_err(|_| wrong_size(whole))?;
@@ -247,28 +257,28 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
         let count = count(self.slots());
         let is_list = form.dialect.layout() == Some(Layout::List);
         if count > (if is_list { MAX_LIST } else { MAX_CACHE_ENTRIES }) {
-            return Err(BufferTooSmall);
+            return out.overflow();
         }
         match form.dialect.layout() {
             Some(Layout::Columns) => out.put(Columns::of(self.slots()).as_bytes()),
             Some(Layout::FlagsAndColumns) => {
-                self.flags.encode(out, form)?;
-                out.put(Columns::of(self.slots()).as_bytes())
+                self.flags.encode(out, form);
+                out.put(Columns::of(self.slots()).as_bytes());
             }
             Some(Layout::List) => {
-                let flags = u32::try_from(self.flags).map_err(|_| BufferTooSmall)?;
-                let count = u16::try_from(count).map_err(|_| BufferTooSmall)?;
-                out.put(ListHeader::new(flags, count).as_bytes())?;
-                self.slots().try_for_each(|slot| {
-                    let CacheEntry { file_offset, cache_offset, length, access } = slot;
-                    out.put(EntryLayout::new(file_offset, cache_offset, length, access.bits()).as_bytes())
-                })
+                let (Ok(flags), Ok(count)) = (u32::try_from(self.flags), u16::try_from(count)) else {
+                    return out.overflow();
+                };
+                out.put(ListHeader::new(flags, count).as_bytes());
+                for CacheEntry { file_offset, cache_offset, length, access } in self.slots() {
+                    out.put(EntryLayout::new(file_offset, cache_offset, length, access.bits()).as_bytes());
+                }
             }
-            None => Err(BufferTooSmall),
+            None => out.overflow(),
         }
     }
 }

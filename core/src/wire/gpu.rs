@@ -14,16 +14,17 @@ use bitflags::bitflags;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write, write_number},
+    channel::{check_handles, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
 use super::{
     header::Header,
-    payload::{BufferTooSmall, Form, PayloadKind, Writer},
+    misfit::{Found, Misfit},
+    payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     scalar::Scalar,
-    table::{Source, handle_rule, payload_kind, put, replies, requests, take},
+    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
 };
 
 pub use display::{Display, DisplayInfo, Edid};

@@ -1,6 +1,6 @@
 //! Bytes: the twelve bytes in front of every message.
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::error::DecodeError;
 
@@ -47,19 +47,24 @@ impl Header {
     }
 
     /// The header of a request on its own channel.
-    pub(crate) fn opening(message: MessageName, need_reply: bool, size: u32) -> Self {
+    pub(crate) fn opening(message: MessageName, need_reply: bool) -> Self {
         match message.channel {
-            Channel::Frontend | Channel::Backend => Self::request_of(message.id, need_reply, size),
-            Channel::Gpu => Self::new(message.id, 0, size),
+            Channel::Frontend | Channel::Backend => Self::request_of(message.id, need_reply, 0),
+            Channel::Gpu => Self::new(message.id, 0, 0),
         }
     }
 
     /// The header of a reply on its own channel.
-    pub(crate) fn answering(message: MessageName, size: u32) -> Self {
+    pub(crate) fn answering(message: MessageName) -> Self {
         match message.channel {
-            Channel::Frontend | Channel::Backend => Self::reply_to(message.id, size),
-            Channel::Gpu => Self::new(message.id, REPLY, size),
+            Channel::Frontend | Channel::Backend => Self::reply_to(message.id, 0),
+            Channel::Gpu => Self::new(message.id, REPLY, 0),
         }
+    }
+
+    /// The same with so many payload bytes.
+    pub(crate) fn with_size(self, size: u32) -> Self {
+        Self::new(self.request(), self.flags(), size)
     }
 
     /// Checks the flags as far as the channel's protocol knows any.
@@ -79,6 +84,11 @@ impl Header {
             Channel::Gpu if self.version() > VERSION => Err(DecodeError::Flags { message, expected: 0, found }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the flags are those of a request, as far as the channel's protocol knows any.
+    pub(crate) fn is_request(&self) -> bool {
+        self.flags() & (3 | REPLY) == VERSION
     }
 
     /// The protocol version, 0 to 3; only [`VERSION`] exists.
@@ -112,7 +122,9 @@ impl Header {
     }
 
     pub(crate) fn write_to(&self, out: &mut [u8]) {
-        // The caller hands exactly the header's bytes; a shorter slice is left alone.
-        let _ = self.as_bytes().iter().zip(out).map(|(from, to)| *to = *from).count();
+        // The caller has checked that there is room.
+        if let Ok((front, _)) = Self::mut_from_prefix(out) {
+            *front = *self;
+        }
     }
 }

@@ -3,7 +3,8 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, Writer},
+    misfit::Misfit,
+    payload::{Form, Payload, PayloadKind, SizeRule, Writer},
     scalar::layout,
 };
 
@@ -30,15 +31,15 @@ layout! {
 impl<'b> Payload<'b> for Inflight {
     const KIND: PayloadKind = PayloadKind::Inflight;
 
-    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
         match Self::ref_from_prefix(bytes) {
             Ok((inflight, _)) if SIZE.allows(bytes.len()) => Ok(*inflight),
-            _ => Err(PayloadFault::Size { expected: SIZE, found: bytes.len() }),
+            _ => Err(Misfit::Size),
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-        out.put(self.as_bytes())?;
-        out.put(&PADDING)
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+        out.put(self.as_bytes());
+        out.put(&PADDING);
     }
 }

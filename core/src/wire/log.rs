@@ -4,8 +4,9 @@ use zerocopy::IntoBytes;
 
 use super::{
     feature::ProtocolFeatures,
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Role, TrailingBytes, Writer, fixed},
-    scalar::layout,
+    misfit::Misfit,
+    payload::{Form, Payload, PayloadKind, Role, TrailingBytes, Writer, fixed},
+    scalar::{Scalar, layout},
 };
 
 layout! {
@@ -33,27 +34,27 @@ pub enum LogBase {
 impl<'b> Payload<'b> for LogBase {
     const KIND: PayloadKind = PayloadKind::LogBase;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         let shared = form.protocol.contains(ProtocolFeatures::LOG_SHMFD);
         match (bytes.len(), form.role) {
             (0, Role::Reply) => Ok(Self::Empty),
             // The front-end takes every reply that a real back-end sends (8, 0 or 16 bytes).
             (8, Role::Reply) => u64::decode(bytes, form).map(Self::Number),
-            (_, Role::Request) if !shared => u64::decode(bytes, form).map(Self::Number),
-            _ => fixed::<Log>(bytes, form).map(|log| Self::Shared(*log)).map_err(|fault| match form.role {
-                Role::Reply if form.trailing == TrailingBytes::Refuse => {
-                    PayloadFault::Size { expected: Self::KIND.size(), found: bytes.len() }
-                }
-                _ => fault,
+            (_, Role::Request) if !shared => {
+                fixed::<<u64 as Scalar>::Wire>(bytes, form).map(|number| Self::Number(number.get()))
+            }
+            _ => fixed::<Log>(bytes, form).map(|log| Self::Shared(*log)).map_err(|misfit| match form.role {
+                Role::Reply if form.trailing == TrailingBytes::Refuse => Misfit::Size,
+                _ => misfit,
             }),
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
         match self {
             Self::Shared(log) => out.put(log.as_bytes()),
             Self::Number(number) => number.encode(out, form),
-            Self::Empty => Ok(()),
+            Self::Empty => {}
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::address::{GuestAddress, UserAddress};
 
 use super::{
     feature::ProtocolFeatures,
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, TrailingBytes, Writer},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
     scalar::layout,
 };
 
@@ -142,7 +143,7 @@ impl MemoryRegion {
         Self { guest_address, size, user_address, mmap_offset, xen: None }
     }
 
-    fn write(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+    fn write(&self, out: &mut Writer<'_>, form: Form) {
         let plain = RegionLayout::new(self.guest_address, self.size, self.user_address, self.mmap_offset);
         if !has_xen(form) {
             return out.put(plain.as_bytes());
@@ -156,7 +157,7 @@ impl MemoryRegion {
             xen.flags,
             xen.domain_id,
         );
-        out.put(whole.as_bytes())
+        out.put(whole.as_bytes());
     }
 }
 
@@ -167,19 +168,13 @@ fn has_xen(form: Form) -> bool {
 impl<'b> Payload<'b> for MemoryRegion {
     const KIND: PayloadKind = PayloadKind::SingleRegion;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         fn read<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned>(
             bytes: &[u8],
             form: Form,
-        ) -> Result<&T, PayloadFault> {
-            let expected = SizeRule::Exactly(SinglePadding::SIZE.saturating_add(size_of::<T>()));
-            let wrong_size = PayloadFault::Size { expected, found: bytes.len() };
-            let (_, rest) = SinglePadding::ref_from_prefix(bytes).map_err(|_| wrong_size)?;
-            match T::ref_from_prefix(rest) {
-                Ok((region, [])) => Ok(region),
-                Ok((region, _)) if form.trailing == TrailingBytes::Ignore => Ok(region),
-                _ => Err(wrong_size),
-            }
+        ) -> Result<&T, Misfit> {
+            let rest = bytes.get(SinglePadding::SIZE..).unwrap_or_default();
+            fixed(rest, form).map_err(|_| Misfit::Exactly(SinglePadding::SIZE.saturating_add(size_of::<T>())))
         }
         if has_xen(form) {
             read::<XenRegionLayout>(bytes, form).map(Self::from)
@@ -188,9 +183,9 @@ impl<'b> Payload<'b> for MemoryRegion {
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
-        out.put(SinglePadding::new().as_bytes())?;
-        self.write(out, form)
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
+        out.put(SinglePadding::new().as_bytes());
+        self.write(out, form);
     }
 }
 
@@ -230,13 +225,12 @@ impl<'b> MemoryTable<'b> {
 
     /// The regions in order.
     pub fn iter(&self) -> impl Iterator<Item = MemoryRegion> + 'b {
-        let (plain, xen, given): (&[_], &[_], &[_]) = match self.0 {
-            Regions::Received(regions) => (regions, &[], &[]),
-            Regions::ReceivedXen(regions) => (&[], regions, &[]),
-            Regions::Given(regions) => (&[], &[], regions),
-        };
-        let received = plain.iter().map(MemoryRegion::from).chain(xen.iter().map(MemoryRegion::from));
-        received.chain(given.iter().copied())
+        let regions = self.0;
+        (0..self.len()).map_while(move |at| match regions {
+            Regions::Received(regions) => regions.get(at).map(MemoryRegion::from),
+            Regions::ReceivedXen(regions) => regions.get(at).map(MemoryRegion::from),
+            Regions::Given(regions) => regions.get(at).copied(),
+        })
     }
 }
 
@@ -257,15 +251,15 @@ impl fmt::Debug for MemoryTable<'_> {
 impl<'b> Payload<'b> for MemoryTable<'b> {
     const KIND: PayloadKind = PayloadKind::MemoryTable;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-        let (header, rest) = TableHeader::ref_from_prefix(bytes)
-            .map_err(|_| PayloadFault::Size { expected: TABLE_SIZE, found: bytes.len() })?;
-        let count = usize::try_from(header.count()).ok().filter(|count| *count <= MAX_TABLE_REGIONS);
-        let count = count.ok_or(PayloadFault::Field {
-            name: "count",
-            expected: "at most 8 regions",
-            found: u64::from(header.count()),
-        })?;
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
+        let (header, rest) = TableHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
+        let count = match usize::try_from(header.count()) {
+            Ok(count) if count <= MAX_TABLE_REGIONS => count,
+            _ => {
+                static RULE: FieldRule = FieldRule { name: "count", expected: "at most 8 regions" };
+                return Err(Misfit::Field(&RULE, header.count()));
+            }
+        };
         if has_xen(form) {
             regions(rest, count, form).map(|regions| Self(Regions::ReceivedXen(regions)))
         } else {
@@ -273,27 +267,28 @@ impl<'b> Payload<'b> for MemoryTable<'b> {
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
-        let count = u32::try_from(self.len()).map_err(|_| BufferTooSmall)?;
-        out.put(TableHeader::new(count).as_bytes())?;
-        self.iter().try_for_each(|region| region.write(out, form))
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
+        match u32::try_from(self.len()) {
+            Ok(count) => out.put(TableHeader::new(count).as_bytes()),
+            Err(_) => return out.overflow(),
+        }
+        for region in self.iter() {
+            region.write(out, form);
+        }
     }
 }
 
 /// `count` regions; old front-ends send all eight slots of the table whatever the count.
-fn regions<T>(rest: &[u8], count: usize, form: Form) -> Result<&[T], PayloadFault>
+fn regions<T>(rest: &[u8], count: usize, form: Form) -> Result<&[T], Misfit>
 where
     T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
 {
-    let wrong_size = |slots: usize| PayloadFault::Size {
-        expected: SizeRule::Exactly(TableHeader::SIZE.saturating_add(slots.saturating_mul(size_of::<T>()))),
-        found: TableHeader::SIZE.saturating_add(rest.len()),
-    };
-    let (regions, trailing) = <[T]>::ref_from_prefix_with_elems(rest, count).map_err(|_| wrong_size(count))?;
+    let wrong_size = Misfit::Exactly(TableHeader::SIZE.saturating_add(count.saturating_mul(size_of::<T>())));
+    let Ok((regions, trailing)) = <[T]>::ref_from_prefix_with_elems(rest, count) else { return Err(wrong_size) };
     let all_slots = rest.len() == MAX_TABLE_REGIONS.saturating_mul(size_of::<T>());
     if trailing.is_empty() || all_slots || form.trailing == TrailingBytes::Ignore {
         Ok(regions)
     } else {
-        Err(wrong_size(count))
+        Err(wrong_size)
     }
 }

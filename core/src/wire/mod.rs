@@ -17,6 +17,7 @@ pub mod iotlb;
 pub mod log;
 pub mod memory;
 pub mod migration;
+pub(crate) mod misfit;
 pub mod payload;
 pub mod row;
 pub mod shared;

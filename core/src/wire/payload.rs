@@ -4,7 +4,7 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, error::ApiMisuse};
 
 use super::{
     config,
@@ -14,11 +14,14 @@ use super::{
     gpu::{
         Area, CursorPosition, DisplayInfo, DmabufScanout, DmabufScanout2, Edid, GpuFeatures, Scanout, ScanoutId, image,
     },
+    header::Header,
     inflight,
     iotlb::Iotlb,
     log::Log,
     memory,
     migration::Transfer,
+    misfit::Misfit,
+    row::MessageName,
     scalar::Scalar,
     shared::{self, SharedMemoryMap, Uuid},
     vring::{VringAddr, VringArea, VringDescriptor, VringState},
@@ -121,6 +124,17 @@ impl PayloadKind {
             Self::DmabufScanout2 => SizeRule::Exactly(DmabufScanout2::SIZE),
             Self::DisplayInfo => SizeRule::Exactly(DisplayInfo::SIZE),
             Self::Edid => SizeRule::Exactly(Edid::SIZE),
+        }
+    }
+
+    /// The payload without the bytes after it that are skipped. After a UUID none are: the length tells
+    /// one from what other dialects send under the same id.
+    pub(crate) fn cut(self, payload: &[u8], form: Form) -> &[u8] {
+        match self.size() {
+            SizeRule::Exactly(size) if form.trailing == TrailingBytes::Ignore && self != Self::Uuid => {
+                payload.get(..size).unwrap_or(payload)
+            }
+            _ => payload,
         }
     }
 
@@ -296,42 +310,47 @@ impl Form {
     }
 }
 
-/// There was no room for the message in the caller's buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BufferTooSmall;
-
-/// Where a payload is written: the caller's buffer, from its front.
+/// A message that is being written into the caller's buffer, from its front.
+///
+/// What does not fit is remembered, and told once by [`Self::seal`].
 #[derive(Debug)]
 pub(crate) struct Writer<'o> {
-    rest: &'o mut [u8],
-    written: u32,
+    out: &'o mut [u8],
+    /// Where the next byte goes; the header's place is left free.
+    end: usize,
     /// Bytes that belong to the message, but that the caller sends from where they are.
     following: u32,
+    overflown: bool,
 }
 
 impl<'o> Writer<'o> {
     pub(crate) fn new(out: &'o mut [u8]) -> Self {
-        Self { rest: out, written: 0, following: 0 }
+        Self { out, end: Header::SIZE, following: 0, overflown: false }
     }
 
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), BufferTooSmall> {
-        let length = u32::try_from(bytes.len()).map_err(|_| BufferTooSmall)?;
-        let rest = core::mem::take(&mut self.rest);
-        let (target, rest) = rest.split_at_mut_checked(bytes.len()).ok_or(BufferTooSmall)?;
-        for (to, from) in target.iter_mut().zip(bytes) {
-            *to = *from;
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let end = self.end.saturating_add(bytes.len());
+        match self.out.get_mut(self.end..end) {
+            Some(target) => {
+                for (to, from) in target.iter_mut().zip(bytes) {
+                    *to = *from;
+                }
+                self.end = end;
+            }
+            None => self.overflown = true,
         }
-        self.rest = rest;
-        self.written = self.written.checked_add(length).ok_or(BufferTooSmall)?;
-        Ok(())
     }
 
-    /// Writes zeros until so many bytes are written.
-    pub(crate) fn fill(&mut self, size: usize) -> Result<(), BufferTooSmall> {
-        while usize::try_from(self.written).is_ok_and(|written| written < size) {
-            self.put(&[0])?;
+    /// Writes zeros.
+    pub(crate) fn put_zeros(&mut self, count: usize) {
+        let end = self.end.saturating_add(count);
+        match self.out.get_mut(self.end..end) {
+            Some(target) => {
+                target.fill(0);
+                self.end = end;
+            }
+            None => self.overflown = true,
         }
-        Ok(())
     }
 
     /// Announces bytes that follow the written ones.
@@ -339,21 +358,32 @@ impl<'o> Writer<'o> {
         self.following = bytes;
     }
 
-    pub(crate) fn written(&self) -> u32 {
-        self.written
+    /// Something cannot be said in the form of the message.
+    pub(crate) fn overflow(&mut self) {
+        self.overflown = true;
     }
 
-    /// The size for the header.
-    pub(crate) fn announced(&self) -> Result<u32, BufferTooSmall> {
-        self.written.checked_add(self.following).ok_or(BufferTooSmall)
+    /// Writes the header, into which the payload's size goes, and gives out the whole message.
+    pub(crate) fn seal(self, message: MessageName, header: Header) -> Result<&'o [u8], ApiMisuse> {
+        let too_small = ApiMisuse::BufferTooSmall { message, given: self.out.len() };
+        let written = self.end.checked_sub(Header::SIZE).and_then(|written| u32::try_from(written).ok());
+        let size = written.and_then(|written| written.checked_add(self.following));
+        match (size, self.out.get_mut(..self.end)) {
+            (Some(size), Some(whole)) if !self.overflown => {
+                header.with_size(size).write_to(whole);
+                Ok(whole)
+            }
+            _ => Err(too_small),
+        }
     }
 }
 
-/// A payload that is read from and written to bytes.
+/// A payload that is read from and written to bytes. One that can have a single size is given no
+/// bytes beyond it, see [`PayloadKind::cut`].
 pub(crate) trait Payload<'b>: Sized {
     const KIND: PayloadKind;
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault>;
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall>;
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit>;
+    fn encode(&self, out: &mut Writer<'_>, form: Form);
 }
 
 /// A payload with one layout of one size.
@@ -364,25 +394,24 @@ pub(crate) trait FixedPayload: FromBytes + IntoBytes + Immutable + KnownLayout +
 impl<'b, T: FixedPayload> Payload<'b> for T {
     const KIND: PayloadKind = <T as FixedPayload>::KIND;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-        fixed(bytes, form).copied()
+    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
+        Self::read_from_bytes(bytes).map_err(|_| Misfit::Exactly(size_of::<Self>()))
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-        out.put(self.as_bytes())
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+        out.put(self.as_bytes());
     }
 }
 
-/// A layout of one size seen in place.
-pub(crate) fn fixed<T>(bytes: &[u8], form: Form) -> Result<&T, PayloadFault>
+/// A layout of one size seen in place, in a payload of another size.
+pub(crate) fn fixed<T>(bytes: &[u8], form: Form) -> Result<&T, Misfit>
 where
     T: FromBytes + Immutable + KnownLayout + Unaligned,
 {
-    let wrong_size = PayloadFault::Size { expected: SizeRule::Exactly(size_of::<T>()), found: bytes.len() };
     match T::ref_from_prefix(bytes) {
         Ok((value, [])) => Ok(value),
         Ok((value, _)) if form.trailing == TrailingBytes::Ignore => Ok(value),
-        _ => Err(wrong_size),
+        _ => Err(Misfit::Exactly(size_of::<T>())),
     }
 }
 
@@ -402,12 +431,15 @@ macro_rules! number_payloads {
         impl<'b> Payload<'b> for $name {
             const KIND: PayloadKind = PayloadKind::U64;
 
-            fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
-                fixed::<<Self as Scalar>::Wire>(bytes, form).map(|wire| Self::from_wire(*wire))
+            fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
+                match <Self as Scalar>::Wire::read_from_bytes(bytes) {
+                    Ok(wire) => Ok(Self::from_wire(wire)),
+                    Err(_) => Err(Misfit::Exactly(size_of::<Self>())),
+                }
             }
 
-            fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-                out.put(self.to_wire().as_bytes())
+            fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+                out.put(self.to_wire().as_bytes());
             }
         }
     )*};
@@ -418,7 +450,7 @@ number_payloads!(u64, i64, VirtioFeatures, GpuFeatures);
 impl<'b> Payload<'b> for ProtocolFeatures {
     const KIND: PayloadKind = PayloadKind::U64;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         let mut features = u64::decode(bytes, form).map(Self::from_bits_retain)?;
         if let Some(moved) = form.shmem_bit.moved_to() {
             let has_shmem = features.contains(moved);
@@ -428,12 +460,12 @@ impl<'b> Payload<'b> for ProtocolFeatures {
         Ok(features)
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
         let mut features = *self;
         if let Some(moved) = form.shmem_bit.moved_to() {
             features.set(moved, self.contains(Self::SHMEM));
             features.remove(Self::SHMEM);
         }
-        features.bits().encode(out, form)
+        features.bits().encode(out, form);
     }
 }

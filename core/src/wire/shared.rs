@@ -5,7 +5,8 @@ use core::fmt;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
     scalar::{Scalar, layout},
 };
 
@@ -34,24 +35,26 @@ impl<'b> Payload<'b> for Uuid {
 
     /// Never with bytes after it: older virtio-fs back-ends send 256 bytes under the ids of shared
     /// objects and mean mappings.
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         fixed::<Self>(bytes, form.with_trailing_bytes(TrailingBytes::Refuse)).copied()
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-        out.put(self.as_bytes())
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+        out.put(self.as_bytes());
     }
 }
 
 impl<'b> Payload<'b> for Option<Uuid> {
     const KIND: PayloadKind = PayloadKind::OptionalUuid;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         if bytes.is_empty() { Ok(None) } else { Uuid::decode(bytes, form).map(Some) }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
-        self.as_ref().map_or(Ok(()), |uuid| uuid.encode(out, form))
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
+        if let Some(uuid) = self {
+            uuid.encode(out, form);
+        }
     }
 }
 
@@ -113,17 +116,16 @@ impl<'b> SharedMemoryConfig<'b> {
     /// The size of region `id` in bytes; zero if the device has none of that id.
     #[must_use]
     pub fn size(&self, id: u8) -> u64 {
-        self.sizes().nth(usize::from(id)).unwrap_or(0)
+        let at = usize::from(id);
+        match self.0 {
+            Sizes::Received(sizes) => sizes.get(at).map_or(0, |size| size.get()),
+            Sizes::Given(sizes) => sizes.get(at).copied().unwrap_or(0),
+        }
     }
 
     /// The sizes of all 256 regions in order.
     pub fn sizes(&self) -> impl Iterator<Item = u64> + '_ {
-        let (received, given): (&[_], &[_]) = match self.0 {
-            Sizes::Received(received) => (received, &[]),
-            Sizes::Given(given) => (&[], given),
-        };
-        let known = received.iter().map(|wire| u64::from_wire(*wire)).chain(given.iter().copied());
-        known.chain(core::iter::repeat(0)).take(MAX_SHARED_REGIONS)
+        (0..=u8::MAX).map(|id| self.size(id))
     }
 }
 
@@ -144,23 +146,23 @@ impl fmt::Debug for SharedMemoryConfig<'_> {
 impl<'b> Payload<'b> for SharedMemoryConfig<'b> {
     const KIND: PayloadKind = PayloadKind::SharedMemoryConfig;
 
-    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, PayloadFault> {
-        let wrong_size = PayloadFault::Size { expected: CONFIG_SIZE, found: bytes.len() };
+    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
         if !CONFIG_SIZE.allows(bytes.len()) {
-            return Err(wrong_size);
+            return Err(Misfit::Size);
         }
-        let (_, rest) = SharedMemoryHeader::ref_from_prefix(bytes).map_err(|_| wrong_size)?;
-        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| PayloadFault::Field {
-            name: "sizes",
-            expected: "whole numbers of 8 bytes",
-            found: u64::try_from(rest.len()).unwrap_or(u64::MAX),
+        let (_, rest) = SharedMemoryHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
+        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| {
+            static RULE: FieldRule = FieldRule { name: "sizes", expected: "whole numbers of 8 bytes" };
+            Misfit::Field(&RULE, u32::try_from(rest.len()).unwrap_or(u32::MAX))
         })?;
         Ok(Self(Sizes::Received(sizes)))
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, form: Form) {
         let regions = self.sizes().filter(|size| *size != 0).fold(0_u32, |count, _| count.saturating_add(1));
-        out.put(SharedMemoryHeader::new(regions).as_bytes())?;
-        self.sizes().try_for_each(|size| size.encode(out, form))
+        out.put(SharedMemoryHeader::new(regions).as_bytes());
+        for size in self.sizes() {
+            size.encode(out, form);
+        }
     }
 }

@@ -6,100 +6,57 @@
 //! `optional` (one or none) and `handles` (all) from the descriptors.
 
 use super::{
-    gpu::image::check_size,
-    payload::{Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
-    row::{HandleRule, MessageName},
-};
-use crate::{
-    assembler::{Frame, Handles},
-    error::DecodeError,
+    gpu::image::has_whole_image,
+    misfit::{Misfit, following},
+    payload::{Form, PayloadKind, Role, TrailingBytes},
+    row::HandleRule,
 };
 
-/// A message's parts while they are turned into a typed value.
-pub(crate) struct Source<'b, H> {
-    pub(crate) message: MessageName,
-    /// Payload bytes that the header announces beyond those that are here: an image.
-    following: u32,
-    pub(crate) payload: &'b [u8],
-    pub(crate) handles: Handles<H>,
-    pub(crate) form: Form,
+/// Checks the number of descriptors.
+pub(crate) fn check_count(rule: HandleRule, payload: &[u8], found: usize, form: Form) -> Result<(), Misfit> {
+    if rule == HandleRule::None && found == 0 {
+        return Ok(());
+    }
+    let expected = rule.count(payload, form);
+    if found < expected.least || found > expected.most { Err(Misfit::Handles) } else { Ok(()) }
 }
 
-impl<'b, H> Source<'b, H> {
-    /// Checks what can be checked without knowing the layout: the number of descriptors.
-    pub(crate) fn new(
-        message: MessageName,
-        frame: Frame<'b, H>,
-        rule: HandleRule,
-        form: Form,
-    ) -> Result<Self, DecodeError> {
-        let Frame { header, payload, handles } = frame;
-        let expected = rule.count(payload, form);
-        let found = handles.len();
-        if found < expected.least || found > expected.most {
-            return Err(DecodeError::HandleCount { message, expected, found });
-        }
-        let following = header.size().saturating_sub(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-        Ok(Self { message, following, payload, handles, form })
-    }
-
-    pub(crate) fn fault(&self, fault: PayloadFault) -> DecodeError {
-        DecodeError::Payload { message: self.message, fault }
-    }
-
-    /// Refuses bytes after a message that has no payload, and an image of another size than the
-    /// message says.
-    pub(crate) fn end(&self, kind: PayloadKind) -> Result<(), DecodeError> {
-        if kind.before_image().is_some() {
-            return check_size(kind, self.payload, self.following).map_err(|fault| self.fault(fault));
-        }
-        let surplus = kind == PayloadKind::Empty
-            && !self.payload.is_empty()
-            && self.form.trailing == TrailingBytes::Refuse
+/// Refuses bytes after a request that has no payload, and an image of another size than the
+/// request says. `announced` is the payload's size according to the header.
+pub(crate) fn check_end(kind: PayloadKind, payload: &[u8], announced: u32, form: Form) -> Result<(), Misfit> {
+    if kind == PayloadKind::Empty {
+        let surplus = !payload.is_empty()
+            && form.trailing == TrailingBytes::Refuse
             // A reply whose content means nothing may have any (see `LogBase`).
-            && self.form.role == Role::Request;
-        if surplus {
-            let fault = PayloadFault::Size { expected: SizeRule::Exactly(0), found: self.payload.len() };
-            return Err(self.fault(fault));
-        }
-        Ok(())
+            && form.role == Role::Request;
+        return if surplus { Err(Misfit::Size) } else { Ok(()) };
     }
-
-    /// Refuses any byte.
-    pub(crate) fn nothing(&self) -> Result<(), DecodeError> {
-        match self.payload.len() {
-            0 => Ok(()),
-            found => Err(self.fault(PayloadFault::Size { expected: SizeRule::Exactly(0), found })),
-        }
-    }
-
-    pub(crate) fn one(&mut self) -> Result<H, DecodeError> {
-        let expected = super::row::HandleCount { least: 1, most: 1 };
-        self.handles.pop().ok_or(DecodeError::HandleCount { message: self.message, expected, found: 0 })
+    match kind.before_image() {
+        Some(_) if !has_whole_image(kind, payload, following(payload, announced)) => Err(Misfit::Image),
+        _ => Ok(()),
     }
 }
 
-/// Takes one field of a typed message out of its source.
+/// Takes one field of a typed message out of its frame.
 macro_rules! take {
-    ($source:ident, $b:lifetime, payload, $type:ty) => {
-        <$type as $crate::wire::payload::Payload<$b>>::decode($source.payload, $source.form)
-            .map_err(|fault| $source.fault(fault))?
+    ($frame:ident, $form:ident, $b:lifetime, payload, $type:ty) => {
+        <$type as $crate::wire::payload::Payload<$b>>::decode($frame.payload, $form)?
     };
-    ($source:ident, $b:lifetime, handle, $type:ty) => {
-        $source.one()?
+    ($frame:ident, $form:ident, $b:lifetime, handle, $type:ty) => {
+        $frame.handles.pop().ok_or($crate::wire::misfit::Misfit::Handles)?
     };
-    ($source:ident, $b:lifetime, optional, $type:ty) => {
-        $source.handles.pop()
+    ($frame:ident, $form:ident, $b:lifetime, optional, $type:ty) => {
+        $frame.handles.pop()
     };
-    ($source:ident, $b:lifetime, handles, $type:ty) => {
-        core::mem::take(&mut $source.handles)
+    ($frame:ident, $form:ident, $b:lifetime, handles, $type:ty) => {
+        core::mem::take(&mut $frame.handles)
     };
 }
 
 /// Puts one field of a typed message into the bytes or among the descriptors.
 macro_rules! put {
     ($out:ident, $handles:ident, $form:ident, payload, $value:expr) => {
-        $crate::wire::payload::Payload::encode(&$value, $out, $form)?
+        $crate::wire::payload::Payload::encode(&$value, $out, $form)
     };
     ($out:ident, $handles:ident, $form:ident, handle, $value:expr) => {
         // There is room: a message with a single descriptor has no others.
@@ -223,16 +180,29 @@ macro_rules! requests {
             ///
             /// # Errors
             /// The id is unknown, or payload or descriptors are not those of its row.
-            pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
+            pub fn decode(mut frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
-                let code = $code(message.id);
-                let row = code.row().ok_or(DecodeError::UnknownRequest { message })?;
-                let mut source = Source::new(message, frame, row.handles, form)?;
-                source.end(row.payload)?;
+                let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
+                Self::of_frame(row, &mut frame, form)
+                    .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.payload, row.handles))
+            }
+
+            /// The same for a request whose row is known. Descriptors that are not the request's
+            /// stay in the frame.
+            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                check_count(row.handles, frame.payload, frame.handles.len(), form)?;
+                check_end(row.payload, frame.payload, frame.header.size(), form)?;
+                frame.payload = row.payload.cut(frame.payload, form);
+                Self::of_parts($code(row.id), frame, form)
+            }
+
+            // On its own, so that the value is built where it is wanted and not taken apart on the way.
+            #[inline(never)]
+            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
                 match code {
-                    $($code::$name => Ok(Self::$variant $(($(take!(source, 'b, $field, $type)),+))?),)*
-                    _ => Err(DecodeError::UnknownRequest { message }),
+                    $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
+                    _ => Err(Misfit::Unknown),
                 }
             }
 
@@ -246,33 +216,35 @@ macro_rules! requests {
                 form: Form,
                 out: &mut [u8],
             ) -> Result<Transmit<'_, H>, ApiMisuse> {
-                let code = self.code();
-                let wire = form.on_wire(code.message())?;
-                let transmit = write(
-                    code.message(),
-                    out,
-                    |size| Header::opening(wire, need_reply, size),
-                    |writer, handles| self.put(writer, handles, form),
-                )?;
-                match code.row() {
-                    Some(row) => check_handles(code.message(), row.handles, &transmit, form).map(|()| transmit),
-                    None => Ok(transmit),
-                }
+                let message = self.code().message();
+                let wire = form.on_wire(message)?;
+                let row = message.row().ok_or(ApiMisuse::NothingToAnswer)?;
+                self.write(message, row, Header::opening(wire, need_reply), form, out)
+            }
+
+            /// The same for a request whose row is known.
+            pub(crate) fn write<'o>(
+                self,
+                message: MessageName,
+                row: &Row,
+                header: Header,
+                form: Form,
+                out: &'o mut [u8],
+            ) -> Result<Transmit<'o, H>, ApiMisuse> {
+                let (mut writer, mut handles) = (Writer::new(out), Handles::new());
+                self.put(&mut writer, &mut handles, form);
+                let bytes = writer.seal(message, header)?;
+                check_handles(message, row.handles, bytes, handles.len(), form)?;
+                Ok(Transmit { bytes, handles })
             }
 
             /// Writes the payload and hands out the descriptors.
-            pub(crate) fn put(
-                self,
-                out: &mut Writer<'_>,
-                handles: &mut Handles<H>,
-                form: Form,
-            ) -> Result<(), BufferTooSmall> {
+            fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     $(Self::$variant $(($($field),+))? => {
                         $($(put!(out, handles, form, $field, $field);)+)?
                     })*
                 }
-                Ok(())
             }
         }
 
@@ -337,15 +309,34 @@ macro_rules! replies {
             /// # Errors
             /// The request has no reply of its own, or payload or descriptors are not those of
             /// its row.
-            pub fn decode(frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
+            pub fn decode(mut frame: Frame<'b, H>, form: Form) -> Result<Self, DecodeError> {
                 let wire = $code(frame.header.request()).message();
-                let code = $code(form.known(wire)?.id);
-                let row = code.row().ok_or(DecodeError::UnknownRequest { message: code.message() })?;
-                let mut source = Source::new(code.message(), frame, row.reply_handles, form)?;
+                let message = form.known(wire)?;
+                let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
+                Self::of_frame(row, &mut frame, form).map_err(|misfit| {
+                    misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles)
+                })
+            }
+
+            /// The same for a reply to a request whose row is known.
+            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                check_count(row.reply_handles, frame.payload, frame.handles.len(), form)?;
+                match row.reply {
+                    ReplyRule::Empty if frame.payload.is_empty() => Ok(Self::Done),
+                    ReplyRule::Empty => Err(Misfit::Size),
+                    _ => {
+                        frame.payload = row.reply_payload.cut(frame.payload, form);
+                        Self::of_parts($code(row.id), frame, form)
+                    }
+                }
+            }
+
+            // On its own, so that the value is built where it is wanted and not taken apart on the way.
+            #[inline(never)]
+            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
                 match code {
-                    _ if row.reply == ReplyRule::Empty => source.nothing().map(|()| Self::Done),
-                    $($code::$name => Ok(Self::$variant($(take!(source, 'b, $field, $type)),+)),)*
-                    _ => Err(DecodeError::UnknownRequest { message: code.message() }),
+                    $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*
+                    _ => Err(Misfit::Unknown),
                 }
             }
 
@@ -360,16 +351,8 @@ macro_rules! replies {
                 if let Some(number) = $crate::channel::Reply::<H>::number(&self) {
                     return write_number(wire, code.row(), number, out);
                 }
-                let transmit = write(
-                    message,
-                    out,
-                    |size| Header::answering(wire, size),
-                    |writer, handles| $crate::channel::Reply::put(self, writer, handles, form),
-                )?;
-                match code.row() {
-                    Some(row) => check_handles(message, row.reply_handles, &transmit, form).map(|()| transmit),
-                    None => Ok(transmit),
-                }
+                let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
+                write_reply(message, row, wire, self, form, out)
             }
         }
 
@@ -387,12 +370,7 @@ macro_rules! replies {
                 self.code().map($code::message)
             }
 
-            fn put(
-                self,
-                out: &mut Writer<'_>,
-                handles: &mut Handles<H>,
-                form: Form,
-            ) -> Result<(), BufferTooSmall> {
+            fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     Self::Done | Self::Refused(_) => {}
                     $(Self::$variant($($field),+) => {
@@ -400,7 +378,6 @@ macro_rules! replies {
                     })*
                     $(Self::$without(never, _) => match never {},)?
                 }
-                Ok(())
             }
         }
     };

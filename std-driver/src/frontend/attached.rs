@@ -1,6 +1,7 @@
 //! A back-end's channel that is served while calls of the front-end wait.
 
 use super::{BackendChannel, BackendRequestHandlerMut, ChannelError, ChannelState, Frontend};
+use crate::endpoint::Reading;
 
 /// The channel and who handles its requests.
 pub(super) struct Attached {
@@ -11,7 +12,7 @@ pub(super) struct Attached {
 impl Attached {
     /// Serves what is there. How the channel ended stays with it, for [`Frontend::process_channel`].
     pub(super) fn serve(&mut self) {
-        let _ = self.channel.process(&mut self.handler);
+        let _ = self.channel.process_as_far_as(Reading::WhatIsThere, &mut self.handler);
     }
 }
 

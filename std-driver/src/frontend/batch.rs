@@ -44,7 +44,11 @@ impl<'b> Batch<'b> {
         request: FrontendRequest<'_, BorrowedFd<'b>>,
     ) -> Result<(), FrontendError> {
         if frontend.pacing == Pacing::OneByOne {
-            return frontend.order(request);
+            return frontend.order(request).inspect_err(|error| {
+                if error.ends_session().is_some() {
+                    frontend.experience.failed(Pacing::OneByOne);
+                }
+            });
         }
         frontend.check_alive()?;
         if self.written.len() + self.waiting.len() >= MOST_WAITING {
@@ -90,6 +94,7 @@ impl<'b> Batch<'b> {
     fn send(&mut self, frontend: &mut Frontend) -> Result<(), FrontendError> {
         let Some((first, ..)) = self.written.first() else { return Ok(()) };
         let first = *first;
+        let several = self.written.len() + self.waiting.len() > 1;
         let outcome = self.transmit(frontend, frontend.limit.deadline());
         for (message, due, _) in self.written.drain(..) {
             match due {
@@ -100,9 +105,14 @@ impl<'b> Batch<'b> {
         self.bytes.clear();
         self.runs.clear();
         let outcome = outcome.map_err(|error| FrontendError::of_socket(Some(first), frontend.previous, error));
-        if let Err(FrontendError::Closed(_)) = outcome {
-            // What the back-end has answered before it went tells why.
-            self.take_answers(frontend)?;
+        if let Err(error) = &outcome {
+            if several {
+                frontend.experience.failed(Pacing::Pipelined);
+            }
+            if let FrontendError::Closed(_) = error {
+                // What the back-end has answered before it went tells why.
+                self.take_answers(frontend)?;
+            }
         }
         frontend.conclude(None, outcome)
     }
@@ -140,6 +150,9 @@ impl<'b> Batch<'b> {
             }
             Err(error) => {
                 // Nothing else comes.
+                if !self.waiting.is_empty() {
+                    frontend.experience.failed(Pacing::Pipelined);
+                }
                 self.waiting.clear();
                 self.unconfirmed = None;
                 Err(self.refused.take().unwrap_or(error))

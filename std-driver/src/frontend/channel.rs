@@ -7,12 +7,12 @@ use std::{
 };
 
 use rustix::{event::PollFlags, net::Shutdown};
-use vhost_core::{Answered, ApiMisuse, BackendReply, Channel, Fault, Transmit, Verdict, wire::header::Header};
+use vhost_core::{Answered, ApiMisuse, BackendReply, Fault, Transmit, Verdict, wire::header::Header};
 
 use super::{BackendRequestHandlerMut, Refusal, handler::dispatch, shared::Shared, wait::wait_for_any};
 use crate::{
     deadline::Deadline,
-    endpoint::{Endpoint, EndpointError, Message},
+    endpoint::{Endpoint, EndpointError, Message, Reading},
     socket::{Socket, SocketError},
     system_error::SystemError,
 };
@@ -20,8 +20,8 @@ use crate::{
 /// Bytes of the longest answer: header and one number.
 pub(super) const MAX_ANSWER: usize = Header::SIZE + 8;
 
-/// Requests that one call of [`BackendChannel::process`] carries out, so that a busy back-end does not hold up the
-/// caller's loop.
+/// Requests that one call of [`BackendChannel::process`] carries out, beside those that were read already, so that a busy
+/// back-end does not hold up the caller's loop.
 const MAX_REQUESTS: usize = 64;
 
 /// The front-end's end of the channel for requests of the back-end.
@@ -106,24 +106,40 @@ enum Step {
 
 impl BackendChannel {
     pub(super) fn new(socket: Socket, shared: &Arc<Shared>) -> Self {
-        let number = shared.lock().replace_channel();
-        let endpoint = Endpoint::new(socket, Channel::Backend);
+        let (number, dialect) = {
+            let mut state = shared.lock();
+            (state.replace_channel(), state.machine.session().dialect())
+        };
+        let endpoint = Endpoint::in_dialect(socket, dialect);
         Self { endpoint, shared: Arc::clone(shared), number, unsent: None, end: None }
     }
 
     /// Carries out the requests that are there, and waits for nothing but `handler`.
     ///
     /// To be called when the channel's descriptor is readable, or when it is writable while
-    /// [`has_unsent`](Self::has_unsent). It ends after some requests even if there are more.
+    /// [`has_unsent`](Self::has_unsent). It ends after some requests even if there are more: then the descriptor is still
+    /// readable, as no request that was read stays behind.
     ///
     /// # Errors
     /// See [`ChannelError`]. The channel is closed, and later calls fail with the same error.
     pub fn process(&mut self, mut handler: impl BackendRequestHandlerMut) -> Result<ChannelState, ChannelError> {
-        for _ in 0..MAX_REQUESTS {
+        self.process_as_far_as(Reading::ToTheEnd, &mut handler)
+    }
+
+    pub(super) fn process_as_far_as(
+        &mut self,
+        reading: Reading,
+        handler: &mut dyn BackendRequestHandlerMut,
+    ) -> Result<ChannelState, ChannelError> {
+        for count in 0_usize.. {
             if let Some(end) = self.end {
                 return end.map(|()| ChannelState::Closed);
             }
-            match self.step(&mut handler) {
+            let asks_socket = !self.endpoint.has_received();
+            if asks_socket && (count >= MAX_REQUESTS || count > 0 && self.endpoint.is_read(reading)) {
+                break;
+            }
+            match self.step(handler) {
                 Ok(Step::Done) => {}
                 Ok(Step::NothingToDo) => break,
                 Ok(Step::Closed) => self.close(Ok(())),
@@ -146,7 +162,7 @@ impl BackendChannel {
         deadline: Deadline,
     ) -> Result<ChannelState, ChannelError> {
         loop {
-            let state = self.process(&mut handler)?;
+            let state = self.process_as_far_as(Reading::WhatIsThere, &mut handler)?;
             let Some(interest) = self.interest() else { return Ok(state) };
             match wait_for_any([interest], deadline) {
                 // Not even a back-end that never pauses keeps it beyond the deadline.

@@ -1,11 +1,11 @@
 //! A back-end that goes and comes back: connecting again, and agreeing on the same as before.
 
 use core::{fmt, time::Duration};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use vhost_core::{Negotiated, ProtocolFeatures, VirtioFeatures};
 
-use super::{Frontend, FrontendError};
+use super::{Frontend, FrontendError, Pacing, pacing::Experience};
 use crate::{
     deadline::Deadline,
     socket::{Listener, Socket, SocketError},
@@ -68,6 +68,7 @@ pub struct Reconnect {
     protocol: ProtocolFeatures,
     agreed: Option<Negotiated>,
     timeout: Option<Duration>,
+    experience: Arc<Experience>,
 }
 
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl Reconnect {
     }
 
     fn new(source: Source, wanted: VirtioFeatures, protocol: ProtocolFeatures) -> Self {
-        Self { source, wanted, protocol, agreed: None, timeout: None }
+        Self { source, wanted, protocol, agreed: None, timeout: None, experience: Arc::default() }
     }
 
     /// How long each call of the front-ends may take, from the next one on; see [`Frontend::set_timeout`].
@@ -148,7 +149,31 @@ impl Reconnect {
             return Err(ReconnectError::Lacks { virtio, protocol });
         }
         frontend.set_timeout(self.timeout);
+        frontend.pacing = self.experience.pacing();
+        frontend.experience = Arc::clone(&self.experience);
         Ok(frontend)
+    }
+
+    /// [Connects](Self::connect) and has `start` start the device, by [`bring_up`](Frontend::bring_up) for example: once more,
+    /// with one request after the other, if the session ends with several unanswered. See [`Pacing`].
+    ///
+    /// # Errors
+    /// See [`connect`](Self::connect); and the error of `start`, the second one if it was called twice.
+    pub fn start(
+        &mut self,
+        deadline: Deadline,
+        mut start: impl FnMut(&mut Frontend) -> Result<(), FrontendError>,
+    ) -> Result<Frontend, ReconnectError> {
+        let mut frontend = self.connect(deadline)?;
+        let mut outcome = start(&mut frontend);
+        let is_alone = frontend.pacing() == Pacing::OneByOne;
+        if outcome.is_err() && !is_alone && !frontend.is_alive() && frontend.next_pacing() == Pacing::OneByOne {
+            // Most back-ends have one front-end at a time.
+            drop(frontend);
+            frontend = self.connect(deadline)?;
+            outcome = start(&mut frontend);
+        }
+        outcome.map(|()| frontend).map_err(ReconnectError::Frontend)
     }
 }
 

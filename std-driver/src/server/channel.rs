@@ -15,7 +15,7 @@ use super::{
     mapping::{Asker, MappingError, Posted},
 };
 use crate::{
-    endpoint::{Endpoint, EndpointError, Message},
+    endpoint::{Endpoint, EndpointError, Message, Reading},
     eventfd::EventFd,
     socket::Socket,
     system_error::SystemError,
@@ -99,11 +99,14 @@ impl BackendChannel {
 
     /// Takes the answers that are there. `false` when the front-end has closed the channel or it is
     /// of no further use; the session itself goes on.
-    pub(super) fn receive(&mut self, machine: &mut Machine) -> bool {
+    pub(super) fn receive(&mut self, machine: &mut Machine, reading: Reading) -> bool {
         if self.endpoint.flush().is_err() {
             return false;
         }
-        loop {
+        for count in 0_usize.. {
+            if count > 0 && !self.endpoint.has_received() && self.endpoint.is_read(reading) {
+                break;
+            }
             match self.endpoint.try_receive() {
                 Ok(Message::NotYet) => return true,
                 Ok(Message::Frame(frame)) => match machine.handle_reply(frame) {
@@ -121,6 +124,7 @@ impl BackendChannel {
                 Ok(Message::Closed) | Err(_) => return false,
             }
         }
+        true
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     deadline::Deadline,
-    endpoint::{Endpoint, EndpointError, Message},
+    endpoint::{Endpoint, EndpointError, Message, Reading},
     memory::{AddressSpace, MAX_REGIONS},
     rings::{Control, Guest},
     socket::{Socket, SocketError},
@@ -119,11 +119,17 @@ impl From<SystemError> for ServeError {
 impl BackendServer {
     /// Takes a front-end's connection. Only one front-end uses the device at a time.
     pub fn connect(&mut self, socket: Socket) -> Connection<'_> {
+        self.connect_over(Endpoint::new(socket, Channel::Frontend))
+    }
+
+    /// As [`connect`](Self::connect), on the main channel as it is given: one that is read [exactly](Endpoint::exact), for a
+    /// socket that somebody else goes on with, who then misses nothing.
+    pub fn connect_over(&mut self, endpoint: Endpoint) -> Connection<'_> {
         let machine = Box::new(Machine::new(self.config()));
         let guest = Guest::new(self.rings.count());
         *self.notifier.posted() = Some(VecDeque::new());
         Connection {
-            endpoint: Endpoint::new(socket, Channel::Frontend),
+            endpoint,
             machine,
             guest,
             channel: None,
@@ -155,7 +161,7 @@ impl Connection<'_> {
             self.server.rings.turn()?;
         }
         if ready.channel || self.channel.as_ref().is_some_and(BackendChannel::has_unsent) {
-            self.receive_answers();
+            self.receive_answers(reading);
         }
         if let Some(transfer) = self.transfer.as_mut().filter(|_| ready.transfer) {
             transfer.step(&*self.server.device);
@@ -211,11 +217,13 @@ impl Connection<'_> {
             if (asks_socket || self.endpoint.unsent() >= REPLIES_AT_ONCE) && !self.flush()? {
                 return Ok(Progress::Idle);
             }
-            match reading {
-                _ if !asks_socket || count == 0 => {}
-                Reading::WhatIsThere if self.endpoint.was_emptied() => return Ok(Progress::Idle),
-                _ if count >= MESSAGES_AT_ONCE => return Ok(Progress::Busy),
-                _ => {}
+            if asks_socket && count > 0 {
+                if self.endpoint.is_read(reading) {
+                    return Ok(Progress::Idle);
+                }
+                if count >= MESSAGES_AT_ONCE {
+                    return Ok(Progress::Busy);
+                }
             }
             match self.endpoint.try_receive().map_err(ServeError::Receive)? {
                 Message::NotYet => return Ok(Progress::Idle),
@@ -244,8 +252,8 @@ impl Connection<'_> {
         Ok(Progress::Busy)
     }
 
-    fn receive_answers(&mut self) {
-        if self.channel.as_mut().is_some_and(|channel| !channel.receive(&mut self.machine)) {
+    fn receive_answers(&mut self, reading: Reading) {
+        if self.channel.as_mut().is_some_and(|channel| !channel.receive(&mut self.machine, reading)) {
             self.channel = None;
         }
     }
@@ -381,15 +389,6 @@ impl fmt::Debug for Connection<'_> {
             .field("refusals", &self.refusals)
             .finish_non_exhaustive()
     }
-}
-
-/// How far the socket is read.
-#[derive(Clone, Copy)]
-enum Reading {
-    /// Until it has nothing: whoever is told only of changes hears of the next one.
-    ToTheEnd,
-    /// Until all is read that was there: whoever asks again hears of the rest.
-    WhatIsThere,
 }
 
 /// One message's way through the machine and the device.

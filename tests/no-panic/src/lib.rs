@@ -3,7 +3,7 @@
 //! The panic handler calls a function that does not exist. If any panic is left after optimisation, linking fails and
 //! names `CORE_HAS_A_REACHABLE_PANIC`. With the feature `planted` there is one, to show that it is found.
 //!
-//! With the feature `size` it is what the size of the core is measured on.
+//! With the feature `firmware` it is only what firmware has of the core: what the size of that is measured on.
 //!
 //! The lists of functions are compared with the documentation of `vhost-core` by `.ci/no-panic`: one that is not in a list
 //! is a failure.
@@ -13,10 +13,10 @@
 #[macro_use]
 mod reach;
 
-#[cfg(not(feature = "size"))]
+#[cfg(not(feature = "firmware"))]
 mod all;
-#[cfg(feature = "size")]
-mod size;
+#[cfg(feature = "firmware")]
+mod firmware;
 
 use core::{
     panic::PanicInfo,

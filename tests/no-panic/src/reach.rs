@@ -1,5 +1,4 @@
 //! Reaching a function: its address goes to somebody unknown, who could call it with anything.
-#![cfg_attr(feature = "size", allow(unused_macros, reason = "what is measured has functions of types only"))]
 
 /// Reaches the functions of types. `Type: a, b::<T>, c = shim;` reaches `Type::a`, `Type::b::<T>`, and `Type::c` by `shim`,
 /// which is for functions whose arguments or results are not named: it calls them with what it is given.

@@ -14,7 +14,6 @@ mod joined;
 mod machines;
 mod pair;
 mod peers;
-mod read_ahead;
 mod recorded;
 mod stage;
 mod start_orders;

@@ -14,6 +14,7 @@ mod flood;
 mod leaks;
 mod leaks_by_thousands;
 mod pacing;
+mod pacing_fall_back;
 mod postcopy;
 mod reconnect;
 mod refusals;

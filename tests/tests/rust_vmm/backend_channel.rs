@@ -13,7 +13,7 @@ use vhost_std::frontend::{BackendRequestHandlerMut, ChannelState, Refusal};
 use vhost_tests::dialog::{PATIENCE, memory};
 use vm_memory::ByteValued;
 
-use crate::their_backend::{TheirBackend, agree};
+use crate::their_backend::{self, agree};
 
 /// Writes down what it is asked, and grants all but objects that begin with 9.
 #[derive(Default)]
@@ -57,7 +57,7 @@ fn object(first: u8) -> VhostUserSharedMsg {
 #[test]
 fn their_back_end_asks_our_front_end() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut frontend, backend, thread) = TheirBackend::start(&folder.path().join("socket"));
+    let (mut frontend, backend, thread) = their_backend::start(&folder.path().join("socket"));
     agree(&mut frontend);
     let mut channel = frontend.set_backend_req_fd().unwrap();
     let diary = Arc::new(Mutex::new(Diary::default()));

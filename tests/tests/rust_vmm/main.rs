@@ -6,6 +6,7 @@
 mod backend_channel;
 mod our_frontend;
 mod postcopy;
+mod recorder;
 mod their_backend;
 mod their_channel;
 mod their_frontend;

@@ -14,7 +14,8 @@ use vhost_std::frontend::{
 };
 use vhost_tests::dialog::{event, memory};
 
-use crate::their_backend::{CONFIG, PROTOCOL, TheirBackend, VIRTIO, agree};
+use crate::recorder::{PROTOCOL, VIRTIO};
+use crate::their_backend::{self, CONFIG, agree};
 
 /// Runs `session` on our front-end; what their back-end was told after features were agreed on. It has nothing to object to.
 pub(crate) fn told_by(session: impl FnOnce(&mut Frontend)) -> Vec<String> {
@@ -26,7 +27,7 @@ pub(crate) fn told_by(session: impl FnOnce(&mut Frontend)) -> Vec<String> {
 /// The same, and why their back-end ended the session.
 fn told_and_ended_by(session: impl FnOnce(&mut Frontend)) -> (Vec<String>, Error) {
     let folder = tempfile::tempdir().unwrap();
-    let (mut frontend, backend, thread) = TheirBackend::start(&folder.path().join("socket"));
+    let (mut frontend, backend, thread) = their_backend::start(&folder.path().join("socket"));
     agree(&mut frontend);
     backend.lock().unwrap().entries.clear();
     session(&mut frontend);
@@ -57,7 +58,7 @@ fn ring<'s>(ring: u8, events: &'s [OwnedFd; 2]) -> RingSetup<'s> {
 #[test]
 fn features_are_agreed_on() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut frontend, backend, thread) = TheirBackend::start(&folder.path().join("socket"));
+    let (mut frontend, backend, thread) = their_backend::start(&folder.path().join("socket"));
     agree(&mut frontend);
     drop(frontend);
     thread.join().unwrap();

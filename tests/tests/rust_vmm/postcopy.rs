@@ -6,7 +6,7 @@ use vhost_core::{FrontendCode, UserAddress};
 use vhost_tests::dialog::memory;
 
 use crate::our_frontend::{region, told_by};
-use crate::their_backend::MAPPED_AT;
+use crate::recorder::MAPPED_AT;
 
 #[test]
 fn memory_that_is_shared_in_postcopy_is_answered_with_its_place() {

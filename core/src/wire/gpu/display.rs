@@ -4,7 +4,10 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U32};
 
-use crate::wire::payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Writer, fixed};
+use crate::wire::{
+    misfit::{FieldRule, Misfit},
+    payload::{Form, Payload, PayloadKind, Writer, fixed},
+};
 
 use super::{MAX_SCANOUTS, Response};
 
@@ -93,12 +96,12 @@ impl fmt::Debug for DisplayInfo {
 impl<'b> Payload<'b> for &'b DisplayInfo {
     const KIND: PayloadKind = PayloadKind::DisplayInfo;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         fixed(bytes, form)
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-        out.put(self.as_bytes())
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+        out.put(self.as_bytes());
     }
 }
 
@@ -156,17 +159,18 @@ impl fmt::Debug for Edid {
 impl<'b> Payload<'b> for &'b Edid {
     const KIND: PayloadKind = PayloadKind::Edid;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         let edid: &Edid = fixed(bytes, form)?;
         let size = edid.size.get();
         if usize::try_from(size).is_ok_and(|size| size <= Edid::MAX_DATA) {
             Ok(edid)
         } else {
-            Err(PayloadFault::Field { name: "size", expected: "at most 1024 bytes", found: u64::from(size) })
+            static RULE: FieldRule = FieldRule { name: "size", expected: "at most 1024 bytes" };
+            Err(Misfit::Field(&RULE, size))
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
-        out.put(self.as_bytes())
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+        out.put(self.as_bytes());
     }
 }

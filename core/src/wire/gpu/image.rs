@@ -7,7 +7,8 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::wire::{
-    payload::{BufferTooSmall, Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
+    misfit::Misfit,
+    payload::{Form, Payload, PayloadKind, Writer, fixed},
     scalar::layout,
 };
 
@@ -49,13 +50,13 @@ impl CursorImage {
 impl<'b> Payload<'b> for CursorImage {
     const KIND: PayloadKind = PayloadKind::CursorImage;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         fixed(bytes, form).copied()
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
         out.follow(Self::BYTES);
-        out.put(self.as_bytes())
+        out.put(self.as_bytes());
     }
 }
 
@@ -94,30 +95,28 @@ impl AreaImage {
 impl<'b> Payload<'b> for AreaImage {
     const KIND: PayloadKind = PayloadKind::AreaImage;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, PayloadFault> {
+    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
         let area = *fixed::<Area>(bytes, form)?;
-        let fault = PayloadFault::Image { width: area.width(), height: area.height(), found: 0 };
-        Self::new(area).ok_or(fault)
+        // That width and height fit what follows was checked before.
+        Self::new(area).ok_or(Misfit::Size)
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) -> Result<(), BufferTooSmall> {
+    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
         out.follow(self.bytes);
-        out.put(self.area.as_bytes())
+        out.put(self.area.as_bytes());
     }
 }
 
 /// Compares the size that the header announces with the one that the message itself tells, before
 /// anybody trusts either (CVE-2026-3886). A message that ends in front of its image is left to
 /// its decoder.
-pub(crate) fn check_size(kind: PayloadKind, payload: &[u8], following: u32) -> Result<(), PayloadFault> {
+pub(crate) fn has_whole_image(kind: PayloadKind, payload: &[u8], following: u32) -> bool {
     if payload.len() < FRONT {
-        return Ok(());
+        return true;
     }
-    let (width, height, expected) = match (kind, Area::ref_from_prefix(payload)) {
-        (PayloadKind::AreaImage, Ok((area, _))) => {
-            (area.width(), area.height(), AreaImage::new(*area).map(|image| image.bytes))
-        }
-        _ => (CursorImage::SIDE, CursorImage::SIDE, Some(CursorImage::BYTES)),
+    let expected = match (kind, Area::ref_from_prefix(payload)) {
+        (PayloadKind::AreaImage, Ok((area, _))) => AreaImage::new(*area).map(|image| image.bytes),
+        _ => Some(CursorImage::BYTES),
     };
-    if expected == Some(following) { Ok(()) } else { Err(PayloadFault::Image { width, height, found: following }) }
+    expected == Some(following)
 }

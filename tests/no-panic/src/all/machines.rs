@@ -18,7 +18,8 @@ reach! { machines;
     FrontendConfig: new;
     MemoryMap<509>: new, regions;
     Negotiated: has_acknowledgements, has_log_file;
-    ReadAhead<Handle>: new, read_buf, filled = read_ahead, has_next, next, is_between_messages;
+    ReadAhead<Handle>: new, on, read_buf, filled = read_ahead, has_next, next, is_between_messages, image_left, image_part,
+        image_read;
     RegionExtent: overlaps;
     Rejection: fault, verdict;
     Session<256, 509>: negotiated, ring, rings, memory, postcopy, has_backend_channel, log, status, dialect,
