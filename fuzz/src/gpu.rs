@@ -63,6 +63,7 @@ pub fn run(data: &[u8]) {
                 }
             }
             _ => {
+                let refused = operation & 8 != 0;
                 let reply = match operation & 8 {
                     0 => answering.own_answer::<Token>().unwrap_or(GpuReply::Done),
                     _ => GpuReply::Refused(NonZeroU64::MIN),
@@ -70,6 +71,8 @@ pub fn run(data: &[u8]) {
                 match answering.answer(reply, &mut out) {
                     Ok(answered) => {
                         let id = asked.take().expect("only a question is answered");
+                        let unchanged = answering.acknowledged() == before.1.acknowledged();
+                        assert!(!refused || unchanged, "a refused request changes nothing");
                         let rule = GpuCode(id).row().map(|row| row.reply);
                         let is_due = !matches!(rule, None | Some(ReplyRule::Never));
                         assert_eq!(matches!(answered, Answered::Send(_)), is_due, "one answer where one is due");

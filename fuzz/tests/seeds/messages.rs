@@ -44,14 +44,18 @@ fn decode(kind: u8, handles: usize, setting: u8, protocol: u64, id: u32, payload
     [&message[..1], &[setting], &protocol.to_le_bytes()[..], &message[1..]].concat()
 }
 
-/// A session up to where it is negotiated, as the back-end hears it; with its own channel.
+/// A session up to where a ring runs, as the back-end hears it; with memory, a log and its own channel, so that every request
+/// changes something.
 fn heard() -> Vec<u8> {
     let asked = bytes::negotiation().into_iter().flat_map(|(id, payload)| {
         let size = u32::try_from(payload.len()).unwrap();
         bytes::stream(0, 0, &[&wire::header(id, wire::REQUEST, size), &payload[..]].concat())
     });
-    let channel = bytes::stream(0, 1, &wire::frontend_request("SET_BACKEND_REQ_FD").request());
-    [0].into_iter().chain(asked).chain(channel).collect()
+    let running =
+        ["SET_BACKEND_REQ_FD", "SET_MEM_TABLE", "SET_LOG_BASE", "SET_STATUS", "SET_VRING_ENABLE", "SET_VRING_KICK"];
+    let running = running.map(wire::frontend_request).into_iter();
+    let running = running.flat_map(|fixture| bytes::stream(0, fixture.descriptors, &fixture.request()));
+    [0].into_iter().chain(asked).chain(running).collect()
 }
 
 /// The request granted, refused, and answered later.
