@@ -1,8 +1,12 @@
 //! The back-end's machine: what a device's process hears from a VMM, and what it says.
 
+use core::num::NonZeroU64;
+
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer},
+    channel::{
+        Answered, Asking, Due, Flagged, Question, Reply, acknowledgement, answer_with_content, no_acknowledgement, tell,
+    },
     dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault},
     frontend::Delivery,
@@ -132,6 +136,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     pub fn new(config: BackendConfig) -> Self {
         let mut config = config;
         config.features.set(VirtioFeatures::PROTOCOL_FEATURES, !config.protocol.is_empty());
+        config.rings = config.rings.min(u16::try_from(VRINGS).unwrap_or(u16::MAX));
+        config.memory_slots = config.memory_slots.min(u16::try_from(REGIONS).unwrap_or(u16::MAX));
         let negotiated =
             Negotiated { offered: config.features, protocol_offered: config.protocol, ..Negotiated::default() };
         Self {
@@ -178,34 +184,12 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             self.session.postcopy = Postcopy::Listening;
             return Ok(Incoming::PostcopyMemoryMapped);
         }
-        let flagged = Flagged::from_header(&frame.header);
-        let message = FrontendCode(frame.header.request()).message();
-        let row = message.row();
-        let mut effect = None;
-        let result = self.request_of(message, row, &mut frame, &mut effect);
-        let negotiated = &self.session.negotiated;
-        let due = match (row, &effect) {
-            // The flag on the request that negotiates acknowledgements counts.
-            (Some(row), Some(Effect::AcknowledgeProtocol(features))) => {
-                let negotiated = Negotiated { protocol: *features, ..*negotiated };
-                Due::of(row, flagged, &negotiated, self.session.postcopy)
-            }
-            (Some(row), _) => Due::of(row, flagged, negotiated, self.session.postcopy),
-            (None, _) => Due::of_unknown(flagged, negotiated),
-        };
-        if let Err(rejection) = &result {
-            let unknown = row.is_none() && due == Due::Nothing;
-            if rejection.verdict() == Verdict::Close {
-                self.failed = true;
-                return result;
-            }
-            if unknown && self.config.tolerance.unknown_request == UnknownRequest::Close {
-                self.failed = true;
-                return Err(Rejection::close(rejection.fault()));
-            }
+        let code = FrontendCode(frame.header.request());
+        let row = code.row();
+        match self.request_of(code.message(), row, &mut frame) {
+            Ok(request) => Ok(request),
+            Err(rejection) => Err(self.rejected(&frame.header, row, &rejection)),
         }
-        self.answering = Some(Question { message, wire: message, due, effect });
-        result
     }
 
     /// The answer to the pending request, if the machine knows it without the device.
@@ -217,10 +201,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             FrontendCode::GET_FEATURES => Some(FrontendReply::GetFeatures(self.config.features)),
             FrontendCode::GET_PROTOCOL_FEATURES => Some(FrontendReply::GetProtocolFeatures(self.config.protocol)),
             FrontendCode::GET_QUEUE_NUM => Some(FrontendReply::GetQueueNum(u64::from(self.config.queue_num))),
-            FrontendCode::GET_MAX_MEM_SLOTS => {
-                let slots = u64::try_from(self.memory_slots()).unwrap_or(u64::MAX);
-                Some(FrontendReply::GetMaxMemSlots(slots))
-            }
+            FrontendCode::GET_MAX_MEM_SLOTS => Some(FrontendReply::GetMaxMemSlots(u64::from(self.config.memory_slots))),
             FrontendCode::GET_STATUS => Some(FrontendReply::GetStatus(u64::from(self.session.status))),
             _ => None,
         }
@@ -239,29 +220,15 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
-        let reply = match &question.effect {
-            Some(Effect::Log(Some(log))) if question.due == Due::Reply && matches!(reply, FrontendReply::Done) => {
-                FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
-                    LogReply::Echo => LogBase::Shared(*log),
-                    LogReply::Zero => LogBase::Number(0),
-                    LogReply::Empty => LogBase::Empty,
-                })
-            }
-            _ => reply,
-        };
-        self.check_answer(question, &reply)?;
         let refused = matches!(reply, FrontendReply::Refused(_));
-        let code = FrontendCode(question.message.id);
-        let answered = answer(question, reply, self.form(Role::Reply), out)?;
+        let form = self.config.tolerance.form(Role::Reply, self.session.negotiated.protocol, self.session.dialect);
+        let answered = match reply.number() {
+            Some(0) if question.due == Due::Reply => self.answer_with_content(question, reply, form, out)?,
+            Some(number) => Answered::from(tell(question, number, form, out)?),
+            None => self.answer_with_content(question, reply, form, out)?,
+        };
         if refused {
-            self.answering = None;
-            self.table.clear();
-            if matches!(answered, Answered::Close) || matches!(answered, Answered::Silent) && self.closes_silently(code)
-            {
-                self.failed = true;
-                return Ok(Answered::Close);
-            }
-            return Ok(answered);
+            return Ok(self.refused(answered));
         }
         if let Some(effect) = &question.effect {
             self.session.apply(effect, &mut self.table);
@@ -273,6 +240,42 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
         self.answering = None;
         Ok(answered)
+    }
+
+    /// Answers with more than a number.
+    #[inline(never)]
+    fn answer_with_content<'o, H>(
+        &self,
+        question: &Question<Effect>,
+        reply: FrontendReply<'_, H>,
+        form: Form,
+        out: &'o mut [u8],
+    ) -> Result<Answered<'o, H>, ApiMisuse> {
+        self.check_answer(question, &reply)?;
+        let reply = match (reply, &question.effect) {
+            (FrontendReply::Done, Some(Effect::Log(Some(log)))) => {
+                FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
+                    LogReply::Echo => LogBase::Shared(*log),
+                    LogReply::Zero => LogBase::Number(0),
+                    LogReply::Empty => LogBase::Empty,
+                })
+            }
+            (reply, _) => reply,
+        };
+        answer_with_content(question, reply, form, out)
+    }
+
+    /// Leaves everything as it was before the request, and closes if the peer would not hear of
+    /// the refusal and needs to.
+    fn refused<'o, H>(&mut self, answered: Answered<'o, H>) -> Answered<'o, H> {
+        let code = self.answering.take().map(|question| FrontendCode(question.message.id));
+        self.table.clear();
+        self.failed = match answered {
+            Answered::Send(_) => false,
+            Answered::Silent => code.is_some_and(|code| self.closes_silently(code)),
+            Answered::Close => true,
+        };
+        if self.failed { Answered::Close } else { answered }
     }
 
     /// Makes a request on the back-end's own channel.
@@ -317,18 +320,24 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let message = request.code().message();
-        let violates = |violation| ApiMisuse::Violation { message, violation };
-        let request = request.said_in(self.session.dialect).map_err(|violation| violates(violation.into()))?;
+        let request = match request.said_in(self.session.dialect) {
+            Ok(request) => request,
+            Err(violation) => return Err(ApiMisuse::violation(message, &violation.into())),
+        };
         let message = request.code().message();
         let form = self.form(Role::Request);
         let wire = form.on_wire(message)?;
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
-        let negotiated = self.session.negotiated;
-        negotiated.check(&row.gate).map_err(violates)?;
-        if !self.session.backend_channel {
-            return Err(violates(Violation::NoBackendChannel));
+        let negotiated = &self.session.negotiated;
+        if !negotiated.opens(&row.gate) {
+            return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        self.rules().check_backend_request(&request).map_err(violates)?;
+        if !self.session.backend_channel {
+            return Err(ApiMisuse::violation(message, &Violation::NoBackendChannel));
+        }
+        if let Err(violation) = self.rules().check_backend_request(&request) {
+            return Err(ApiMisuse::violation(message, &violation));
+        }
         // A look-up is flagged too: some front-ends answer only then.
         let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
         let flagged = match row.reply {
@@ -337,7 +346,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
             _ => Flagged::No,
         };
-        let due = Due::of(row, flagged, &negotiated, Postcopy::Off);
+        let due = Due::of(row, flagged, negotiated, Postcopy::Off);
         if due != Due::Nothing {
             self.asking.check_room()?;
         }
@@ -363,37 +372,37 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        let question = self.asking.answered(Channel::Backend, &frame)?;
+        let Some(question) = self.asking.answered(&frame.header, Channel::Backend) else {
+            return Err(self.asking.unexpected(&frame.header, Channel::Backend));
+        };
         let message = question.message;
         if question.due != Due::Reply {
-            let number = acknowledgement(message, frame.payload, frame.handles.len())?;
-            return Ok(number.map_or(BackendReply::Done, BackendReply::Refused));
+            return match acknowledgement(&frame) {
+                Some(number) => Ok(NonZeroU64::new(number).map_or(BackendReply::Done, BackendReply::Refused)),
+                None => Err(no_acknowledgement(message, frame.payload, frame.handles.len())),
+            };
         }
         let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
         let form = self.form(Role::Reply);
-        let reply = BackendReply::of_frame(row, &mut frame, form)
-            .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles))?;
-        match reply {
-            BackendReply::SharedObjectLookup(number, _) => {
-                Ok(core::num::NonZeroU64::new(number).map_or(reply, BackendReply::Refused))
-            }
-            BackendReply::CacheIo(count) if count < 0 => {
-                let number = core::num::NonZeroU64::new(count.unsigned_abs());
-                Ok(number.map_or(reply, BackendReply::Refused))
-            }
-            reply => Ok(reply),
-        }
+        let reply = match BackendReply::of_frame(row, &mut frame, form) {
+            Ok(reply) => reply,
+            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, &frame, form), row)),
+        };
+        let refusal = match &reply {
+            BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
+            BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
+            _ => None,
+        };
+        Ok(refusal.map_or(reply, BackendReply::Refused))
     }
 
-    /// The request that a frame holds, and what it does once it is granted. The regions of a table
-    /// go to where the effect expects them.
-    #[inline(never)]
+    /// The request that a frame holds, remembered until it is answered. The regions of a table go to
+    /// where its effect expects them.
     fn request_of<'b, H>(
         &mut self,
         message: MessageName,
         row: Option<&Row>,
         frame: &mut Frame<'b, H>,
-        effect: &mut Option<Effect>,
     ) -> Result<Incoming<'b, H>, Rejection> {
         if !frame.header.is_request() {
             return Err(Rejection::no_request(&frame.header, Channel::Frontend));
@@ -402,10 +411,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let Some(row) = row else {
             return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
         };
-        if row.gate.enforcement == Enforcement::BothSides
-            && let Err(violation) = self.session.negotiated.check(&row.gate)
-        {
-            return Err(Rejection::violation(message, &violation));
+        if row.gate.enforcement == Enforcement::BothSides && !self.session.negotiated.opens(&row.gate) {
+            return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
         if self.config.tolerance.extra_handles == ExtraHandles::Close
             && row.handles != HandleRule::PerRegion
@@ -417,17 +424,52 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             Ok(request) => request,
             Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
         };
-        let rings = usize::from(self.config.rings).min(VRINGS);
+        let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
         let state = Projection::settled(&self.session);
-        let rules = Rules { state, rings, slots: self.memory_slots(), tolerance: &self.config.tolerance };
-        match rules.effect(&request, &mut self.table) {
-            Ok(granted) => *effect = Some(granted),
+        let rules = Rules { state, rings, slots, tolerance: &self.config.tolerance };
+        let effect = match rules.effect(&request, &mut self.table) {
+            Ok(effect) => effect,
             Err(violation) => {
                 self.table.clear();
                 return Err(broken(message, &violation));
             }
-        }
+        };
+        let due = self.due(row, Flagged::from_header(&frame.header), &effect);
+        self.answering = Some(Question { message, wire: message, due, effect: Some(effect) });
         Ok(Incoming::Request(request))
+    }
+
+    /// What answers a request that is well-formed.
+    fn due(&self, row: &Row, flagged: Flagged, effect: &Effect) -> Due {
+        let (negotiated, postcopy) = (&self.session.negotiated, self.session.postcopy);
+        match effect {
+            // The flag on the request that negotiates acknowledgements counts.
+            Effect::AcknowledgeProtocol(protocol) => {
+                Due::of(row, flagged, &Negotiated { protocol: *protocol, ..*negotiated }, postcopy)
+            }
+            _ => Due::of(row, flagged, negotiated, postcopy),
+        }
+    }
+
+    /// What becomes of a request that is rejected: it is to be answered with a refusal, or the
+    /// session ends.
+    #[cold]
+    fn rejected(&mut self, header: &Header, row: Option<&Row>, rejection: &Rejection) -> Rejection {
+        let flagged = Flagged::from_header(header);
+        let message = FrontendCode(header.request()).message();
+        let due = match row {
+            Some(row) => self.due(row, flagged, &Effect::None),
+            None => Due::of_unknown(flagged, &self.session.negotiated),
+        };
+        let untold = row.is_none() && due == Due::Nothing;
+        if rejection.verdict() == Verdict::Close
+            || untold && self.config.tolerance.unknown_request == UnknownRequest::Close
+        {
+            self.failed = true;
+            return Rejection::close(rejection.fault());
+        }
+        self.answering = Some(Question { message, wire: message, due, effect: None });
+        *rejection
     }
 
     /// Refuses an answer that contradicts its request; front-ends close the connection over these.
@@ -457,14 +499,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    fn memory_slots(&self) -> usize {
-        usize::from(self.config.memory_slots).min(REGIONS)
-    }
-
     fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
-        let rings = usize::from(self.config.rings).min(VRINGS);
-        let state = Projection::settled(&self.session);
-        Rules { state, rings, slots: self.memory_slots(), tolerance: &self.config.tolerance }
+        let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
+        Rules { state: Projection::settled(&self.session), rings, slots, tolerance: &self.config.tolerance }
     }
 
     fn form(&self, role: Role) -> Form {

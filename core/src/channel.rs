@@ -3,8 +3,6 @@
 //! Both channels use this; it does not know which side it plays. `E` is what a request does once
 //! it is granted, and waits here until then.
 
-use core::num::NonZeroU64;
-
 use zerocopy::IntoBytes;
 
 use crate::{
@@ -37,11 +35,13 @@ pub(crate) enum Due {
 
 impl Due {
     /// What answers a request that nobody knows.
+    #[inline]
     pub(crate) fn of_unknown(flagged: Flagged, negotiated: &Negotiated) -> Self {
         if flagged == Flagged::Yes && negotiated.has_acknowledgements() { Self::Acknowledgement } else { Self::Nothing }
     }
 
     /// What answers a request of this row that came with or without the flag.
+    #[inline]
     pub(crate) fn of(row: &Row, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
         let acknowledged = Self::of_unknown(flagged, negotiated);
         match row.reply {
@@ -69,6 +69,7 @@ pub(crate) enum Flagged {
 }
 
 impl Flagged {
+    #[inline]
     pub(crate) fn from_header(header: &Header) -> Self {
         if header.needs_reply() { Self::Yes } else { Self::No }
     }
@@ -123,43 +124,53 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
         drop(self.outstanding.push(question));
     }
 
-    /// The question that a reply answers. It must be the oldest.
-    pub(crate) fn answered<H>(&mut self, channel: Channel, frame: &Frame<'_, H>) -> Result<Question<E>, Fault> {
-        let found = MessageName { channel, id: frame.header.request() };
-        frame.header.check(channel)?;
-        if !frame.header.is_reply() {
-            return Err(DecodeError::RequestInsteadOfReply { message: found }.into());
+    /// Takes the question that a reply answers, which must be the oldest; `None` if it is not, or if
+    /// that is no reply.
+    pub(crate) fn answered(&mut self, header: &Header, channel: Channel) -> Option<Question<E>> {
+        let oldest = self.outstanding.first()?;
+        let answers = header.is_reply() && header.is_known(channel) && oldest.wire.id == header.request();
+        answers.then(|| self.outstanding.remove(0))
+    }
+
+    /// Why [`Self::answered`] had no question for a frame.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn unexpected(&self, header: &Header, channel: Channel) -> Fault {
+        let found = MessageName { channel, id: header.request() };
+        if let Err(error) = header.check(channel) {
+            return error.into();
         }
-        let Some(oldest) = self.outstanding.first() else {
-            return Err(PeerMisbehaved::UnsolicitedReply { message: found }.into());
-        };
-        if oldest.wire != found {
-            return Err(PeerMisbehaved::WrongReply { expected: oldest.message, found }.into());
+        if !header.is_reply() {
+            return DecodeError::RequestInsteadOfReply { message: found }.into();
         }
-        Ok(self.outstanding.remove(0))
+        match self.outstanding.first() {
+            Some(oldest) => PeerMisbehaved::WrongReply { expected: oldest.message, found }.into(),
+            None => PeerMisbehaved::UnsolicitedReply { message: found }.into(),
+        }
     }
 }
 
-/// Reads an acknowledgement: `None` for success.
-pub(crate) fn acknowledgement(
-    message: MessageName,
-    payload: &[u8],
-    handles: usize,
-) -> Result<Option<NonZeroU64>, DecodeError> {
-    if handles != 0 {
-        let expected = HandleCount { least: 0, most: 0 };
-        return Err(DecodeError::HandleCount { message, expected, found: handles });
-    }
-    match <&[u8; 8]>::try_from(payload) {
-        Ok(bytes) => Ok(NonZeroU64::new(u64::from_ne_bytes(*bytes))),
-        Err(_) => {
-            let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: payload.len() };
-            Err(DecodeError::Payload { message, fault })
-        }
-    }
+/// Reads an acknowledgement: zero for success. `None` if it is not one.
+pub(crate) fn acknowledgement<H>(frame: &Frame<'_, H>) -> Option<u64> {
+    let bytes = <[u8; 8]>::try_from(frame.payload).ok()?;
+    frame.handles.is_empty().then_some(u64::from_ne_bytes(bytes))
+}
+
+/// Why a frame is no acknowledgement.
+#[cold]
+#[inline(never)]
+pub(crate) fn no_acknowledgement(message: MessageName, payload: &[u8], handles: usize) -> Fault {
+    let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: payload.len() };
+    let expected = HandleCount { least: 0, most: 0 };
+    let error = match handles {
+        0 => DecodeError::Payload { message, fault },
+        found => DecodeError::HandleCount { message, expected, found },
+    };
+    error.into()
 }
 
 /// Writes an acknowledgement.
+#[inline]
 fn write_acknowledgement(wire: MessageName, number: u64, out: &mut [u8]) -> Result<&[u8], ApiMisuse> {
     let mut writer = Writer::new(out);
     writer.put(number.to_wire().as_bytes());
@@ -218,6 +229,73 @@ pub enum Answered<'o, H> {
     Close,
 }
 
+impl<'o, H> From<Told<'o>> for Answered<'o, H> {
+    #[inline]
+    fn from(told: Told<'o>) -> Self {
+        match told {
+            Told::Send(bytes) => Self::Send(Transmit { bytes, handles: Handles::new() }),
+            Told::Silent => Self::Silent,
+            Told::Close => Self::Close,
+        }
+    }
+}
+
+/// An answer without descriptors.
+#[derive(Debug)]
+pub(crate) enum Told<'o> {
+    /// These bytes.
+    Send(&'o [u8]),
+    /// None is due.
+    Silent,
+    /// It cannot be told.
+    Close,
+}
+
+/// Tells success, zero, or a refusal.
+#[inline]
+pub(crate) fn tell<'o, E>(
+    question: &Question<E>,
+    number: u64,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Told<'o>, ApiMisuse> {
+    let Question { message, wire, due, ref effect } = *question;
+    // What the machine itself refused cannot be granted.
+    if number == 0 && (effect.is_none() || due == Due::Reply) {
+        return Err(ApiMisuse::AnswerDoesNotFit { expected: message, found: None });
+    }
+    match due {
+        Due::Nothing => Ok(Told::Silent),
+        Due::Acknowledgement => write_acknowledgement(wire, number, out).map(Told::Send),
+        Due::Empty => Writer::new(out).seal(wire, Header::answering(wire)).map(Told::Send),
+        Due::Reply => Ok(refuse(message, wire, number, form, out)?.map_or(Told::Close, Told::Send)),
+    }
+}
+
+/// Writes a reply of its own; the question and the session stay as they are.
+pub(crate) fn answer_with_content<'o, H, E, R: Reply<H>>(
+    question: &Question<E>,
+    reply: R,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
+    let Question { message, wire, due, ref effect } = *question;
+    let found = reply.message();
+    let misfit = ApiMisuse::AnswerDoesNotFit { expected: message, found };
+    if effect.is_none() || found != Some(message) {
+        return Err(misfit);
+    }
+    match due {
+        // A reply that the sender did not ask for.
+        Due::Nothing => Ok(Answered::Silent),
+        Due::Reply => {
+            let row = message.row().ok_or(misfit)?;
+            write_reply(message, row, wire, reply, form, out).map(Answered::Send)
+        }
+        Due::Acknowledgement | Due::Empty => Err(misfit),
+    }
+}
+
 /// Writes the answer to a question; the question and the session stay as they are.
 pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     question: &Question<E>,
@@ -225,30 +303,9 @@ pub(crate) fn answer<'o, H, E, R: Reply<H>>(
     form: Form,
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
-    let Question { message, wire, .. } = *question;
-    let found = reply.message();
-    let misfit = ApiMisuse::AnswerDoesNotFit { expected: message, found };
-    let number = reply.number();
-    if question.effect.is_none() && !matches!(number, Some(1..)) {
-        return Err(misfit);
-    }
-    match (question.due, number) {
-        (Due::Nothing, Some(_)) => Ok(Answered::Silent),
-        // A reply that the sender did not ask for.
-        (Due::Nothing, None) if found == Some(message) => Ok(Answered::Silent),
-        (Due::Acknowledgement | Due::Empty, Some(number)) => {
-            let row = if question.due == Due::Empty { message.row() } else { None };
-            write_number(wire, row, number, out).map(Answered::Send)
-        }
-        (Due::Reply, Some(number @ 1..)) => Ok(match refuse(message, wire, number, form, out)? {
-            Some(bytes) => Answered::Send(Transmit { bytes, handles: Handles::new() }),
-            None => Answered::Close,
-        }),
-        (Due::Reply, None) if found == Some(message) => {
-            let row = message.row().ok_or(misfit)?;
-            write_reply(message, row, wire, reply, form, out).map(Answered::Send)
-        }
-        _ => Err(misfit),
+    match reply.number() {
+        Some(number) => tell(question, number, form, out).map(Answered::from),
+        None => answer_with_content(question, reply, form, out),
     }
 }
 

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::{
+    memory_map::RegionExtent,
     rules::Violation,
     wire::{
         payload::PayloadFault,
@@ -145,6 +146,15 @@ pub enum PeerMisbehaved {
         /// How many the reply has.
         found: usize,
     },
+    /// A reply during postcopy speaks of another memory region than the request.
+    WrongRegion {
+        /// The message.
+        message: MessageName,
+        /// The region that was shared.
+        expected: RegionExtent,
+        /// The one in its place, with an address of the back-end's.
+        found: RegionExtent,
+    },
     /// A reply speaks of another ring than the request.
     WrongRing {
         /// The message.
@@ -166,6 +176,9 @@ impl fmt::Display for PeerMisbehaved {
             }
             Self::WrongRegionCount { message, expected, found } => {
                 write!(f, "{message}: expected a reply with {expected} memory regions, found {found}")
+            }
+            Self::WrongRegion { message, expected, found } => {
+                write!(f, "{message}: expected a reply about {expected}, found one about {found}")
             }
             Self::WrongReply { expected, found } => write!(f, "expected the reply to {expected}, found one to {found}"),
         }
@@ -249,6 +262,15 @@ pub enum ApiMisuse {
     },
     /// The session failed or was closed before.
     SessionFailed,
+}
+
+impl ApiMisuse {
+    /// A request that must not be made now.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn violation(message: MessageName, violation: &Violation) -> Self {
+        Self::Violation { message, violation: *violation }
+    }
 }
 
 impl fmt::Display for ApiMisuse {

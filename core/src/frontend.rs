@@ -4,10 +4,10 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer},
+    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, no_acknowledgement},
     dialect::Dialect,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
-    memory_map::TableExtents,
+    memory_map::{RegionExtent, TableExtents},
     projection::Projection,
     rejection::{Rejection, Verdict},
     rules::{Rules, Violation},
@@ -19,6 +19,7 @@ use crate::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
+        memory::MemoryRegion,
         migration::Transfer,
         misfit::{Found, Misfit},
         payload::{Form, Payload, PayloadKind, Role, Writer},
@@ -146,11 +147,15 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let message = code.message();
         let rules = self.rules();
         let (negotiated, postcopy) = (rules.state.negotiated(), rules.state.postcopy());
-        let violates = |violation| ApiMisuse::Violation { message, violation };
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
-        negotiated.check(&row.gate).map_err(violates)?;
+        if !negotiated.opens(&row.gate) {
+            return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
+        }
         let mut table = TableExtents::new();
-        let effect = rules.effect(&request, &mut table).map_err(violates)?;
+        let effect = match rules.effect(&request, &mut table) {
+            Ok(effect) => effect,
+            Err(violation) => return Err(ApiMisuse::violation(message, &violation)),
+        };
         let replaces_memory = matches!(effect, Effect::ReplaceMemory);
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
@@ -304,13 +309,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     }
 
     fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
-        let question = self.asking.answered(Channel::Frontend, &frame)?;
-        let reply = match question.due {
-            Due::Reply => self.reply_of_its_own(&question, &mut frame)?,
-            _ => {
-                let number = acknowledgement(question.message, frame.payload, frame.handles.len())?;
-                number.map_or(FrontendReply::Done, FrontendReply::Refused)
-            }
+        let Some(question) = self.asking.answered(&frame.header, Channel::Frontend) else {
+            return Err(self.asking.unexpected(&frame.header, Channel::Frontend));
+        };
+        let reply = match (question.due, acknowledgement(&frame)) {
+            (Due::Reply, _) => self.reply_of_its_own(&question, &mut frame)?,
+            (_, Some(number)) => NonZeroU64::new(number).map_or(FrontendReply::Done, FrontendReply::Refused),
+            (_, None) => return Err(no_acknowledgement(question.message, frame.payload, frame.handles.len())),
         };
         if let FrontendReply::Refused(_) = reply {
             if matches!(question.effect, Some(Effect::ReplaceMemory)) {
@@ -339,8 +344,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Ok(FrontendReply::Refused(NonZeroU64::MIN));
         }
         let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let mut reply = FrontendReply::of_frame(row, frame, form)
-            .map_err(|misfit| misfit.of(&Found::new(message, frame, form), row.reply_payload, row.reply_handles))?;
+        let mut reply = match FrontendReply::of_frame(row, frame, form) {
+            Ok(reply) => reply,
+            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, frame, form), row)),
+        };
         match (&mut reply, &question.effect) {
             (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. }))
                 if state.index() != u32::from(*index) =>
@@ -351,6 +358,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) if regions.len() != self.table.len() => {
                 let (expected, found) = (self.table.len(), regions.len());
                 return Err(PeerMisbehaved::WrongRegionCount { message, expected, found }.into());
+            }
+            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
+                for (expected, found) in self.table.iter().zip(regions.iter()) {
+                    check_region(message, *expected, &found)?;
+                }
+            }
+            (FrontendReply::AddMemReg(found), Some(Effect::AddRegion(expected))) => {
+                check_region(message, *expected, found)?;
             }
             // SPDK always replies with 256 bytes.
             (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
@@ -408,6 +423,14 @@ fn flag(row: &Row, code: FrontendCode, delivery: Delivery, negotiated: &Negotiat
             Flagged::Yes
         }
         _ => Flagged::No,
+    }
+}
+
+/// Whether a region comes back as it was shared, at whatever address.
+fn check_region(message: MessageName, expected: RegionExtent, found: &MemoryRegion) -> Result<(), PeerMisbehaved> {
+    match RegionExtent::from(found) {
+        found if (found.guest_address, found.size) == (expected.guest_address, expected.size) => Ok(()),
+        found => Err(PeerMisbehaved::WrongRegion { message, expected, found }),
     }
 }
 

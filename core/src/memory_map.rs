@@ -82,6 +82,8 @@ pub(crate) type TableExtents = heapless::Vec<RegionExtent, MAX_TABLE_REGIONS>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MemoryMap<const REGIONS: usize> {
     regions: heapless::Vec<RegionExtent, REGIONS>,
+    /// Their places among `regions` in the order of their user addresses.
+    by_user_address: heapless::Vec<u16, REGIONS>,
 }
 
 impl<const REGIONS: usize> Default for MemoryMap<REGIONS> {
@@ -91,10 +93,13 @@ impl<const REGIONS: usize> Default for MemoryMap<REGIONS> {
 }
 
 impl<const REGIONS: usize> MemoryMap<REGIONS> {
+    const PLACES: () = assert!(REGIONS <= u16::MAX as usize, "a place must fit into 16 bits");
+
     /// No memory.
     #[must_use]
     pub const fn new() -> Self {
-        Self { regions: heapless::Vec::new() }
+        let () = Self::PLACES;
+        Self { regions: heapless::Vec::new(), by_user_address: heapless::Vec::new() }
     }
 
     /// The regions in the order of their guest addresses.
@@ -103,59 +108,114 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
         &self.regions
     }
 
-    /// Puts a region into its place. It was checked that there is room and that it is new.
-    pub(crate) fn add(&mut self, extent: RegionExtent) {
-        let mut carried = extent;
-        for region in &mut self.regions {
-            if region.guest_address > carried.guest_address {
-                core::mem::swap(region, &mut carried);
+    /// The region that begins at a guest address.
+    #[must_use]
+    pub(crate) fn at(&self, guest_address: GuestAddress) -> Option<&RegionExtent> {
+        let place = self.regions.binary_search_by_key(&guest_address, |region| region.guest_address).ok()?;
+        self.regions.get(place)
+    }
+
+    /// A region that shares an address with this one and that counts.
+    pub(crate) fn overlapping(
+        &self,
+        extent: &RegionExtent,
+        mut counts: impl FnMut(&RegionExtent) -> bool,
+    ) -> Option<RegionExtent> {
+        // None overlaps another, so those that overlap it stand side by side in both orders.
+        let end = |start: u64, size: u64| start.saturating_add(size);
+        let guest = (extent.guest_address.0, end(extent.guest_address.0, extent.size));
+        let behind = self.regions.partition_point(|region| region.guest_address.0 < guest.1);
+        for region in self.regions.get(..behind)?.iter().rev() {
+            if end(region.guest_address.0, region.size) <= guest.0 {
+                break;
+            }
+            if counts(region) {
+                return Some(*region);
             }
         }
-        let _ = self.regions.push(carried);
+        let user = (extent.user_address.0, end(extent.user_address.0, extent.size));
+        let region_at = |place: &u16| self.regions.get(usize::from(*place));
+        let begins_before =
+            |place: &u16, address| region_at(place).is_some_and(|region| region.user_address.0 < address);
+        let behind = self.by_user_address.partition_point(|place| begins_before(place, user.1));
+        for region in self.by_user_address.get(..behind)?.iter().rev().map_while(region_at) {
+            if end(region.user_address.0, region.size) <= user.0 {
+                break;
+            }
+            if counts(region) {
+                return Some(*region);
+            }
+        }
+        None
+    }
+
+    /// Puts a region into its place. It was checked that there is room and that it is new.
+    pub(crate) fn add(&mut self, extent: RegionExtent) {
+        let place = self.regions.partition_point(|region| region.guest_address < extent.guest_address);
+        let user_place = self.user_place(extent.user_address);
+        let (Ok(number), false) = (u16::try_from(place), self.regions.is_full()) else { return };
+        for other in &mut self.by_user_address {
+            *other = other.wrapping_add(u16::from(*other >= number));
+        }
+        insert(&mut self.regions, place, extent);
+        insert(&mut self.by_user_address, user_place, number);
     }
 
     pub(crate) fn remove(&mut self, guest_address: GuestAddress) {
-        let mut later = self.regions.iter_mut().skip_while(|region| region.guest_address != guest_address);
-        let Some(mut hole) = later.next() else { return };
-        for region in later {
-            core::mem::swap(hole, region);
-            hole = region;
+        let Ok(place) = self.regions.binary_search_by_key(&guest_address, |region| region.guest_address) else {
+            return;
+        };
+        let (Some(region), Ok(number)) = (self.regions.get(place), u16::try_from(place)) else { return };
+        let mut user_place = self.user_place(region.user_address);
+        if self.by_user_address.get(user_place) != Some(&number) {
+            // A peer that grants what it should not can bring two of one address here.
+            user_place = self.by_user_address.iter().position(|other| *other == number).unwrap_or(user_place);
         }
-        self.regions.pop();
+        remove(&mut self.by_user_address, user_place);
+        remove(&mut self.regions, place);
+        for other in &mut self.by_user_address {
+            *other = other.wrapping_sub(u16::from(*other > number));
+        }
     }
 
     pub(crate) fn replace(&mut self, table: &TableExtents) {
         self.regions.clear();
+        self.by_user_address.clear();
         for extent in table {
             self.add(*extent);
         }
     }
-}
 
-/// Checks that a region can be added to these.
-pub(crate) fn check_add(
-    present: impl Iterator<Item = RegionExtent>,
-    slots: usize,
-    region: &MemoryRegion,
-) -> Result<RegionExtent, MemoryFault> {
-    let second = check_alone(region)?;
-    let mut free = slots;
-    for first in present {
-        if first.overlaps(&second) {
-            return Err(MemoryFault::Overlap { first, second });
-        }
-        free = free.saturating_sub(1);
+    /// Where in the order of user addresses a region is, or would be, that begins at this one.
+    fn user_place(&self, user_address: UserAddress) -> usize {
+        let region_at = |place: &u16| self.regions.get(usize::from(*place));
+        self.by_user_address
+            .partition_point(|place| region_at(place).is_some_and(|region| region.user_address < user_address))
     }
-    if free == 0 { Err(MemoryFault::TooMany { slots }) } else { Ok(second) }
 }
 
-/// Checks that a region was added: guest address, size and user address are the key.
-pub(crate) fn check_remove(
-    mut present: impl Iterator<Item = RegionExtent>,
-    region: &MemoryRegion,
-) -> Result<RegionExtent, MemoryFault> {
-    let extent = RegionExtent::from(region);
-    if present.any(|present| present == extent) { Ok(extent) } else { Err(MemoryFault::Unknown(extent)) }
+/// Puts a value into a place of a list that has room for it.
+fn insert<T: Copy, const N: usize>(list: &mut heapless::Vec<T, N>, place: usize, value: T) {
+    if list.push(value).is_err() {
+        return;
+    }
+    let Some(tail) = list.get_mut(place..) else { return };
+    if let Some(moved) = tail.len().checked_sub(1) {
+        tail.copy_within(..moved, 1);
+    }
+    if let Some(first) = tail.first_mut() {
+        *first = value;
+    }
+}
+
+/// Takes a value out of its place in a list.
+fn remove<T: Copy, const N: usize>(list: &mut heapless::Vec<T, N>, place: usize) {
+    if let Some(tail) = list.get_mut(place..)
+        && !tail.is_empty()
+    {
+        tail.copy_within(1.., 0);
+        let _ = list.pop();
+    }
 }
 
 /// Checks that these regions can be all the memory there is.
@@ -165,13 +225,20 @@ pub(crate) fn check_table(
 ) -> Result<TableExtents, MemoryFault> {
     let mut extents = TableExtents::new();
     for region in regions {
-        let extent = check_add(extents.iter().copied(), slots, &region)?;
-        extents.push(extent).map_err(|_| MemoryFault::TooMany { slots: MAX_TABLE_REGIONS })?;
+        let second = check_alone(&region)?;
+        if let Some(first) = extents.iter().find(|first| first.overlaps(&second)).copied() {
+            return Err(MemoryFault::Overlap { first, second });
+        }
+        if extents.len() >= slots {
+            return Err(MemoryFault::TooMany { slots });
+        }
+        extents.push(second).map_err(|_| MemoryFault::TooMany { slots: MAX_TABLE_REGIONS })?;
     }
     Ok(extents)
 }
 
-fn check_alone(region: &MemoryRegion) -> Result<RegionExtent, MemoryFault> {
+/// Checks what a region must be whatever others there are.
+pub(crate) fn check_alone(region: &MemoryRegion) -> Result<RegionExtent, MemoryFault> {
     let extent = RegionExtent::from(region);
     let starts = [region.guest_address.0, region.user_address.0, region.mmap_offset];
     if region.size == 0 {

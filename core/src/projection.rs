@@ -48,6 +48,9 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
     /// Ring `index`; `None` beyond the rings of the machine.
     pub(crate) fn ring(&self, index: u8) -> Option<Vring> {
         let mut ring = *self.session.rings.get(usize::from(index))?;
+        if self.pending.is_empty() {
+            return Some(ring);
+        }
         self.effects().filter(|effect| effect.concerns_ring(index)).for_each(|effect| effect.apply_to(&mut ring));
         Some(ring)
     }
@@ -57,24 +60,42 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
         (0..=u8::MAX).zip(&self.session.rings).map(|(index, _)| index).find(|index| self.is_running(*index))
     }
 
-    /// The memory regions, in no order.
-    pub(crate) fn regions(&self) -> impl Iterator<Item = RegionExtent> + 's {
-        let after_table = tails(self.pending).filter(|(first, _)| first.effect == Some(Effect::ReplaceMemory)).last();
-        let (base, later) = match after_table {
-            Some((_, later)) => (self.table, later),
-            None => (self.session.memory.regions(), self.pending),
+    /// A memory region that shares an address with this one.
+    pub(crate) fn overlapping(&self, extent: &RegionExtent) -> Option<RegionExtent> {
+        let (table, later) = self.memory();
+        let kept = |region: &RegionExtent| is_kept(region, later);
+        let found = match table {
+            Some(table) => table.iter().find(|region| region.overlaps(extent) && kept(region)).copied(),
+            None => self.session.memory.overlapping(extent, kept),
         };
-        let added = tails(later).filter_map(|(question, since)| match question.effect {
-            Some(Effect::AddRegion(extent)) => Some((since, extent)),
-            _ => None,
-        });
-        let is_kept = |since: &[Question<Effect>], extent: &RegionExtent| {
-            since.iter().filter_map(|question| question.effect).all(
-                |effect| !matches!(effect, Effect::RemoveRegion(gone) if gone.guest_address == extent.guest_address),
-            )
+        found.or_else(|| added(later).find(|region| region.overlaps(extent)))
+    }
+
+    /// Whether there is exactly this region.
+    pub(crate) fn has_region(&self, extent: &RegionExtent) -> bool {
+        let (table, later) = self.memory();
+        let present = match table {
+            Some(table) => table.contains(extent),
+            None => self.session.memory.at(extent.guest_address) == Some(extent),
         };
-        let all = base.iter().map(move |extent| (later, *extent)).chain(added);
-        all.filter(move |(since, extent)| is_kept(since, extent)).map(|(_, extent)| extent)
+        present && is_kept(extent, later) || added(later).any(|region| region == *extent)
+    }
+
+    /// How many memory regions there are.
+    pub(crate) fn region_count(&self) -> usize {
+        let (table, later) = self.memory();
+        let base = table.unwrap_or(self.session.memory.regions()).len();
+        later.iter().fold(base, |count, question| match question.effect {
+            Some(Effect::AddRegion(_)) => count.saturating_add(1),
+            Some(Effect::RemoveRegion(_)) => count.saturating_sub(1),
+            _ => count,
+        })
+    }
+
+    /// The memory table that is pending, and the requests after it.
+    fn memory(&self) -> (Option<&'s [RegionExtent]>, &'s [Question<Effect>]) {
+        let table = tails(self.pending).filter(|(first, _)| matches!(first.effect, Some(Effect::ReplaceMemory))).last();
+        table.map_or((None, self.pending), |(_, later)| (Some(self.table), later))
     }
 
     fn is_running(&self, index: u8) -> bool {
@@ -93,5 +114,22 @@ fn tails<T>(items: &[T]) -> impl Iterator<Item = (&T, &[T])> {
         let (first, tail) = rest.split_first()?;
         rest = tail;
         Some((first, tail))
+    })
+}
+
+/// Whether none of these requests removes a region.
+fn is_kept(region: &RegionExtent, later: &[Question<Effect>]) -> bool {
+    let removes = |question: &Question<Effect>| match &question.effect {
+        Some(Effect::RemoveRegion(gone)) => gone.guest_address == region.guest_address,
+        _ => false,
+    };
+    !later.iter().any(removes)
+}
+
+/// The regions that these requests add and do not remove again.
+fn added(pending: &[Question<Effect>]) -> impl Iterator<Item = RegionExtent> {
+    tails(pending).filter_map(|(question, later)| match question.effect {
+        Some(Effect::AddRegion(extent)) if is_kept(&extent, later) => Some(extent),
+        _ => None,
     })
 }

@@ -173,12 +173,15 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         let Some(header) = self.header(start).copied() else { return Ok(None) };
         let body = start.saturating_add(Header::SIZE);
         let image = self.image_behind(&header);
-        let handles = self.hand_out(&header, body, end, image);
-        (self.start, self.image) = (end, image);
+        let none = self.handles.is_empty() && self.begun.is_empty();
+        let handles = if none { Handles::new() } else { self.hand_out(&header, body, end, image) };
+        self.image = image;
         if end >= self.filled {
             (self.start, self.filled) = (0, 0);
+        } else {
+            self.start = end;
+            self.look();
         }
-        self.look();
         let payload = self.buffer.get(body..end).unwrap_or_default();
         Ok(Some(Frame { header, payload, handles }))
     }
@@ -237,28 +240,29 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
 
     /// Finds out where the message in front ends, or what is wrong with it.
     fn look(&mut self) {
-        match self.measure(self.start.saturating_add(self.image)) {
-            Some(Ok(end)) => self.end = (end <= self.filled).then_some(end),
-            Some(Err(error)) => self.fail(error),
-            None => self.end = None,
+        let start = self.start.saturating_add(self.image);
+        let Some(header) = self.header(start) else { return };
+        match self.measure(start, header) {
+            Some(end) => self.end = (end <= self.filled).then_some(end),
+            None => self.fail(self.fault(header)),
         }
     }
 
-    /// Where the message ends that begins at `start`, but for an image; `None` until its header is there.
-    fn measure(&self, start: usize) -> Option<Result<usize, DecodeError>> {
-        let header = self.header(start)?;
-        if let Err(error) = header.check(self.channel) {
-            return Some(Err(error));
-        }
-        let limit = CAP.saturating_sub(Header::SIZE);
+    /// Where the message ends that begins at `start`, but for an image; `None` if it cannot be read.
+    fn measure(&self, start: usize, header: &Header) -> Option<usize> {
         let front = self.image_from(header).unwrap_or(usize::MAX);
-        Some(match usize::try_from(header.size()).map(|size| size.min(front)) {
-            Ok(size) if size <= limit => Ok(start.saturating_add(Header::SIZE).saturating_add(size)),
-            _ => {
-                let message = MessageName { channel: self.channel, id: header.request() };
-                Err(DecodeError::PayloadTooLarge { message, found: header.size(), limit })
-            }
-        })
+        let size = usize::try_from(header.size()).ok()?.min(front);
+        let readable = size <= CAP.saturating_sub(Header::SIZE) && header.is_known(self.channel);
+        readable.then(|| start.saturating_add(Header::SIZE).saturating_add(size))
+    }
+
+    /// Why a message cannot be read.
+    #[cold]
+    fn fault(&self, header: &Header) -> DecodeError {
+        let message = MessageName { channel: self.channel, id: header.request() };
+        let limit = CAP.saturating_sub(Header::SIZE);
+        let too_large = DecodeError::PayloadTooLarge { message, found: header.size(), limit };
+        header.check(self.channel).err().unwrap_or(too_large)
     }
 
     fn header(&self, start: usize) -> Option<&Header> {
@@ -279,7 +283,7 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
                 break;
             };
             let image = self.image_behind(header);
-            let Some(Ok(end)) = self.measure(at) else { break };
+            let Some(end) = self.measure(at, header) else { break };
             if at >= self.piece {
                 let payload = self.buffer.get(at.saturating_add(Header::SIZE)..end.min(self.filled));
                 let HandleCount { least, most } = self.wanted_by(header, payload.unwrap_or_default());

@@ -8,7 +8,7 @@ use core::fmt;
 use crate::{
     dialect::DialectViolation,
     gpu::GpuViolation,
-    memory_map::{MemoryFault, TableExtents, check_add, check_remove, check_table},
+    memory_map::{MemoryFault, RegionExtent, TableExtents, check_alone, check_table},
     projection::Projection,
     session::{Effect, Postcopy, RingChange},
     tolerance::{BrokenDependency, Tolerance, UnofferedFeatures},
@@ -219,9 +219,21 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 Ok(Effect::ReplaceMemory)
             }
             Request::AddMemReg(region, _) => {
-                Ok(Effect::AddRegion(check_add(self.state.regions(), self.slots, region)?))
+                let second = check_alone(region)?;
+                if let Some(first) = self.state.overlapping(&second) {
+                    return Err(MemoryFault::Overlap { first, second }.into());
+                }
+                if self.state.region_count() >= self.slots {
+                    return Err(MemoryFault::TooMany { slots: self.slots }.into());
+                }
+                Ok(Effect::AddRegion(second))
             }
-            Request::RemMemReg(region) => Ok(Effect::RemoveRegion(check_remove(self.state.regions(), region)?)),
+            Request::RemMemReg(region) => {
+                // Guest address, size and user address are the key.
+                let extent = RegionExtent::from(region);
+                let known = self.state.has_region(&extent);
+                if known { Ok(Effect::RemoveRegion(extent)) } else { Err(MemoryFault::Unknown(extent).into()) }
+            }
             Request::SetLogBase(LogBase::Shared(log), _) => {
                 extent(log.size(), log.offset())?;
                 Ok(Effect::Log(Some(*log)))
@@ -374,6 +386,7 @@ pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     }
 }
 
+#[inline]
 fn zero_or_one(ring: u8, found: u32) -> Result<Power, Violation> {
     match found {
         0 => Ok(Power::Off),

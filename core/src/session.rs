@@ -30,6 +30,12 @@ pub struct Negotiated {
 impl Negotiated {
     /// Refuses a request whose gate is closed.
     pub(crate) fn check(&self, gate: &Gate) -> Result<(), Violation> {
+        if self.opens(gate) { Ok(()) } else { Err(Violation::NotNegotiated { gate: *gate }) }
+    }
+
+    /// Whether a gate is open.
+    #[inline]
+    pub(crate) fn opens(&self, gate: &Gate) -> bool {
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
         let opened = match gate.negotiation {
             Negotiation::Any => true,
@@ -38,11 +44,7 @@ impl Negotiated {
                 self.offered.contains(bit) && (self.protocol_opened || self.acknowledged.contains(bit))
             }
         };
-        if opened && self.protocol.contains(gate.protocol) && self.acknowledged.contains(gate.virtio) {
-            Ok(())
-        } else {
-            Err(Violation::NotNegotiated { gate: *gate })
-        }
+        opened && self.protocol.contains(gate.protocol) && self.acknowledged.contains(gate.virtio)
     }
 
     /// Carries out what a granted request does to them.
@@ -276,6 +278,7 @@ impl Effect {
         }
     }
 
+    #[inline]
     fn concerns_all_rings(&self) -> bool {
         match self {
             // From here on there is nothing to enable them by.
@@ -286,6 +289,7 @@ impl Effect {
     }
 
     /// Carries out on a ring that the request concerns what it does to it.
+    #[inline]
     pub(crate) fn apply_to(&self, ring: &mut Vring) {
         match self {
             Self::Ring { change, .. } => change.apply(ring),

@@ -13,7 +13,7 @@ mod server;
 pub use self::control::{Control, DeviceOptions};
 pub use self::device::{VduseDevice, VringState};
 pub use self::region::Region;
-pub use self::server::{RingChoice, VduseServer};
+pub use self::server::{RingChoice, VduseRefusal, VduseServer};
 pub use crate::vdpa::remove_from_bus;
 
 use vhost_std::system_error::SystemError;

@@ -48,6 +48,7 @@ impl<'m> Chain<'m> {
     }
 
     /// The bytes the driver wrote for the device.
+    #[inline]
     #[must_use]
     pub fn readable(&self) -> Readable<'_> {
         let (readable, _) = self.token.split(&self.slices);
@@ -55,6 +56,7 @@ impl<'m> Chain<'m> {
     }
 
     /// The bytes the device may write for the driver.
+    #[inline]
     #[must_use]
     pub fn writable(&self) -> Writable<'_> {
         let (_, writable) = self.token.split(&self.slices);
@@ -141,10 +143,14 @@ impl<'a, Direction: Copy> Segments<'a, Direction> {
     ///
     /// # Errors
     /// When fewer bytes are in view.
+    #[inline]
     pub fn split_front(&self, count: u64) -> Result<(Self, Self), TooShort> {
         let too_short = TooShort { wanted: count, available: self.len };
         let rest_len = self.len.checked_sub(count).ok_or(too_short)?;
         let front = Self { len: count, ..*self };
+        if rest_len == 0 {
+            return Ok((front, Self { slices: &[], skip: 0, len: 0, ..*self }));
+        }
         let (mut slices, mut skip, mut left) = (self.slices, self.skip, count);
         while let Some((first, others)) = slices.split_first() {
             let here = first.len().saturating_sub(skip);
@@ -166,6 +172,7 @@ impl<'a, Direction: Copy> Segments<'a, Direction> {
     ///
     /// # Errors
     /// When fewer bytes are in view.
+    #[inline]
     pub fn split_back(&self, count: u64) -> Result<(Self, Self), TooShort> {
         let front = self.len.checked_sub(count).ok_or(TooShort { wanted: count, available: self.len })?;
         self.split_front(front)
@@ -177,6 +184,7 @@ impl Readable<'_> {
     ///
     /// # Errors
     /// When fewer bytes are in view; then nothing is copied and the view stays as it was.
+    #[inline]
     pub fn read(&mut self, out: &mut [u8]) -> Result<(), TooShort> {
         let (wanted, rest) = self.split_front(out.len() as u64)?;
         let mut out = out;
@@ -194,6 +202,7 @@ impl Writable<'_> {
     ///
     /// # Errors
     /// When fewer bytes are in view; then nothing is written and the view stays as it was.
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), TooShort> {
         let (target, rest) = self.split_front(bytes.len() as u64)?;
         let mut bytes = bytes;
@@ -220,6 +229,12 @@ impl Writable<'_> {
             }
         }
         self.log();
+    }
+
+    /// Whether a migration is under way, for which writes are logged.
+    #[inline]
+    pub(crate) fn is_logged(&self) -> bool {
+        self.direction.log.is_some()
     }
 
     /// Logs that every byte in view was written, if a migration is under way.

@@ -2,6 +2,7 @@
 
 mod error;
 mod kernel_signal;
+mod signal_ring;
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,7 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, readlink};
 use rustix::io::{Errno, ReadWriteFlags};
 
 pub use self::error::EventFdError;
+use self::signal_ring::SignalRing;
 use crate::deadline::{Deadline, Wait};
 use crate::file_kind;
 use crate::system_error::SystemError;
@@ -28,9 +30,10 @@ const EVENTFD_LINK: &[u8] = b"anon_inode:[eventfd]";
 /// The peer shares the file and may at any time put it into blocking mode, or fill the counter.
 /// Neither makes a call block, and the mode is never changed, as a peer may rely on it. Draining asks
 /// for no wait by a flag of the call. A signal to an eventfd of a peer is given by the kernel, as the
-/// completion of an asynchronous operation (see `io_submit`), which takes up to twice as long as
-/// writing to it and never waits. Where the system has no asynchronous operations, or a sandbox
-/// refuses them, the mode is looked at before each write instead; then a peer that both changes the
+/// completion of an operation that it was asked for, and never waits then: an operation of an `io_uring`
+/// if the eventfd is signalled often, which takes little longer than writing to it and a descriptor
+/// more, and an asynchronous one (see `io_submit`) if not, or if there is no `io_uring`. Where the system
+/// has neither, or a sandbox refuses them, the mode is looked at before each write instead; then a peer that both changes the
 /// mode and fills the counter *between* two system calls can hold a signal up, until somebody drains
 /// the counter. So it is with an eventfd of one's own that a hostile peer was given.
 ///
@@ -51,6 +54,7 @@ const EVENTFD_LINK: &[u8] = b"anon_inode:[eventfd]";
 pub struct EventFd {
     descriptor: OwnedFd,
     origin: Origin,
+    ring: SignalRing,
 }
 
 /// Who has made an eventfd.
@@ -68,7 +72,11 @@ impl EventFd {
     pub fn new() -> Result<Self, SystemError> {
         let descriptor =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(SystemError::of("eventfd"))?;
-        Ok(Self { descriptor, origin: Origin::This })
+        Ok(Self::of(descriptor, Origin::This))
+    }
+
+    fn of(descriptor: OwnedFd, origin: Origin) -> Self {
+        Self { descriptor, origin, ring: SignalRing::default() }
     }
 
     /// A second descriptor of the same counter.
@@ -77,7 +85,7 @@ impl EventFd {
     /// The errno of `fcntl`, for example `EMFILE`.
     pub fn try_clone(&self) -> Result<Self, SystemError> {
         let descriptor = rustix::io::fcntl_dupfd_cloexec(&self.descriptor, 0).map_err(SystemError::of("fcntl"))?;
-        Ok(Self { descriptor, origin: self.origin })
+        Ok(Self::of(descriptor, self.origin))
     }
 
     /// Adds one to the counter. A counter that is full will wake its reader anyway, so that counts
@@ -86,10 +94,11 @@ impl EventFd {
     /// # Errors
     /// The errno of `write` or of `fcntl`.
     pub fn signal(&self) -> Result<(), SystemError> {
-        match self.origin {
-            Origin::Peer if kernel_signal::signal(self.as_fd()).is_some() => Ok(()),
-            _ => self.signal_by_write(),
-        }
+        let by_kernel = match self.origin {
+            Origin::Peer => self.ring.signal(self.as_fd()).or_else(|| kernel_signal::signal(self.as_fd())),
+            Origin::This => None,
+        };
+        by_kernel.map_or_else(|| self.signal_by_write(), Ok)
     }
 
     fn signal_by_write(&self) -> Result<(), SystemError> {
@@ -170,7 +179,7 @@ impl TryFrom<OwnedFd> for EventFd {
     /// Takes `descriptor` if it is an eventfd, and closes it if not. Its mode stays as it is.
     fn try_from(descriptor: OwnedFd) -> Result<Self, EventFdError> {
         check_kind(descriptor.as_fd())?;
-        Ok(Self { descriptor, origin: Origin::Peer })
+        Ok(Self::of(descriptor, Origin::Peer))
     }
 }
 

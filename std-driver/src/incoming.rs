@@ -18,6 +18,8 @@ pub(crate) enum Incoming {
     /// One read for as many as there are.
     Ahead {
         messages: Box<ReadAhead<OwnedFd>>,
+        /// Bytes that there was room for in the last read.
+        room: usize,
         /// The last read found less than it had room for.
         emptied: bool,
     },
@@ -25,7 +27,7 @@ pub(crate) enum Incoming {
 
 impl Incoming {
     pub(crate) fn ahead(channel: Channel, dialect: Dialect) -> Self {
-        Self::Ahead { messages: Box::new(ReadAhead::on(channel, dialect)), emptied: false }
+        Self::Ahead { messages: Box::new(ReadAhead::on(channel, dialect)), room: 0, emptied: false }
     }
 
     pub(crate) fn exact(channel: Channel) -> Self {
@@ -36,7 +38,11 @@ impl Incoming {
     pub(crate) fn read_buf(&mut self) -> &mut [u8] {
         match self {
             Self::Exact { assembler, .. } => assembler.read_buf(),
-            Self::Ahead { messages, .. } => messages.read_buf(),
+            Self::Ahead { messages, room, .. } => {
+                let buffer = messages.read_buf();
+                *room = buffer.len();
+                buffer
+            }
         }
     }
 
@@ -44,9 +50,9 @@ impl Incoming {
     pub(crate) fn filled(&mut self, count: usize, handles: ReceivedHandles) {
         match self {
             Self::Exact { assembler, fault } => *fault = assembler.filled(count, handles).err(),
-            Self::Ahead { messages, emptied } => {
+            Self::Ahead { messages, room, emptied } => {
                 // A read that found descriptors ends there, whatever is behind.
-                *emptied = handles.len() == 0 && count < messages.read_buf().len();
+                *emptied = handles.len() == 0 && count < *room;
                 messages.filled(count, handles);
             }
         }

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use vhost_core::{Iotlb, IotlbMisuse, Miss, Unmapped, UserAddress, wire};
+use vhost_core::{Iotlb, IotlbMisuse, Iova, Miss, Unmapped, UserAddress, wire};
 
 use crate::eventfd::EventFd;
 use crate::system_error::SystemError;
@@ -22,6 +22,8 @@ pub(crate) type Translations = Iotlb<UserAddress, TRANSLATIONS>;
 pub(crate) struct Iommu {
     /// Nothing is allocated for a device that is not behind an IOMMU.
     translations: RwLock<Option<Box<Translations>>>,
+    /// Whether a translation was forgotten that nobody took back; written under the lock of the translations.
+    dropped_some: AtomicBool,
     waiting: Mutex<Vec<Waiting>>,
     /// Whether a ring waits for what was not asked for.
     has_unasked: AtomicBool,
@@ -41,21 +43,40 @@ impl Iommu {
     pub(crate) fn new() -> Result<Self, SystemError> {
         Ok(Self {
             translations: RwLock::default(),
+            dropped_some: AtomicBool::new(false),
             waiting: Mutex::default(),
             has_unasked: AtomicBool::new(false),
             event: EventFd::new()?,
         })
     }
 
-    /// Does what a message of the front-end says. Who looks a translation up afterwards finds the new one.
-    pub(crate) fn apply(&self, message: &wire::iotlb::Iotlb) -> Result<(), IotlbMisuse> {
+    /// Does what a message of the front-end says. Who looks a translation up afterwards finds the new one; the addresses of
+    /// which somebody may have looked up another one before.
+    pub(crate) fn apply(&self, message: &wire::iotlb::Iotlb) -> Result<Option<(Iova, Iova)>, IotlbMisuse> {
+        let first = message.iova();
+        // Zero bytes are all of them up to the end, see `Iotlb::invalidate`; those of no translation are refused.
+        let last = message.size().checked_sub(1).and_then(|behind_first| first.0.checked_add(behind_first));
+        let last = Iova(last.unwrap_or(u64::MAX));
         let mut translations = self.translations.write().unwrap_or_else(PoisonError::into_inner);
-        translations.get_or_insert_default().apply(message)
+        let translations = translations.get_or_insert_default();
+        let entries = translations.entries();
+        // What answers a question takes nobody's place, unless one was dropped to make room.
+        let is_new = message.message_type() != wire::iotlb::Iotlb::INVALIDATE
+            && !self.dropped_some.load(Ordering::Relaxed)
+            && entries.get(entries.partition_point(|entry| entry.last < first)).is_none_or(|next| last < next.first);
+        if entries.len() == TRANSLATIONS {
+            self.dropped_some.store(true, Ordering::Relaxed);
+        }
+        translations.apply(message)?;
+        Ok((!is_new).then_some((first, last)))
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        *self.translations.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut translations = self.translations.write().unwrap_or_else(PoisonError::into_inner);
+        *translations = None;
+        self.dropped_some.store(false, Ordering::Relaxed);
+        drop(translations);
         self.lock().clear();
     }
 

@@ -92,6 +92,19 @@ impl Poller {
         }
     }
 
+    /// Makes the next [`Poller::wait`] report `token` at once. One that is under way goes on, and so does who waits for
+    /// [`Poller::fd`].
+    pub(crate) fn keep(&self, token: Token) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        if !due.contains(&token) {
+            due.push(token);
+        }
+    }
+
+    fn has_due(&self) -> bool {
+        !self.due.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Makes [`Poller::wait`] return soon, from any thread.
     pub fn wake(&self) {
         // No peer has this descriptor, so that nothing can be wrong with it.
@@ -105,6 +118,7 @@ impl Poller {
     /// When the system call fails, which only a bug can cause.
     pub fn wait(&self, timeout: Option<Duration>, tokens: &mut Vec<Token>) -> Result<(), SystemError> {
         // A duration beyond the system's range is as good as none.
+        let timeout = if self.has_due() { Some(Duration::ZERO) } else { timeout };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let nothing = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = [nothing; BATCH];

@@ -57,7 +57,11 @@ enum Served {
 }
 
 impl RingSet {
-    pub(crate) fn new(device: &Arc<dyn Device>, threads: RingThreads) -> Result<Self, WorkerError> {
+    pub(crate) fn new(
+        device: &Arc<dyn Device>,
+        threads: RingThreads,
+        busy_poll: Duration,
+    ) -> Result<Self, WorkerError> {
         let count = device.queues().min(u16::try_from(MAX_RINGS).unwrap_or(u16::MAX));
         let rings: Vec<_> = (0..count).map(|index| Arc::new(SharedVring::new(Vring::new(index)))).collect();
         let served = match threads {
@@ -71,7 +75,7 @@ impl RingSet {
                 let worker = |first: usize| {
                     let ring_loop = RingLoop::new(Arc::clone(device)).map_err(WorkerError::Failed)?;
                     watch(&ring_loop, rings.iter().skip(first).step_by(threads))?;
-                    Worker::spawn(&format!("vring-{first}"), ring_loop)
+                    Worker::spawn(&format!("vring-{first}"), ring_loop.with_busy_poll(busy_poll))
                 };
                 Served::Threads((0..threads).map(worker).collect::<Result<_, _>>()?)
             }

@@ -57,6 +57,9 @@ use crate::{
 pub struct ServerOptions {
     /// Who processes the rings. Default: one thread for all of them.
     pub threads: RingThreads,
+    /// How long threads go on looking at their rings after they found something there, before they wait for a kick. That takes
+    /// a processor for each thread, and spares both sides the time of waking up. Default: not at all.
+    pub busy_poll: Duration,
     /// How long a front-end may leave a reply unread before the connection is given up. Default:
     /// 10 seconds.
     pub reply_timeout: Duration,
@@ -83,6 +86,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             threads: RingThreads::Shared(1),
+            busy_poll: Duration::ZERO,
             reply_timeout: Duration::from_secs(10),
             tolerance: Tolerance::default(),
             iommu: Offer::Offered,
@@ -121,7 +125,7 @@ impl BackendServer {
     /// # Errors
     /// When the system gives no descriptor or no thread.
     pub fn new(device: Arc<dyn Device>, options: ServerOptions) -> Result<Self, WorkerError> {
-        let rings = RingSet::new(&device, options.threads)?;
+        let rings = RingSet::new(&device, options.threads, options.busy_poll)?;
         let notifier = DeviceNotifier::new().map_err(WorkerError::Failed)?;
         Ok(Self { device, options, rings, notifier })
     }

@@ -60,7 +60,7 @@
 
 mod error;
 
-use core::fmt;
+use core::{fmt, time::Duration};
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -97,7 +97,7 @@ impl SoftBackend {
     /// # Errors
     /// When the system gives no descriptor or no thread.
     pub fn new(device: Arc<dyn Device>, threads: RingThreads) -> Result<Self, WorkerError> {
-        let rings = RingSet::new(&device, threads)?;
+        let rings = RingSet::new(&device, threads, Duration::ZERO)?;
         let guest = Guest::new(rings.count());
         Ok(Self { device, rings, guest, acknowledged: VirtioFeatures::empty() })
     }

@@ -13,6 +13,7 @@
 //!
 //! Both edges into *running* and every new kick descriptor ask for one scan, because a kick may have come before.
 
+mod attended;
 mod behind;
 mod fault;
 mod kick;
@@ -87,6 +88,8 @@ pub struct Vring {
     running: Option<Ring>,
     broken: bool,
     scan_due: bool,
+    /// Somebody looks at the ring all the time.
+    attended: bool,
     kick: Kick,
     call: Option<EventFd>,
     error: Option<EventFd>,
@@ -113,6 +116,7 @@ impl Vring {
             running: None,
             broken: false,
             scan_due: false,
+            attended: false,
             kick: Kick::default(),
             call: None,
             error: None,

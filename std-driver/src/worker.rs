@@ -1,8 +1,11 @@
 //! Threads that serve rings, for those who want threads: a [`Worker`] does nothing but take turns on a [`RingLoop`].
 
+mod busy_poll;
 mod ring_loop;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_busy_poll;
 #[cfg(test)]
 mod tests_wake;
 
@@ -38,7 +41,8 @@ impl Worker {
         let of_thread = Arc::clone(&shared);
         let run = move || {
             while !of_thread.stop.load(Ordering::Acquire) {
-                of_thread.rings.turn(None)?;
+                // What is left is due in the next turn, without a wait.
+                of_thread.rings.step(&of_thread.stop)?;
             }
             Ok(())
         };

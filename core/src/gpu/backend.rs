@@ -205,7 +205,9 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
     }
 
     fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<GpuReply<'b, H>, Fault> {
-        let question = self.asking.answered(Channel::Gpu, &frame)?;
+        let Some(question) = self.asking.answered(&frame.header, Channel::Gpu) else {
+            return Err(self.asking.unexpected(&frame.header, Channel::Gpu));
+        };
         // Nothing at all is the shortest refusal.
         if question.due == Due::Reply && frame.payload.is_empty() {
             return Ok(GpuReply::Refused(NonZeroU64::MIN));

@@ -162,6 +162,14 @@ impl<R: GuestRange> PackedInflight<R> {
         }
     }
 
+    /// The chain at entry `head` was taken last and is not taken after all. Nothing may be staged.
+    pub(crate) fn untake(&mut self, head: u16) -> Result<(), InflightFault> {
+        // Whoever recovers from in between finds it in flight, or in the list of free entries, or both: then it is free.
+        self.stage(head)?;
+        self.finish()?;
+        self.record.set_bytes(entry_at(head), [0])
+    }
+
     /// The chain at entry `head` has its used descriptor, which the driver does not see yet.
     #[inline]
     pub(crate) fn stage(&mut self, head: u16) -> Result<(), InflightFault> {

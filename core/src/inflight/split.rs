@@ -108,6 +108,11 @@ impl<R: GuestRange> SplitInflight<R> {
         self.record.set_bytes(at, [1])
     }
 
+    /// The chain at `head` is not taken after all.
+    pub(crate) fn cancel(&mut self, head: u16) -> Result<(), InflightFault> {
+        self.record.set_bytes(entry_at(head), [0])
+    }
+
     /// The chain at `head` has its used entry, which the driver does not see yet.
     #[inline]
     pub(crate) fn stage(&mut self, head: u16) -> Result<(), InflightFault> {

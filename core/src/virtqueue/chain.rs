@@ -15,7 +15,17 @@ pub struct Chain {
     pub(crate) slots: u16,
     /// Packed: its first entry in the inflight record.
     pub(crate) record: u16,
+    pub(crate) origin: Origin,
     pub(crate) extent: Extent,
+}
+
+/// How a device came to have a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    /// It took it, so that the ring has it where it was.
+    Ring,
+    /// Another device had taken it, as its record says.
+    Record,
 }
 
 /// How much of a chain can be read and written.

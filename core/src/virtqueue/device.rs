@@ -134,6 +134,14 @@ impl<R: GuestRange> DeviceQueue<R> {
         either!(self, ring => ring.pop_recovered(resubmission, memory, buffer))
     }
 
+    /// Leaves the chain in the ring that was taken last, as if it had not been: it is the next one again.
+    ///
+    /// # Errors
+    /// [`PushError::NotTaken`] for any other chain, and for one that was [recovered](Self::pop_recovered).
+    pub fn untake(&mut self, chain: Chain) -> Result<(), PushError> {
+        either!(self, ring => ring.untake(chain))
+    }
+
     /// Gives a chain back with the number of bytes written, and lets the driver see it.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub enum RingPart {
 impl RingPart {
     /// What the virtio specification calls it.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::DescriptorTable => "descriptor table",
             Self::AvailableRing => "available ring",

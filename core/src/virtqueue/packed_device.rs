@@ -1,9 +1,10 @@
 //! The device's side of a packed ring.
 
 mod recovery;
+mod untake;
 
 use super::{
-    chain::{Chain, ChainBuffer},
+    chain::{Chain, ChainBuffer, Origin},
     descriptor::{AVAILABLE, Descriptor, NEXT, WRITE, descriptor_offset, is_available, used_flags},
     event::{Place, Unannounced, disable, enable, wants_notification},
     fault::{PopError, PushError, RingFault, RingPart},
@@ -161,7 +162,14 @@ impl<R: GuestRange> PackedDevice<R> {
         }
         state.held = state.held.wrapping_add(slots);
         state.next_available = start.forward(slots, state.size);
-        let chain = Chain { id, position: start.to_word(), slots, record: record.unwrap_or_default(), extent };
+        let chain = Chain {
+            id,
+            position: start.to_word(),
+            slots,
+            record: record.unwrap_or_default(),
+            origin: Origin::Ring,
+            extent,
+        };
         match fault {
             None => Ok(Some(chain)),
             Some(fault) => Err(PopError::Malformed { chain, fault }),

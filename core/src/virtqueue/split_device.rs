@@ -1,9 +1,10 @@
 //! The device's side of a split ring.
 
 mod recovery;
+mod untake;
 
 use super::{
-    chain::{Chain, ChainBuffer, Extent},
+    chain::{Chain, ChainBuffer, Extent, Origin},
     event::{SUPPRESS, Unannounced, passed},
     fault::{ChainFault, PopError, PushError, RingFault, RingPart},
     gather::{Gather, Indirect},
@@ -119,7 +120,7 @@ impl<R: GuestRange> SplitDevice<R> {
         }
         state.next_available = position.wrapping_add(1);
         state.held = state.held.wrapping_add(1);
-        let chain = Chain { id: head, position, slots: 1, record: head, extent };
+        let chain = Chain { id: head, position, slots: 1, record: head, origin: Origin::Ring, extent };
         match fault {
             None => Ok(Some(chain)),
             Some(fault) => Err(PopError::Malformed { chain, fault }),

@@ -157,7 +157,7 @@ requests! {
 impl<H> FrontendRequest<'_, H> {
     /// The index of the ring that the request is about; `None` if it is about none.
     #[must_use]
-    pub fn ring(&self) -> Option<u64> {
+    pub(crate) fn ring(&self) -> Option<u64> {
         match self {
             Self::SetVringNum(state)
             | Self::SetVringBase(state)

@@ -47,6 +47,7 @@ impl Header {
     }
 
     /// The header of a request on its own channel.
+    #[inline]
     pub(crate) fn opening(message: MessageName, need_reply: bool) -> Self {
         match message.channel {
             Channel::Frontend | Channel::Backend => Self::request_of(message.id, need_reply, 0),
@@ -55,6 +56,7 @@ impl Header {
     }
 
     /// The header of a reply on its own channel.
+    #[inline]
     pub(crate) fn answering(message: MessageName) -> Self {
         match message.channel {
             Channel::Frontend | Channel::Backend => Self::reply_to(message.id, 0),
@@ -63,6 +65,7 @@ impl Header {
     }
 
     /// The same with so many payload bytes.
+    #[inline]
     pub(crate) fn with_size(self, size: u32) -> Self {
         Self::new(self.request(), self.flags(), size)
     }
@@ -86,7 +89,17 @@ impl Header {
         }
     }
 
+    /// Whether the flags are as [`Self::check`] wants them.
+    #[inline]
+    pub(crate) fn is_known(&self, channel: Channel) -> bool {
+        match channel {
+            Channel::Frontend | Channel::Backend => self.version() == VERSION,
+            Channel::Gpu => self.check(channel).is_ok(),
+        }
+    }
+
     /// Whether the flags are those of a request, as far as the channel's protocol knows any.
+    #[inline]
     pub(crate) fn is_request(&self) -> bool {
         self.flags() & (3 | REPLY) == VERSION
     }
@@ -121,6 +134,7 @@ impl Header {
         zerocopy::transmute!(*self)
     }
 
+    #[inline]
     pub(crate) fn write_to(&self, out: &mut [u8]) {
         // The caller has checked that there is room.
         if let Ok((front, _)) = Self::mut_from_prefix(out) {

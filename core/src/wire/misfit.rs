@@ -7,9 +7,12 @@ use zerocopy::FromBytes;
 use super::{
     gpu::{Area, CursorImage},
     payload::{Form, PayloadFault, PayloadKind, SizeRule},
-    row::{HandleRule, MessageName},
+    row::{HandleRule, MessageName, Row},
 };
-use crate::{assembler::Frame, error::DecodeError};
+use crate::{
+    assembler::Frame,
+    error::{DecodeError, Fault},
+};
 
 /// Why a part of a message could not be made of its bytes and descriptors.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,13 @@ impl<'b> Found<'b> {
 }
 
 impl Misfit {
+    /// The same as a fault of the reply to a request of this row.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn of_reply(self, found: &Found<'_>, row: &Row) -> Fault {
+        self.of(found, row.reply_payload, row.reply_handles).into()
+    }
+
     /// The same in words, of a message whose payload is of this kind and whose descriptors follow this rule.
     #[cold]
     #[inline(never)]

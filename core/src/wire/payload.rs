@@ -129,11 +129,13 @@ impl PayloadKind {
 
     /// The payload without the bytes after it that are skipped. After a UUID none are: the length tells
     /// one from what other dialects send under the same id.
+    #[inline]
     pub(crate) fn cut(self, payload: &[u8], form: Form) -> &[u8] {
+        if form.trailing == TrailingBytes::Refuse {
+            return payload;
+        }
         match self.size() {
-            SizeRule::Exactly(size) if form.trailing == TrailingBytes::Ignore && self != Self::Uuid => {
-                payload.get(..size).unwrap_or(payload)
-            }
+            SizeRule::Exactly(size) if self != Self::Uuid => payload.get(..size).unwrap_or(payload),
             _ => payload,
         }
     }
@@ -141,6 +143,7 @@ impl PayloadKind {
     /// How many bytes stand in front of an image that is not collected with the message but read
     /// piece by piece; `None` for a payload that holds no image.
     #[must_use]
+    #[inline]
     pub const fn before_image(self) -> Option<usize> {
         match self {
             Self::CursorImage | Self::AreaImage => Some(image::FRONT),
@@ -328,6 +331,7 @@ impl<'o> Writer<'o> {
         Self { out, end: Header::SIZE, following: 0, overflown: false }
     }
 
+    #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         let end = self.end.saturating_add(bytes.len());
         match self.out.get_mut(self.end..end) {
@@ -364,6 +368,7 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes the header, into which the payload's size goes, and gives out the whole message.
+    #[inline]
     pub(crate) fn seal(self, message: MessageName, header: Header) -> Result<&'o [u8], ApiMisuse> {
         let too_small = ApiMisuse::BufferTooSmall { message, given: self.out.len() };
         let written = self.end.checked_sub(Header::SIZE).and_then(|written| u32::try_from(written).ok());

@@ -13,6 +13,7 @@ use super::{
 };
 
 /// Checks the number of descriptors.
+#[inline]
 pub(crate) fn check_count(rule: HandleRule, payload: &[u8], found: usize, form: Form) -> Result<(), Misfit> {
     if rule == HandleRule::None && found == 0 {
         return Ok(());
@@ -23,6 +24,7 @@ pub(crate) fn check_count(rule: HandleRule, payload: &[u8], found: usize, form: 
 
 /// Refuses bytes after a request that has no payload, and an image of another size than the
 /// request says. `announced` is the payload's size according to the header.
+#[inline]
 pub(crate) fn check_end(kind: PayloadKind, payload: &[u8], announced: u32, form: Form) -> Result<(), Misfit> {
     if kind == PayloadKind::Empty {
         let surplus = !payload.is_empty()
@@ -239,6 +241,7 @@ macro_rules! requests {
             }
 
             /// Writes the payload and hands out the descriptors.
+            #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     $(Self::$variant $(($($field),+))? => {
@@ -370,6 +373,7 @@ macro_rules! replies {
                 self.code().map($code::message)
             }
 
+            #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 match self {
                     Self::Done | Self::Refused(_) => {}

@@ -48,8 +48,11 @@ impl VduseDevice {
     /// # Errors
     /// The errno of `open`, for example `EBUSY` if somebody has it open.
     pub fn open(name: &str, version: VduseVersion) -> Result<Self, SystemError> {
-        let descriptor = node::open(&Path::new("/dev/vduse").join(name))?;
-        Ok(Self { descriptor, version })
+        Ok(Self::of(node::open(&Path::new("/dev/vduse").join(name))?, version))
+    }
+
+    pub(super) fn of(descriptor: OwnedFd, version: VduseVersion) -> Self {
+        Self { descriptor, version }
     }
 
     /// The version of the interface.

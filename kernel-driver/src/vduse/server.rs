@@ -1,6 +1,8 @@
 //! A device of ours as a VDUSE device.
 
 mod rings;
+#[cfg(test)]
+mod tests;
 
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -70,6 +72,17 @@ pub struct VduseServer {
     rings: Rings,
     ring_loop: RingLoop,
     status: DeviceStatus,
+    refusals: u64,
+    last_refusal: Option<VduseRefusal>,
+}
+
+/// A request of the kernel's that was answered with a failure. The kernel tells its driver only that there was one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VduseRefusal {
+    /// The request.
+    pub request: VduseRequest,
+    /// Why.
+    pub error: KernelError,
 }
 
 /// Which rings a driver may choose.
@@ -150,13 +163,22 @@ impl VduseServer {
     fn new(vduse: VduseDevice, device: Arc<dyn Device>) -> Result<Self, KernelError> {
         let ring_loop = RingLoop::new(Arc::clone(&device))?;
         let rings = Rings::new(device.queues(), &ring_loop)?;
-        let status = DeviceStatus::empty();
-        Ok(Self { vduse, device: ServedDevice(device), memory: DriverMemory::default(), rings, ring_loop, status })
+        Ok(Self {
+            vduse,
+            device: ServedDevice(device),
+            memory: DriverMemory::default(),
+            rings,
+            ring_loop,
+            status: DeviceStatus::empty(),
+            refusals: 0,
+            last_refusal: None,
+        })
     }
 
     /// Keeps what a driver of this machine (`virtio_vdpa`) moves in `memory`, instead of in pages of the kernel. It must be as
     /// large as the kernel's bounce buffer, which has 64 MiB unless the device's `bounce_size` says otherwise; other memory
-    /// is not used. Where `RLIMIT_MEMLOCK` does not allow it, the device fails with the errno of `VDUSE_IOTLB_REG_UMEM`.
+    /// is not used. Where `RLIMIT_MEMLOCK` does not allow it, the device fails with the errno of `VDUSE_IOTLB_REG_UMEM`, see
+    /// [`refusals`](Self::refusals).
     pub fn keep_bounce_buffer_in(&mut self, memory: MemoryFile) {
         self.memory.keep_bounce_buffer_in(memory);
     }
@@ -171,6 +193,12 @@ impl VduseServer {
     #[must_use]
     pub fn status(&self) -> DeviceStatus {
         self.status
+    }
+
+    /// How many requests of the kernel's were answered with a failure, and the last one of them.
+    #[must_use]
+    pub fn refusals(&self) -> (u64, Option<&VduseRefusal>) {
+        (self.refusals, self.last_refusal.as_ref())
     }
 
     /// Serves the device until `stop` becomes readable.
@@ -213,10 +241,11 @@ impl VduseServer {
     /// When a call fails that only a bug or a broken device can cause.
     pub fn process(&mut self) -> Result<Option<Duration>, KernelError> {
         while let Some(message) = self.vduse.next_request()? {
-            let answer = match self.carry_out(message.request) {
-                Ok(answer) => answer,
-                Err(_) => VduseAnswer::Failed,
-            };
+            let answer = self.carry_out(message.request).unwrap_or_else(|error| {
+                self.refusals = self.refusals.saturating_add(1);
+                self.last_refusal = Some(VduseRefusal { request: message.request, error });
+                VduseAnswer::Failed
+            });
             match self.vduse.answer(message.id, answer) {
                 // The kernel no longer wants to know.
                 Ok(()) | Err(SystemError { errno: Errno::NOENT, .. }) => {}
@@ -251,8 +280,7 @@ impl VduseServer {
     fn carry_out(&mut self, request: VduseRequest) -> Result<VduseAnswer, KernelError> {
         match request {
             VduseRequest::GetVringState { index } => {
-                let base = self.rings.base(index);
-                return Ok(base.map_or(VduseAnswer::Failed, |base| VduseAnswer::Position { index, base }));
+                return Ok(VduseAnswer::Position { index, base: self.rings.base(index)? });
             }
             VduseRequest::SetStatus(status) => self.status_written(status)?,
             VduseRequest::UpdateIotlb { first, last, .. } => {
@@ -263,7 +291,8 @@ impl VduseServer {
             }
             // There is one address space, and all rings are in it.
             VduseRequest::SetGroupAsid { asid: 0, .. } => {}
-            _ => return Ok(VduseAnswer::Failed),
+            VduseRequest::SetGroupAsid { .. } => return Err(KernelError::Unsupported { what: "other address space" }),
+            _ => return Err(KernelError::Unsupported { what: "answer to that" }),
         }
         Ok(VduseAnswer::Done)
     }

@@ -75,7 +75,7 @@ fn a_signal_arrives_in_blocking_mode_and_leaves_the_mode_alone() {
     assert_eq!(event.drain(), Ok(1));
 }
 
-/// The same of a peer, also from several threads and more often than completions are kept.
+/// The same of a peer, also from several threads, more often than completions are kept, and where signals begin to be frequent.
 #[test]
 fn an_eventfd_of_a_peer_counts_every_signal() {
     for flags in [EventfdFlags::empty(), EventfdFlags::NONBLOCK] {

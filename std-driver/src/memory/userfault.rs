@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
@@ -31,17 +32,28 @@ struct Register {
     ioctls: u64,
 }
 
+/// `struct uffdio_range`
+#[repr(C)]
+struct Range {
+    start: u64,
+    length: u64,
+}
+
 /// `UFFDIO_REGISTER_MODE_MISSING`: faults on pages that are not there.
 const MODE_MISSING: u64 = 1;
 
 const API: Opcode = opcode::read_write::<Api>(0xaa, 0x3f);
 const REGISTER: Opcode = opcode::read_write::<Register>(0xaa, 0);
+const UNREGISTER: Opcode = opcode::read::<Range>(0xaa, 1);
 
 /// A userfaultfd: whoever touches a missing page of memory that was registered with it waits until whoever else has the
-/// descriptor provides the page. Memory is released, and waiting threads go on, when its last descriptor is closed.
+/// descriptor provides the page. When this is dropped memory is released, and waiting threads go on, with zeros where
+/// nothing came, whether somebody else keeps the descriptor open or not.
 #[derive(Debug)]
 pub(crate) struct Userfault {
     descriptor: OwnedFd,
+    /// What was registered; what is not there any more has no pages.
+    registered: Vec<Weak<MappedRegion>>,
 }
 
 impl Userfault {
@@ -58,21 +70,44 @@ impl Userfault {
         let request = unsafe { Updater::<API, Api>::new(&mut api) };
         // SAFETY: UFFDIO_API does nothing but compare versions; the descriptor is a userfaultfd.
         unsafe { ioctl(&descriptor, request) }.map_err(SystemError::of("UFFDIO_API"))?;
-        Ok(Self { descriptor })
+        Ok(Self { descriptor, registered: Vec::new() })
     }
 
-    /// Has faults in `region` served through this descriptor, for as long as it is open.
+    /// Has faults in `region` served through this descriptor, until this is dropped.
     ///
     /// # Errors
     /// The errno of the ioctl.
-    pub(crate) fn register(&self, region: &MappedRegion) -> Result<(), SystemError> {
+    pub(crate) fn register(&mut self, region: &Arc<MappedRegion>) -> Result<(), SystemError> {
         let (start, length) = region.pages();
         let mut register = Register { start: start as u64, length: length as u64, mode: MODE_MISSING, ioctls: 0 };
         // SAFETY: the ioctl reads and writes one `struct uffdio_register`, which `Register` is, field by field.
         let request = unsafe { Updater::<REGISTER, Register>::new(&mut register) };
         // SAFETY: the range is a whole mapping of our own, of a file that others change at any time, to which no Rust
         // reference exists. A page that is missing is provided later instead of at once; nothing else changes.
-        unsafe { ioctl(&self.descriptor, request) }.map_err(SystemError::of("UFFDIO_REGISTER"))
+        unsafe { ioctl(&self.descriptor, request) }.map_err(SystemError::of("UFFDIO_REGISTER"))?;
+        self.registered.retain(|region| region.strong_count() > 0);
+        self.registered.push(Arc::downgrade(region));
+        Ok(())
+    }
+
+    /// Takes the region back, and wakes whoever waits for a page of it.
+    fn unregister(&self, region: &MappedRegion) -> Result<(), SystemError> {
+        let (start, length) = region.pages();
+        let mut range = Range { start: start as u64, length: length as u64 };
+        // SAFETY: the ioctl reads one `struct uffdio_range`, which `Range` is, field by field.
+        let request = unsafe { Updater::<UNREGISTER, Range>::new(&mut range) };
+        // SAFETY: the range is a whole mapping that `region` keeps; whoever touches a missing page of it has zeros, as of any
+        // other file.
+        unsafe { ioctl(&self.descriptor, request) }.map_err(SystemError::of("UFFDIO_UNREGISTER"))
+    }
+}
+
+impl Drop for Userfault {
+    fn drop(&mut self) {
+        for region in self.registered.iter().filter_map(Weak::upgrade) {
+            // It fails only for what is not registered.
+            let _ = self.unregister(&region);
+        }
     }
 }
 

@@ -26,7 +26,9 @@ impl Received {
     pub(super) fn deliver(&mut self, link: &NetLink, queue: &mut Queue<'_>, acknowledged: u64) {
         while self.fill(link) {
             let Some(first) = queue.next() else { return };
-            self.put(first, queue, acknowledged);
+            if self.put(first, queue, acknowledged) == Outcome::Waits {
+                return;
+            }
             self.length = 0;
         }
     }
@@ -45,8 +47,8 @@ impl Received {
     }
 
     /// Puts the frame into `first` and as many more buffers as it needs. Without enough of them it is lost, and those that
-    /// were taken go back empty.
-    fn put<'m>(&mut self, first: Chain<'m>, queue: &mut Queue<'m>, acknowledged: u64) {
+    /// were taken go back empty; while one cannot be reached yet, it waits.
+    fn put<'m>(&mut self, first: Chain<'m>, queue: &mut Queue<'m>, acknowledged: u64) -> Outcome {
         let header_size = header_size(acknowledged);
         let needed = (header_size + self.length - HEADER) as u64;
         let mut room = first.writable().len();
@@ -59,8 +61,12 @@ impl Received {
             chains.push(chain);
         }
         if room < needed {
+            if queue.is_waiting() {
+                queue.put_back(chains);
+                return Outcome::Waits;
+            }
             queue.complete_together(chains.into_iter().map(|chain| (chain, 0)));
-            return;
+            return Outcome::Done;
         }
         // Without merged buffers it is one (specification, 5.1.6.4.1).
         let [low, high] = u16::try_from(chains.len()).unwrap_or(u16::MAX).to_le_bytes();
@@ -76,7 +82,17 @@ impl Received {
             let written = source.fill(chain.writable());
             (chain, written)
         }));
+        Outcome::Done
     }
+}
+
+/// What became of a frame.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    /// The driver has it, or it is lost.
+    Done,
+    /// It is put into the same buffers again.
+    Waits,
 }
 
 /// What is left to be written.

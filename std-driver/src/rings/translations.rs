@@ -1,23 +1,21 @@
 //! Translations that the front-end gives and takes back, for rings behind an IOMMU.
 
-use vhost_core::{Iova, wire::iotlb::Iotlb};
+use vhost_core::wire::iotlb::Iotlb;
 
 use super::{Control, RingError};
 
 impl Control<'_> {
-    /// Does what a message about translations says. When this returns, no ring uses one that was taken back, and those that
-    /// waited for a new one go on.
+    /// Does what a message about translations says. When this returns, no ring uses one that was taken back or replaced, and
+    /// those that waited for a new one go on.
     pub(crate) fn translate(&self, message: &Iotlb) -> Result<(), RingError> {
         let iommu = self.rings.iommu();
-        iommu.apply(message)?;
-        if message.message_type() == Iotlb::INVALIDATE {
-            let last =
-                message.size().checked_sub(1).and_then(|behind_first| message.iova().0.checked_add(behind_first));
+        if let Some((first, last)) = iommu.apply(message)? {
             // Whoever looked a translation up before it went holds the lock of its ring until it is done with it.
             for mut vring in self.rings.each() {
-                vring.invalidate(message.iova(), Iova(last.unwrap_or(u64::MAX)));
+                vring.invalidate(first, last);
             }
-        } else {
+        }
+        if message.message_type() != Iotlb::INVALIDATE {
             for ring in iommu.waiting() {
                 if let Ok(mut vring) = self.ring(ring.into()) {
                     vring.retry();

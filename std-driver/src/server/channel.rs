@@ -7,12 +7,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::event::PollFlags;
+use rustix::event::epoll::EventFlags;
 use vhost_core::{ApiMisuse, BackendReply, BackendRequest, Channel, Delivery, MAX_MESSAGE};
 
 use super::{
     connection::Machine,
     mapping::{Asker, MappingError, Posted},
+    ready::{Waiter, Watched},
 };
 use crate::{
     endpoint::{Endpoint, EndpointError, Message, Reading},
@@ -27,11 +28,12 @@ pub(super) struct BackendChannel {
     endpoint: Endpoint,
     /// Who waits for the answers, in the order of the requests.
     waiting: VecDeque<Asker>,
+    watched: Option<Watched>,
 }
 
 impl BackendChannel {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { endpoint: Endpoint::new(socket, Channel::Backend), waiting: VecDeque::new() }
+        Self { endpoint: Endpoint::new(socket, Channel::Backend), waiting: VecDeque::new(), watched: None }
     }
 
     /// Makes a request if the session allows it and nothing waits to be sent; `false` if not.
@@ -92,9 +94,10 @@ impl BackendChannel {
         self.endpoint.has_unsent()
     }
 
-    /// What to wait for: also for room, while something is not sent.
-    pub(super) fn events(&self) -> PollFlags {
-        if self.has_unsent() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }
+    /// Has it watched: also for room, while something is not sent.
+    pub(super) fn watch(&mut self, waiter: &Waiter) -> Result<(), SystemError> {
+        let events = if self.has_unsent() { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+        waiter.watch_channel(&mut self.watched, self.endpoint.as_fd(), events)
     }
 
     /// Takes the answers that are there. `false` when the front-end has closed the channel or it is
@@ -125,6 +128,14 @@ impl BackendChannel {
             }
         }
         true
+    }
+}
+
+impl Drop for BackendChannel {
+    fn drop(&mut self) {
+        if let Some(watched) = &self.watched {
+            watched.end(self.endpoint.as_fd());
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use core::{fmt, num::NonZeroU64};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::PollFlags;
 use vhost_core::{
     Answered, ApiMisuse, Backend, BackendRequest, Channel, Frame, FrontendReply, Incoming, MAX_MESSAGE, Rejection,
     Session, Verdict,
@@ -16,7 +15,7 @@ use super::{
     dispatch::{Dispatch, Room},
     mapping::MappingError,
     postcopy::Postcopy,
-    ready::{Descriptors, Ready},
+    ready::{Descriptors, Main, Patience, Ready, Waiter},
     transfer::Transfer,
 };
 use crate::{
@@ -152,11 +151,12 @@ impl Connection<'_> {
     /// # Errors
     /// The connection is of no use after one.
     pub fn process(&mut self) -> Result<Progress, ServeError> {
-        self.step(Ready::UNKNOWN, Reading::ToTheEnd)
+        self.step(Ready::UNKNOWN)
     }
 
     /// Does what there is to do at those descriptors that are ready.
-    fn step(&mut self, ready: Ready, reading: Reading) -> Result<Progress, ServeError> {
+    fn step(&mut self, ready: Ready) -> Result<Progress, ServeError> {
+        let reading = ready.reading;
         if ready.rings {
             self.server.rings.turn()?;
         }
@@ -328,31 +328,36 @@ impl Connection<'_> {
     /// # Errors
     /// See [`ServeError`].
     pub fn run(mut self, stop: impl AsFd) -> Result<End, ServeError> {
-        let mut ready = Ready::UNKNOWN;
+        let mut waiter = Waiter::new(&Descriptors {
+            main: self.endpoint.as_fd(),
+            notifier: self.server.notifier.event(),
+            iommu: self.server.rings.iommu().event(),
+            rings: self.server.rings.caller_fd(),
+            stop: stop.as_fd(),
+        })?;
+        let mut ready = Ready { reading: Reading::WhatIsThere, ..Ready::UNKNOWN };
         loop {
-            if self.step(ready, Reading::WhatIsThere)? == Progress::Closed {
-                return Ok(End::PeerClosed);
-            }
-            match self.wait(stop.as_fd())? {
+            let patience = match self.step(ready)? {
+                Progress::Closed => return Ok(End::PeerClosed),
+                Progress::Busy => Patience::None,
+                Progress::Idle => Patience::Until(self.reply_deadline),
+            };
+            self.watch(&mut waiter)?;
+            match waiter.wait(patience)? {
                 Some(what) => ready = what,
                 None => return Ok(End::Stopped),
             }
         }
     }
 
-    fn wait(&self, stop: BorrowedFd<'_>) -> Result<Option<Ready>, SystemError> {
-        let descriptors = Descriptors {
-            main: self.endpoint.as_fd(),
-            // While a reply is not taken, nothing more is heard from this front-end.
-            main_events: if self.has_unsent() { PollFlags::OUT } else { PollFlags::IN },
-            notifier: self.server.notifier.event(),
-            iommu: self.server.rings.iommu().event(),
-            channel: self.channel.as_ref().map(|channel| (channel.as_fd(), channel.events())),
-            transfer: self.transfer.as_ref().and_then(Transfer::event),
-            rings: self.server.rings.caller_fd(),
-            stop,
-        };
-        descriptors.wait(self.reply_deadline)
+    /// Has watched what changes between two waits.
+    fn watch(&mut self, waiter: &mut Waiter) -> Result<(), SystemError> {
+        waiter.watch_main(self.endpoint.as_fd(), if self.has_unsent() { Main::Room } else { Main::Message })?;
+        if self.channel.as_mut().is_some_and(|channel| channel.watch(waiter).is_err()) {
+            // No channel: the front-end gave something else.
+            self.channel = None;
+        }
+        self.transfer.as_mut().map_or(Ok(()), |transfer| transfer.watch(waiter))
     }
 
     /// What the front-end and this back-end agreed on.
@@ -412,10 +417,10 @@ impl Turn<'_> {
             Err(rejection) => return Err(ServeError::Protocol(rejection)),
         };
         let code = request.code();
-        let mut room = Room::EMPTY;
+        let mut room = None;
         let reply = match self.machine.own_answer() {
             Some(reply) => reply,
-            None => match self.dispatch.carry_out(request, self.machine.session(), &mut room) {
+            None => match self.dispatch.carry_out(request, self.machine.session(), room.get_or_insert(Room::EMPTY)) {
                 Ok(reply) => reply,
                 Err(reason) => return self.refuse(format!("{}: {reason}", code.message())),
             },

@@ -1,6 +1,7 @@
 //! What requests do to guest memory: at once, or during postcopy once the front-end knows where it is.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use vhost_core::{FrontendReply, Handles, MemoryRegion, MemoryTable as RegionList, Postcopy as Stage};
 
@@ -16,7 +17,8 @@ impl Dispatch<'_> {
         session: &Agreed,
         answer: &'b mut Vec<MemoryRegion>,
     ) -> Result<FrontendReply<'b, OwnedFd>, Reason> {
-        let mapped = regions.iter().zip(handles).map(|(region, handle)| MappedRegion::new(region, handle));
+        let mapped =
+            regions.iter().zip(handles).map(|(region, handle)| MappedRegion::new(region, handle).map(Arc::new));
         let mapped = mapped.collect::<Result<Vec<_>, _>>()?;
         if !is_postcopy(session) {
             self.control(session).set_memory(MemoryTable::new(mapped)?);
@@ -36,7 +38,7 @@ impl Dispatch<'_> {
         handle: OwnedFd,
         session: &Agreed,
     ) -> Result<FrontendReply<'b, OwnedFd>, Reason> {
-        let mapped = MappedRegion::new(region, handle)?;
+        let mapped = Arc::new(MappedRegion::new(region, handle)?);
         if !is_postcopy(session) {
             let memory = self.memory().insert(mapped)?;
             self.control(session).set_memory(memory);

@@ -4,6 +4,7 @@
 //! nothing touches new memory before that is acknowledged (vhost-user, sections "Migration" and "SET_MEM_TABLE").
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use vhost_core::{MemoryRegion, UserAddress};
 
@@ -30,8 +31,8 @@ impl Postcopy {
     }
 
     /// Has the front-end provide the pages of a region; the region as the front-end is told of it.
-    pub(super) fn register(&self, region: &MappedRegion) -> Result<MemoryRegion, SystemError> {
-        if let Some(userfault) = &self.userfault {
+    pub(super) fn register(&mut self, region: &Arc<MappedRegion>) -> Result<MemoryRegion, SystemError> {
+        if let Some(userfault) = &mut self.userfault {
             userfault.register(region)?;
         }
         let user_address = UserAddress(region.host_address().addr() as u64);
@@ -53,7 +54,7 @@ impl Postcopy {
         self.awaited.take()
     }
 
-    /// Lets everybody go on who waits for a page.
+    /// Lets everybody go on who waits for a page, whoever else has the descriptor.
     pub(super) fn end(&mut self) {
         self.userfault = None;
     }

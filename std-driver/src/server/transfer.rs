@@ -14,6 +14,7 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send},
 };
 
+use super::ready::{Waiter, Watched};
 use crate::{
     device::{Device, DeviceState, StateError},
     file_kind,
@@ -73,6 +74,7 @@ impl From<SystemError> for TransferError {
 pub(super) struct Transfer {
     way: Way,
     progress: Progress,
+    watched: Option<Watched>,
 }
 
 #[derive(Debug)]
@@ -96,14 +98,14 @@ impl Transfer {
     pub(super) fn save(device: &dyn DeviceState, channel: OwnedFd) -> Result<Self, TransferError> {
         let channel = Channel::new(channel, Readiness::Writable)?;
         let state = device.save().map_err(TransferError::Device)?;
-        Ok(Self { way: Way::Save { state, moved: 0 }, progress: Progress::Open(channel) })
+        Ok(Self { way: Way::Save { state, moved: 0 }, progress: Progress::Open(channel), watched: None })
     }
 
     /// Begins to take the device's state from the front-end.
     pub(super) fn load(device: &dyn DeviceState, channel: OwnedFd) -> Result<Self, TransferError> {
         let channel = Channel::new(channel, Readiness::Readable)?;
         let way = Way::Load { state: Vec::new(), most: device.size_max() };
-        Ok(Self { way, progress: Progress::Open(channel) })
+        Ok(Self { way, progress: Progress::Open(channel), watched: None })
     }
 
     /// Moves what can be moved without waiting. What ends the transfer closes the channel.
@@ -147,6 +149,14 @@ impl Transfer {
         match &self.progress {
             Progress::Open(channel) => Some(channel.poller.fd()),
             Progress::Ended(_) => None,
+        }
+    }
+
+    /// Has that watched. It is nobody else's, so that its end is the end of it.
+    pub(super) fn watch(&mut self, waiter: &Waiter) -> Result<(), SystemError> {
+        match &self.progress {
+            Progress::Open(channel) => waiter.watch_transfer(&mut self.watched, channel.poller.fd()),
+            Progress::Ended(_) => Ok(()),
         }
     }
 }

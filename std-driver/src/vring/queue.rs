@@ -63,6 +63,12 @@ impl Budget {
         self.chains = self.chains.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
+
+    fn refund(&mut self, chain: &vhost_core::Chain) {
+        let bytes = u64::from(chain.readable_len()) + u64::from(chain.writable_len());
+        self.chains = self.chains.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
 }
 
 /// Whether a chain counts against the turn's share.
@@ -197,14 +203,35 @@ impl<'m> Queue<'m> {
             let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
             chain.log_written(written);
             let (chain, slices) = chain.into_parts();
-            // Normally the first: devices that work one chain after another.
-            if let Some(at) = self.taken.iter().position(|taken| *taken == chain) {
-                drop(self.taken.remove(at));
-            }
+            self.forget(&chain);
             self.slices.give(slices);
             self.stage(chain, written);
         }
         self.publish();
+    }
+
+    /// Leaves the chains in the ring that were taken last, given in the order in which they were, as if they had not been: in
+    /// the next turn they come again. For a device that [waits for more](Self::is_waiting) than it has got.
+    ///
+    /// A chain that another device had taken before goes back with length 0, and so does one behind which others were taken.
+    pub fn put_back(&mut self, chains: impl IntoIterator<Item = Chain<'m>, IntoIter: DoubleEndedIterator>) {
+        for chain in chains.into_iter().rev() {
+            let (chain, slices) = chain.into_parts();
+            self.forget(&chain);
+            self.slices.give(slices);
+            match self.ring.untake(chain.clone()) {
+                Ok(()) => self.budget.refund(&chain),
+                Err(PushError::Ring(fault)) => self.end = End::Fault(fault.into()),
+                Err(PushError::NotInOrder { chain } | PushError::NotTaken { chain }) => self.push_used(chain, 0),
+            }
+        }
+    }
+
+    /// Whether there was no chain because one lies where it cannot be reached yet, behind an IOMMU: the queue is processed
+    /// again when it can.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.end, End::Missed(_))
     }
 
     /// Index of the queue in its device.
@@ -226,6 +253,15 @@ impl<'m> Queue<'m> {
         self.signal();
         spares.keep(self.slices);
         (self.end, self.budget)
+    }
+
+    /// The device has not got this chain any more.
+    #[inline]
+    fn forget(&mut self, chain: &vhost_core::Chain) {
+        // Normally the first: devices that work one chain after another.
+        if let Some(at) = self.taken.iter().position(|taken| taken == chain) {
+            drop(self.taken.remove(at));
+        }
     }
 
     fn push_used(&mut self, chain: vhost_core::Chain, written: u32) {

@@ -60,7 +60,8 @@ impl Vring {
                     };
                     // What cannot be taken again now is tried in the next turn.
                     let recovered = left != budget && !self.recovery.pending.is_empty();
-                    let more = ring.enable_kicks()? || recovered;
+                    let waiting = if self.attended { ring.has_available() } else { ring.enable_kicks() };
+                    let more = waiting? || recovered;
                     // A device that neither took a chain nor asked to the end leaves them on purpose.
                     let willing = end == End::Empty || left != budget;
                     if !(more && willing) {

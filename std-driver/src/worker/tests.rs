@@ -16,29 +16,29 @@ use crate::vring::{SharedVring, Turn};
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
 /// Waits until the device signals `call`; so long that only a broken test meets the limit.
-fn wait_for(call: &OwnedFd) {
+pub(super) fn wait_for(call: &OwnedFd) {
     let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
     let mut fds = [PollFd::new(call, PollFlags::IN)];
     assert_eq!(poll(&mut fds, Some(&limit)), Ok(1), "the driver was never signalled");
     assert_eq!(signals(call), 1);
 }
 
-fn complete_all(queue: &mut Queue<'_>) {
+pub(super) fn complete_all(queue: &mut Queue<'_>) {
     while let Some(chain) = queue.next() {
         queue.complete(chain, 0);
     }
 }
 
 /// A ring of 4 one-byte chains with its kick and call descriptors.
-struct Driver {
-    ring: Arc<TestRing>,
-    vring: Arc<SharedVring>,
-    kick: OwnedFd,
-    call: OwnedFd,
+pub(super) struct Driver {
+    pub(super) ring: Arc<TestRing>,
+    pub(super) vring: Arc<SharedVring>,
+    pub(super) kick: OwnedFd,
+    pub(super) call: OwnedFd,
 }
 
 impl Driver {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let ring = Arc::new(TestRing::new(4));
         for head in 0..4 {
             ring.descriptor(head, (BUFFERS, 1), 0, 0);
@@ -51,7 +51,7 @@ impl Driver {
     }
 }
 
-fn loop_of(device: impl Fn(&mut Queue<'_>) + Send + Sync + 'static) -> RingLoop {
+pub(super) fn loop_of(device: impl Fn(&mut Queue<'_>) + Send + Sync + 'static) -> RingLoop {
     RingLoop::new(Arc::new(Serving(device))).unwrap()
 }
 

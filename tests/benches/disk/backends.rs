@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use vhost_std::server::{BackendServer, RingThreads, ServerOptions};
 use vhost_std::socket::Listener;
 use vhost_tests::program::{Running, require};
 
+use crate::processors;
+
 /// Bytes of the disk.
 pub(crate) const DISK: u64 = 64 << 20;
 
@@ -25,11 +27,29 @@ pub(crate) enum Program {
     Ours,
     /// With a thread for each queue.
     OursThreads,
+    /// That looks at its queues for a while before it waits for a kick.
+    OursPolling,
     Qemu,
     RustVmm,
+    /// Another build of this benchmark.
+    Before,
 }
 
-pub(crate) const BACKENDS: [Program; 4] = [Program::Ours, Program::OursThreads, Program::Qemu, Program::RustVmm];
+pub(crate) const BACKENDS: [Program; 6] =
+    [Program::Ours, Program::OursPolling, Program::OursThreads, Program::Before, Program::Qemu, Program::RustVmm];
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::OursThreads => "ours in threads",
+            Self::OursPolling => "ours polling",
+            Self::Qemu => "qemu-storage-daemon",
+            Self::RustVmm => "rust-vmm",
+            Self::Before => "before",
+        }
+    }
+}
 
 /// A back-end that runs, and the driver that uses it.
 pub(crate) struct Backend {
@@ -45,15 +65,20 @@ pub(crate) fn serve(command: &str, socket: &Path, file: &Path, queues: u16) {
     let disk = BlockDevice::open(file, &BlockOptions { queues, ..BlockOptions::default() }).unwrap();
     let mut options = ServerOptions::default();
     options.threads = RingThreads::Shared(threads);
+    if command == "polling" {
+        options.busy_poll = Duration::from_micros(50);
+    }
     let mut server = BackendServer::new(Arc::new(disk), options).unwrap();
     let socket = Listener::bind(socket).unwrap().accept(Deadline::NEVER).unwrap();
     server.connect(socket).run(vhost_std::eventfd::EventFd::new().unwrap()).unwrap();
 }
 
 impl Backend {
-    /// `None` if the program is missing.
+    /// `None` if the program is missing or not wanted.
     pub(crate) fn start(program: Program, queues: u16) -> Option<Self> {
-        if program == Program::OursThreads && queues == 1 {
+        let only = std::env::var("BACKENDS").unwrap_or_default();
+        let is_wanted = only.is_empty() || only.split(", ").any(|name| name == program.name());
+        if !is_wanted || program == Program::OursThreads && queues == 1 {
             return None;
         }
         let folder = TempDir::new_in("/dev/shm").unwrap();
@@ -76,14 +101,24 @@ impl Backend {
                 command.arg(&socket).arg(&disk).arg(queues.to_string());
                 command
             }
-            Program::Ours | Program::OursThreads => {
-                let mut command = Command::new(std::env::current_exe().unwrap());
-                let how = if program == Program::Ours { "one-thread" } else { "threads" };
+            Program::Ours | Program::OursThreads | Program::OursPolling | Program::Before => {
+                let this = std::env::current_exe().unwrap();
+                let other = || std::env::var_os("BEFORE").map(PathBuf::from);
+                let mut command = Command::new(if program == Program::Before { other()? } else { this });
+                let how = match program {
+                    Program::OursThreads => "threads",
+                    Program::OursPolling => "polling",
+                    _ => "one-thread",
+                };
                 command.arg(how).arg(&socket).arg(&disk).arg(queues.to_string());
                 command
             }
         };
-        let mut process = Running::start(&mut command);
+        // One thread for each queue has its use where there are more processors.
+        let mut process = match program {
+            Program::OursThreads => Running::start(&mut command),
+            _ => processors::on(0, || Running::start(&mut command)),
+        };
         process.wait_for_socket(&socket, Duration::from_secs(10));
         let mut frontend = Frontend::connect(&socket, Deadline::after(Duration::from_secs(10))).unwrap();
         frontend.set_timeout(Some(Duration::from_secs(10)));
@@ -102,12 +137,7 @@ impl Backend {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        match self.program {
-            Program::Ours => "ours",
-            Program::OursThreads => "ours, a thread a queue",
-            Program::Qemu => "qemu-storage-daemon",
-            Program::RustVmm => "rust-vmm",
-        }
+        self.program.name()
     }
 
     /// Microseconds of processor that the back-end has used.

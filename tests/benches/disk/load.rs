@@ -8,6 +8,7 @@ use vhost_std::deadline::Deadline;
 use vhost_std::driver::{BlockQueue, BlockRequest, BlockStatus};
 
 use crate::backends::{Backend, DISK};
+use crate::processors::Processors;
 
 /// Requests of one measurement.
 const REQUESTS: usize = 8000;
@@ -34,6 +35,14 @@ pub(crate) struct Load {
     pub(crate) queues: u16,
     pub(crate) depth: usize,
     pub(crate) kind: Kind,
+    pub(crate) processors: Processors,
+}
+
+/// As `ONLY` names it.
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.processors, self.queues, self.depth, self.kind)
+    }
 }
 
 #[derive(Clone)]
@@ -57,6 +66,10 @@ impl Dice {
 
 impl Load {
     pub(crate) fn run(self, backend: &mut Backend) -> Outcome {
+        self.processors.drive(|| self.drive(backend))
+    }
+
+    fn drive(self, backend: &mut Backend) -> Outcome {
         let requests = if self.depth == 1 { REQUESTS / 2 } else { REQUESTS * 2 };
         let before = backend.processor();
         let start = Instant::now();

@@ -2,13 +2,16 @@
 //! disk on rust-vmm's `vhost-user-backend`, each in a process of its own, with the same driver and the same file.
 //!
 //! `cargo bench -p vhost-tests --bench disk`. The back-ends take turns, so that a change of the machine's speed meets all.
-//! `ROUNDS=3 ONLY="1 32 read"` measures less: so often, and with so many queues and so much depth.
+//! `ROUNDS=3 ONLY="1 4 32 read"` measures less: so often, and on so many processors, with so many queues and so much depth.
+//! `BACKENDS="ours, rust-vmm"`
+//! compares these, by their names in the table. `BEFORE=PROGRAM` is another build of this benchmark, whose back-end joins.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here is the machine")]
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 
 mod backends;
 mod load;
+mod processors;
 #[path = "../peer/rust_vmm.rs"]
 mod rust_vmm;
 
@@ -16,6 +19,7 @@ use std::path::Path;
 
 use backends::{BACKENDS, Backend};
 use load::{Kind, Load};
+use processors::Processors;
 
 /// Measurements of each kind. The quarter that other programs disturbed least ends where the result is.
 const ROUNDS: usize = 15;
@@ -27,14 +31,19 @@ fn main() {
     }
     let rounds = std::env::var("ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     println!("4 KiB, random, on a file in memory; the least disturbed quarter of {rounds} rounds\n");
-    println!("| queues | depth | what | back-end | requests/s | µs/request | processor µs | throughput | latency |");
-    println!("| -----: | ----: | ---- | -------- | ---------: | ---------: | -----------: | ---------: | ------: |");
-    for queues in [1, 4] {
-        for depth in [1, 32] {
+    println!(
+        "| processors | queues | depth | what | back-end | requests/s | µs/request | processor µs | throughput | latency |"
+    );
+    println!(
+        "| --: | -----: | ----: | ---- | -------- | ---------: | ---------: | -----------: | ---------: | ------: |"
+    );
+    let only = std::env::var("ONLY").unwrap_or_default();
+    for processors in [Processors::Shared, Processors::Apart] {
+        for (queues, depth) in [(1, 1), (1, 32), (4, 1), (4, 32)] {
             for kind in [Kind::Read, Kind::Write] {
-                let only = std::env::var("ONLY").unwrap_or_default();
-                if only.is_empty() || only == format!("{queues} {depth} {kind}") {
-                    measure(Load { queues, depth, kind }, rounds);
+                let load = Load { queues, depth, kind, processors };
+                if only.is_empty() || only == load.to_string() {
+                    measure(load, rounds);
                 }
             }
         }
@@ -67,7 +76,8 @@ fn measure(load: Load, rounds: usize) {
     for (backend, results) in backends.iter().zip(&results) {
         let (per_second, latency, processor) = numbers(results);
         println!(
-            "| {} | {} | {} | {} | {per_second:.0} | {latency:.1} | {processor:.2} | {:.2} | {:.2} |",
+            "| {} | {} | {} | {} | {} | {per_second:.0} | {latency:.1} | {processor:.2} | {:.2} | {:.2} |",
+            load.processors,
             load.queues,
             load.depth,
             load.kind,

@@ -14,6 +14,8 @@ use std::process::Command;
 use session::Session;
 use vhost_tests::program::require;
 
+/// In front of a request's name: its bytes become a frame, and no more.
+const FRAMES: &str = "frames of ";
 /// How often a request is made in the longer of two runs. Their difference has nothing of what comes before.
 const COUNT: u64 = 1000;
 /// Rings and memory regions that a session has.
@@ -28,12 +30,14 @@ fn main() {
     if require("valgrind").is_none() {
         return;
     }
-    println!("| request | bytes | instructions above the copy |");
-    println!("| ------- | ----: | -----------: |");
+    println!("| request | bytes | to a frame, above the copy | decoded, through the machine, answer encoded |");
+    println!("| ------- | ----: | -----------: | -----------: |");
     let copy = instructions("copy", 1, 1);
     for name in session::NAMES {
         let bytes = Session::new(1, 1).request(name).len();
-        println!("| {name} | {bytes} | {} |", instructions(name, 1, 1).saturating_sub(copy));
+        let framed = instructions(&format!("{FRAMES}{name}"), 1, 1);
+        let all = instructions(name, 1, 1);
+        println!("| {name} | {bytes} | {} | {} |", framed.saturating_sub(copy), all.saturating_sub(framed));
     }
     println!("\n| request, with so many | {RINGS:?} rings | {REGIONS:?} regions |");
     println!("| ------- | ----: | -----------: |");
@@ -54,10 +58,14 @@ fn run(name: &str, rings: u16, regions: u16, count: u64) {
         }
         return;
     }
+    let (name, serve): (_, fn(&mut Session, &[u8])) = match name.strip_prefix(FRAMES) {
+        Some(name) => (name, Session::frame),
+        None => (name, Session::serve),
+    };
     let requests = Vec::from_iter(name.split(" and ").map(|name| session.request(name)));
     for _ in 0..count {
         for request in &requests {
-            session.serve(black_box(request));
+            serve(&mut session, black_box(request));
         }
     }
 }

@@ -39,6 +39,11 @@ pub const RING: [u64; 3] = [0x7f01_1330_1000, 0x7f01_1330_2000, 0x7f01_1330_3000
 /// The guest address of the same used ring.
 pub const RING_LOG: u64 = 0x1_1111_2000;
 
+/// All nine: one more than a table may have.
+pub fn one_too_many() -> Vec<Region> {
+    REGIONS.into_iter().chain([ADDED]).collect()
+}
+
 const fn region(guest: u64, size: u64, user: u64, offset: u64, xen_flags: u32, domain: u32) -> Region {
     Region { guest, size, user, offset, xen_flags, domain }
 }

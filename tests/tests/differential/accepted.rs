@@ -1,5 +1,7 @@
 //! The differences that are accepted, by peer.
 
+pub(crate) mod channel;
+pub(crate) mod frontend;
 pub(crate) mod qemu;
 pub(crate) mod rust_vmm;
 

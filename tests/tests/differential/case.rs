@@ -29,7 +29,7 @@ impl Kind {
         }
     }
 
-    fn make(self) -> OwnedFd {
+    pub(crate) fn make(self) -> OwnedFd {
         match self {
             Self::Event => event(),
             Self::Socket => UnixStream::pair().unwrap().0.into(),

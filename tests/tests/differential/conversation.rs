@@ -67,7 +67,7 @@ pub(crate) fn hold_at_once(socket: &Socket, case: &Case, stage: &[Said]) -> io::
 }
 
 /// All messages until the peer closes its end.
-fn hear(socket: &Socket) -> io::Result<Vec<Received>> {
+pub(crate) fn hear(socket: &Socket) -> io::Result<Vec<Received>> {
     let mut heard = Vec::new();
     loop {
         match socket.try_receive() {

@@ -7,9 +7,11 @@
 mod accepted;
 mod case;
 mod cases;
+mod channels;
 mod checked_list;
 mod conversation;
 mod difference;
+mod frontends;
 mod our_disk;
 mod our_machine;
 mod outcome;

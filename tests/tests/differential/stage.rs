@@ -1,6 +1,5 @@
 //! What two back-ends have agreed to before they are compared.
 
-use vhost_tests::wire::region::{ADDED, REGIONS};
 use vhost_tests::wire::{self, Bytes, REQUEST, REQUEST_NEEDING_REPLY, feature};
 
 use crate::case::Said;
@@ -106,15 +105,4 @@ fn name_of(bits: u64) -> String {
     let one = |(name, _): (&'static str, _)| name;
     let named = vhost_core::ProtocolFeatures::from_bits_retain(bits);
     named.iter_names().map(one).collect::<Vec<_>>().join(" and ")
-}
-
-/// A memory table's payload.
-pub(crate) fn table(regions: &[wire::region::Region]) -> Vec<u8> {
-    let regions = Vec::from_iter(regions.iter().map(|region| region.plain()));
-    Bytes::new().u32(u32::try_from(regions.len()).unwrap()).u32(0).raw(&regions.concat()).done()
-}
-
-/// Regions that do not overlap: the eight of a full table and one more.
-pub(crate) fn nine() -> Vec<wire::region::Region> {
-    REGIONS.into_iter().chain([ADDED]).collect()
 }

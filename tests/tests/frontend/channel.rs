@@ -315,6 +315,12 @@ fn older_dialects_of_virtio_fs_reach_the_same_handler() {
     assert_eq!(ask(8, &[[0, 0x8000, 0x1000, 0]], 0), 0);
     assert_eq!(ask(9, &[[0, 0x9000, 0x2000, 1]], 0), 0x2000, "bytes");
     assert_eq!(ask(9, &[[0, 0x9000, 0x2001, 1]], 0), -5, "an errno");
+    // Both in one system call: the descriptor is the first one's, whose id is today that of a request without.
+    let message = |id, mapping| [&wire::header(id, REQUEST_NEEDING_REPLY, 256), &columns(&[mapping])[..]].concat();
+    let joined = [message(6, [0, 0x4000, 0x1000, 1]), message(7, [0, 0x4000, 0x1000, 0])].concat();
+    theirs.send(&joined, &borrowed(&[memory(1)]));
+    assert_eq!(ours.process(&mut diary), Ok(ChannelState::Open));
+    assert_eq!([6, 7].map(|id| (theirs.receive().number(), id)), [(0, 6), (0, 7)]);
     assert_eq!(
         diary.entries,
         [
@@ -325,7 +331,9 @@ fn older_dialects_of_virtio_fs_reach_the_same_handler() {
             "sync [1000]",
             "io 0x2000",
             "io 0x2001",
+            "map 0x0+0x1000 at 0:0x4000 ro",
+            "unmap 0x1000 at 0:0x4000",
         ]
     );
-    assert_eq!(diary.descriptors.len(), 1);
+    assert_eq!(diary.descriptors.len(), 2);
 }

@@ -16,3 +16,4 @@ mod model;
 mod packed_device;
 mod pair;
 mod split_device;
+mod untake;

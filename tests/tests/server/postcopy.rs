@@ -107,6 +107,21 @@ fn a_front_end_that_goes_away_leaves_no_thread_waiting_for_its_pages() {
     if !is_possible() {
         return;
     }
+    go_away(drop);
+}
+
+#[test]
+fn a_front_end_that_keeps_the_descriptor_of_its_pages_keeps_no_thread() {
+    if !is_possible() {
+        return;
+    }
+    let mut kept = None;
+    go_away(|faults| kept = Some(faults));
+    assert!(kept.is_some());
+}
+
+/// Goes away while a ring's thread waits for a page, and does something with what it would be provided through.
+fn go_away(leave: impl FnOnce(OwnedFd)) {
     let image = Image::new();
     let mut server = image.server(1, RingThreads::Shared(1));
     let memory = Arc::new(GuestMemory::new(BLOCK));
@@ -122,7 +137,7 @@ fn a_front_end_that_goes_away_leaves_no_thread_waiting_for_its_pages() {
     bench.enable(&ring, 1);
     // The ring's thread waits for a page now, and nobody provides it.
     vhost_tests::driver::wait_readable(&faults);
-    drop(faults);
+    leave(faults);
     drop(bench);
     // The device serves the next one.
     let memory = Arc::new(GuestMemory::new(BLOCK));

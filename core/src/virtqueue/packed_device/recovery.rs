@@ -5,7 +5,7 @@ use crate::{
     guest_memory::{GuestMemory, GuestRange, Load, Store},
     inflight::{InflightFault, PackedInflight, Resubmission},
     virtqueue::{
-        chain::{Chain, ChainBuffer},
+        chain::{Chain, ChainBuffer, Origin},
         descriptor::{available_flags, descriptor_offset, is_available, is_used},
         event::Place,
         fault::{PopError, RingFault},
@@ -87,7 +87,7 @@ impl<R: GuestRange> PackedDevice<R> {
             id = descriptor.link;
         }
         let (extent, fault) = gather.finish(outcome)?;
-        let chain = Chain { id, position, slots, record, extent };
+        let chain = Chain { id, position, slots, record, origin: Origin::Record, extent };
         match fault {
             None => Ok(chain),
             Some(fault) => Err(PopError::Malformed { chain, fault }),

@@ -5,7 +5,7 @@ use crate::{
     guest_memory::{GuestMemory, GuestRange},
     inflight::{Resubmission, SplitInflight},
     virtqueue::{
-        chain::{Chain, ChainBuffer},
+        chain::{Chain, ChainBuffer, Origin},
         fault::{PopError, RingFault},
     },
 };
@@ -56,7 +56,7 @@ impl<R: GuestRange> SplitDevice<R> {
             return Err(RingFault::HeadBeyondTable { position, head, size: self.state.size }.into());
         }
         let (extent, fault) = Self::gather(&self.parts, &self.state, head, memory, buffer)?;
-        let chain = Chain { id: head, position, slots: 1, record: head, extent };
+        let chain = Chain { id: head, position, slots: 1, record: head, origin: Origin::Record, extent };
         match fault {
             None => Ok(chain),
             Some(fault) => Err(PopError::Malformed { chain, fault }),

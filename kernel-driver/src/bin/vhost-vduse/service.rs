@@ -7,7 +7,7 @@ use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vhost_core::uapi::vduse_message::VduseVersion;
-use vhost_kernel::vduse::{self, Control, RingChoice, VduseServer};
+use vhost_kernel::vduse::{self, Control, RingChoice, VduseRefusal, VduseServer};
 use vhost_std::device::Device;
 use vhost_std::eventfd::EventFd;
 use vhost_std::system_error::SystemError;
@@ -65,6 +65,9 @@ impl Arguments {
     }
 
     fn end(&self, mut server: VduseServer, control: &Control) -> Result<(), Box<dyn Error>> {
+        if let (refusals, Some(VduseRefusal { request, error })) = server.refusals() {
+            eprintln!("vhost-vduse: {refusals} requests of the kernel failed, the last one {request:?}: {error}");
+        }
         if self.leave {
             return Ok(());
         }

@@ -130,9 +130,10 @@ impl Rings {
         }
     }
 
-    pub(super) fn base(&self, index: u32) -> Option<VringBase> {
-        let served = self.0.get(usize::try_from(index).ok()?)?;
-        Some(served.ring.lock().base())
+    pub(super) fn base(&self, index: u32) -> Result<VringBase, KernelError> {
+        let served = usize::try_from(index).ok().and_then(|index| self.0.get(index));
+        let missing = KernelError::NoSuchRing { ring: u16::try_from(index).unwrap_or(u16::MAX), count: self.0.len() };
+        Ok(served.ok_or(missing)?.ring.lock().base())
     }
 
     /// Calls the drivers of rings that have signalled; false if the kernel takes no calls yet.

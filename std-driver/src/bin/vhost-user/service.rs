@@ -1,6 +1,6 @@
 //! How a device reaches its front-ends: a path or a descriptor, until a signal ends it.
 
-use core::error::Error;
+use core::{error::Error, time::Duration};
 use std::{
     os::{fd::RawFd, unix::net::UnixStream},
     path::PathBuf,
@@ -30,12 +30,16 @@ pub(crate) struct Arguments {
     /// Threads that process queues; one a queue if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Microseconds that a thread goes on looking at its queues before it waits for the guest. Needs a processor for each.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    busy_poll: u32,
 }
 
 /// Where front-ends come from.
 pub(crate) struct Service {
     source: Source,
     threads: u16,
+    busy_poll: Duration,
 }
 
 enum Source {
@@ -58,7 +62,8 @@ impl Arguments {
             (None, Some(path)) => Source::Listener(Listener::bind(path)?),
             (None, None) => return Err("--socket-path or --fd is missing".into()),
         };
-        Ok(Service { source, threads: self.threads.unwrap_or(u16::MAX) })
+        let busy_poll = Duration::from_micros(self.busy_poll.into());
+        Ok(Service { source, threads: self.threads.unwrap_or(u16::MAX), busy_poll })
     }
 }
 
@@ -72,6 +77,7 @@ impl Service {
         allow_many_descriptors();
         let mut options = ServerOptions::default();
         options.threads = RingThreads::Shared(self.threads);
+        options.busy_poll = self.busy_poll;
         let mut server = BackendServer::new(device, options)?;
         match self.source {
             Source::Listener(listener) => server.listen(&listener, &stop, report)?,

@@ -11,7 +11,7 @@ reach! { rings;
     CellMemory<'static>: new;
     Chain: id, readable_len, writable_len, readable_pieces, split::<Piece>;
     DeviceQueue<Piece>: new, resume, inflight_size, clear_inflight, recover, relocate, set_log, pop::<Memory, Pieces>,
-        pop_recovered::<Memory, Pieces>, push, stage, stage_filled = fill_queue, publish, needs_call, disable_kicks,
+        pop_recovered::<Memory, Pieces>, untake, push, stage, stage_filled = fill_queue, publish, needs_call, disable_kicks,
         enable_kicks, has_available, reset, base, held, size, state, layout;
     DirtyLog<Piece>: new, size_for, mark;
     DriverQueue<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
@@ -19,7 +19,7 @@ reach! { rings;
     Iotlb<UserAddress, 64>: new, apply, update, invalidate, clear, entries, look_up;
     IotlbMemory<'static, Memory, GuestAddress, 64>: new;
     Miss: message;
-    PackedDevice<Piece>: recover, pop_recovered::<Memory, Pieces>, new, resume, relocate, set_log,
+    PackedDevice<Piece>: recover, untake, pop_recovered::<Memory, Pieces>, new, resume, relocate, set_log,
         pop::<Memory, Pieces>, push, stage, stage_filled = fill_packed, publish, needs_call, disable_kicks, enable_kicks,
         has_available, reset, base, held, size, state;
     PackedDriver<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,
@@ -27,7 +27,7 @@ reach! { rings;
     PackedInflight<Piece>: size_for, open;
     RingLayout: of, check_size, lengths;
     RingParts<Piece>: translate::<Memory>;
-    SplitDevice<Piece>: recover, pop_recovered::<Memory, Pieces>, new, resume, relocate, set_log,
+    SplitDevice<Piece>: recover, untake, pop_recovered::<Memory, Pieces>, new, resume, relocate, set_log,
         pop::<Memory, Pieces>, push, stage, stage_filled = fill_split, publish, needs_call, disable_kicks, enable_kicks,
         has_available, reset, base, held, size, state;
     SplitDriver<Piece, 1024>: new, resume, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick,

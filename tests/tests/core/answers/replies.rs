@@ -278,6 +278,19 @@ fn addresses_of_other_regions_in_postcopy_end_the_session() {
     let expected = PeerMisbehaved::WrongRegionCount { message: FrontendCode(5).message(), expected: 2, found: 1 };
     assert_eq!(hears(&mut front, &flagged(5, REPLY, &one), 0, &ledger), Err(Fault::Peer(expected)));
     assert!(front.has_failed());
+    for name in ["SET_MEM_TABLE", "ADD_MEM_REG"] {
+        let fixture = wire::frontend_form(name, "postcopy");
+        // The guest address and the size, behind the count or the padding.
+        for changed in [8, 16] {
+            let mut front = listening(&ledger);
+            ask(&mut front, &fixture, &ledger);
+            let mut payload = fixture.answers()[0].payload.clone();
+            payload[changed + 2] ^= 1;
+            let result = hears(&mut front, &flagged(fixture.id, REPLY, &payload), 0, &ledger);
+            assert!(matches!(result, Err(Fault::Peer(PeerMisbehaved::WrongRegion { .. }))), "{name}: {result:?}");
+            assert!(front.has_failed());
+        }
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Memory that cannot be: empty, wrapping, overlapping, too much of it.
 
-use vhost_tests::wire::region::{ADDED, REGIONS, Region};
+use vhost_tests::driver::table;
+use vhost_tests::wire::region::{ADDED, REGIONS, Region, one_too_many};
 use vhost_tests::wire::{Bytes, MAXIMUM_DESCRIPTORS};
 
 use super::{case, usual};
 use crate::case::{Case, Said};
-use crate::stage::{Stage, nine, table};
+use crate::stage::Stage;
 
 pub(super) fn cases() -> Vec<Case> {
     [one_region(), tables(), slots()].concat()
@@ -54,7 +55,7 @@ fn tables() -> Vec<Case> {
         ("no region", vec![]),
         ("three regions", REGIONS[..3].to_vec()),
         ("eight regions", REGIONS.to_vec()),
-        ("nine regions", nine()),
+        ("nine regions", one_too_many()),
     ];
     let set = |payload: &[u8], descriptors| usual("SET_MEM_TABLE").carrying(payload).with(descriptors);
     let mut cases = Vec::new();
@@ -74,7 +75,7 @@ fn tables() -> Vec<Case> {
         ("all numbers counted", counted(u32::MAX, 0, two_regions), 2),
         ("no region and a descriptor", counted(0, 0, &[]), 1),
         ("room for eight regions", counted(2, 0, &[two_regions, &[0; 6 * 32]].concat()), 2),
-        ("nine regions, eight descriptors", table(&nine()), MAXIMUM_DESCRIPTORS),
+        ("nine regions, eight descriptors", table(&one_too_many()), MAXIMUM_DESCRIPTORS),
     ] {
         cases.push(case(Stage::Agreed, "SET_MEM_TABLE", special, [set(&payload, descriptors)]));
     }

@@ -35,8 +35,13 @@ pub(crate) struct Iommu<'s> {
 
 impl<'s> Iommu<'s> {
     pub(crate) fn new(server: &'s mut BackendServer, memory: &Arc<GuestMemory>) -> Self {
+        Self::with_features(server, memory, 0)
+    }
+
+    /// With features of the device too.
+    pub(crate) fn with_features(server: &'s mut BackendServer, memory: &Arc<GuestMemory>, features: u64) -> Self {
         let mut bench = Bench::new(server);
-        bench.negotiate(OFFER | feature::IOMMU_PLATFORM, u64::MAX);
+        bench.negotiate(OFFER | feature::IOMMU_PLATFORM | features, u64::MAX);
         let channel = bench.open_channel();
         bench.share(&[memory]);
         let protocol = bench.connection().session().negotiated().protocol;
