@@ -46,7 +46,8 @@ impl Workspace {
             fs::copy(from.join(file), to.join(file)).unwrap();
         }
         let manifest = fs::read_to_string(from.join("Cargo.toml")).unwrap();
-        let members = |line: &str| if line.starts_with("members") { "members = [\"core\", \"tests\"]" } else { line }.to_owned();
+        let members =
+            |line: &str| if line.starts_with("members") { "members = [\"core\", \"tests\"]" } else { line }.to_owned();
         fs::write(to.join("Cargo.toml"), Vec::from_iter(manifest.lines().map(members)).join("\n")).unwrap();
         let manifest = fs::read_to_string(from.join("tests/Cargo.toml")).unwrap();
         let (manifest, _) = manifest.split_once("[[bench]]").unwrap();
@@ -74,7 +75,8 @@ impl Workspace {
             .output()
             .unwrap();
         fs::write(&file, fs::read(repository().join(&mistake.file)).unwrap()).unwrap();
-        let [said, complained] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let [said, complained] =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let failed = said.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
         let failed = Vec::from_iter(failed.map(str::to_owned));
         if !failed.is_empty() {
