@@ -3,10 +3,12 @@
 pub mod backend;
 pub mod corpus;
 pub mod decode;
+pub mod device;
 pub mod frontend;
 pub mod gpu;
 pub mod inflight;
 pub mod kernel;
+pub mod message;
 pub mod pair;
 pub mod reader;
 pub mod rings;

@@ -1,100 +1,255 @@
-//! A front-end and a back-end of ours, joined, with every message cut anywhere: neither ever blames the other.
+//! A front-end and a back-end of ours, joined on both channels, with every message cut anywhere: neither ever blames the
+//! other, and when nothing is under way they are of one mind.
+
+mod line;
 
 use core::num::NonZeroU64;
 
 use vhost_core::{
-    Answered, Assembler, Backend, BackendConfig, Channel, Delivery, Form, Frame, Frontend, FrontendConfig,
-    FrontendReply, FrontendRequest, Handles, Incoming, MAX_MESSAGE, ProtocolFeatures, Transmit, Verdict,
-    VirtioFeatures, wire::header::Header,
+    Answered, Backend, BackendConfig, BackendReply, BackendRequest, Channel, Delivery, Form, Frontend, FrontendCode,
+    FrontendConfig, FrontendReply, FrontendRequest, Incoming, MAX_MESSAGE, Postcopy, ProtocolFeatures, Verdict,
+    VirtioFeatures, wire::row::ReplyRule,
 };
 
-use crate::{reader::Reader, token::Token};
+use crate::{
+    device::grant,
+    message::{Message, dialect},
+    reader::Reader,
+    token::Token,
+};
 
-/// Bytes under way, and the handles of messages by the place of their first byte.
-#[derive(Default)]
-struct Wire {
-    bytes: Vec<u8>,
-    handles: Vec<(usize, Handles<Token>)>,
-}
+use line::Line;
 
-impl Wire {
-    fn send(&mut self, message: Transmit<'_, Token>) {
-        self.handles.push((self.bytes.len(), message.handles));
-        self.bytes.extend_from_slice(message.bytes);
-    }
+/// The memory regions of a full table and one more.
+const REGIONS: usize = 9;
 
-    /// Up to `count` bytes to the other side.
-    fn carry(&mut self, count: usize, to: &mut Assembler<Token>) {
-        let room = to.read_buf();
-        let count = count.min(room.len()).min(self.bytes.len());
-        room[..count].copy_from_slice(&self.bytes[..count]);
-        let begins = count > 0 && self.handles.first().is_some_and(|(place, _)| *place == 0);
-        let handles = if begins { self.handles.remove(0).1 } else { Handles::new() };
-        to.filled(count, handles).expect("our own messages are whole");
-        self.bytes.drain(..count);
-        self.handles.iter_mut().for_each(|(place, _)| *place -= count);
-    }
+/// Both sides and what is under way between them.
+struct Pair {
+    front: Frontend<2, REGIONS, 4>,
+    back: Backend<2, REGIONS, 4>,
+    /// Requests of the front-end, replies to it, requests of the back-end, replies to it.
+    lines: [Line; 4],
+    /// The device refuses requests, which are all acknowledged then.
+    refusing: bool,
+    /// It has: then later requests, sent before that was known, may break rules.
+    refused: bool,
+    /// Nothing was under way on the main channel since the back-end asked: it knows what the front-end knows.
+    calm: bool,
 }
 
 /// Runs operations.
 pub fn run(data: &[u8]) {
     let mut reader = Reader(data);
-    let features = VirtioFeatures::from_bits_retain(reader.number()) | VirtioFeatures::VERSION_1;
-    let protocol = ProtocolFeatures::from_bits_retain(reader.number()) & ProtocolFeatures::KNOWN;
-    let mut frontend = Frontend::<2, 4, 4>::new(FrontendConfig::new(2));
-    let mut backend = Backend::<2, 4, 4>::new(BackendConfig::new(features, protocol, 2));
-    let (mut there, mut back) = (Wire::default(), Wire::default());
-    let mut requests = Assembler::<Token>::new(Channel::Frontend);
-    let mut replies = Assembler::<Token>::new(Channel::Frontend);
-    let (mut out, mut answers) = ([0; MAX_MESSAGE], [0; MAX_MESSAGE]);
-    while let (Some(operation), Some(number)) = (reader.byte(), reader.byte()) {
-        match operation & 3 {
-            0 => {
-                let Some(size) = reader.byte() else { return };
-                let payload = reader.take(size.into());
-                let handles: Handles<Token> = (0..operation >> 4).take(8).map(|_| Token::new()).collect();
-                let header = Header::request_of(u32::from(number & 0x3f), false, u32::from(size));
-                let form = Form::request(frontend.session().negotiated().protocol);
-                let Ok(request) = FrontendRequest::decode(Frame { header, payload, handles }, form) else { continue };
-                let delivery = if operation & 8 == 0 { Delivery::Acknowledged } else { Delivery::Unacknowledged };
-                if let Ok(message) = frontend.request(request, delivery, &mut out) {
-                    there.send(message);
+    let Some(setting) = reader.byte() else { return };
+    let mut pair = Pair::new(setting, &mut reader);
+    while let Some(operation) = reader.byte() {
+        if pair.step(operation, &mut reader).is_none() {
+            return;
+        }
+    }
+    let _ = pair.run(0);
+}
+
+impl Pair {
+    fn new(setting: u8, reader: &mut Reader<'_>) -> Self {
+        let refusing = setting & 1 != 0;
+        let features = VirtioFeatures::from_bits_retain(reader.number()) | VirtioFeatures::VERSION_1;
+        let mut protocol = ProtocolFeatures::from_bits_retain(reader.number()) & ProtocolFeatures::KNOWN;
+        let mut config = FrontendConfig::new(2);
+        config.dialect = dialect(setting >> 1);
+        if refusing {
+            protocol |= ProtocolFeatures::REPLY_ACK;
+        }
+        let mut backend = BackendConfig::new(features, protocol, 2);
+        backend.dialect = config.dialect;
+        let requests = if setting & 16 == 0 { Line::new(Channel::Frontend) } else { Line::ahead() };
+        let replies = if setting & 32 == 0 { Line::new(Channel::Frontend) } else { Line::ahead() };
+        let lines = [requests, replies, Line::new(Channel::Backend), Line::new(Channel::Backend)];
+        let (front, back) = (Frontend::new(config), Backend::new(backend));
+        let mut pair = Self { front, back, lines, refusing: false, refused: false, calm: true };
+        if refusing {
+            pair.agree_on_acknowledgements();
+            pair.refusing = true;
+        }
+        pair
+    }
+
+    fn agree_on_acknowledgements(&mut self) {
+        let acknowledgements = ProtocolFeatures::REPLY_ACK.bits().to_ne_bytes();
+        for (id, payload) in [(1, &[][..]), (15, &[]), (16, &acknowledgements)] {
+            self.front_asks(&Message { id, payload, handles: 0 }, 0);
+            let _ = self.run(0);
+        }
+    }
+
+    fn step(&mut self, operation: u8, reader: &mut Reader<'_>) -> Option<()> {
+        match operation & 7 {
+            0 => self.front_asks(&Message::read(reader, operation)?, operation),
+            line @ 1..=4 => {
+                self.lines[usize::from(line) - 1].carry(usize::from(reader.byte()?) + 1);
+                self.hear(operation)?;
+            }
+            5 => self.back_asks(&Message::read(reader, operation)?, operation),
+            6 => {
+                let mut out = [0; MAX_MESSAGE];
+                let code = FrontendCode(reader.id()?);
+                if let Ok(message) = self.front.acknowledge_postcopy_memory(code, &mut out) {
+                    self.lines[0].send(message);
+                    self.calm = false;
                 }
             }
-            1 => there.carry(usize::from(number) + 1, &mut requests),
-            2 => back.carry(usize::from(number) + 1, &mut replies),
-            _ => {}
+            _ => self.run(operation)?,
         }
-        if let Some(frame) = requests.take() {
-            let reply = match backend.handle_request(frame) {
-                Ok(Incoming::PostcopyMemoryMapped) => continue,
-                Ok(Incoming::Request(_)) if operation & 0x80 == 0 => {
-                    backend.own_answer().unwrap_or(FrontendReply::Done)
-                }
-                Ok(Incoming::Request(_)) => FrontendReply::Refused(NonZeroU64::MIN),
-                Err(rejection) => {
-                    assert_eq!(rejection.verdict(), Verdict::Refuse, "{rejection}");
-                    FrontendReply::Refused(NonZeroU64::MIN)
-                }
-            };
-            let answered = match backend.answer::<Token>(reply, &mut answers) {
-                Ok(answered) => answered,
-                // It needs content, which this device has none of.
-                Err(_) => match backend.answer(FrontendReply::Refused(NonZeroU64::MIN), &mut answers) {
-                    Ok(answered) => answered,
-                    Err(misuse) => panic!("every request can be refused: {misuse}"),
-                },
-            };
-            match answered {
-                Answered::Send(message) => back.send(message),
-                Answered::Silent => {}
-                Answered::Close => return,
+        Some(())
+    }
+
+    /// Lets everything arrive, after which both sides agree.
+    fn run(&mut self, operation: u8) -> Option<()> {
+        while !self.lines.iter().all(Line::is_empty) {
+            self.lines.iter_mut().for_each(|line| line.carry(usize::MAX));
+            self.hear(operation)?;
+        }
+        assert_eq!((self.front.outstanding(), self.back.outstanding()), (0, 0), "somebody waits in vain");
+        self.assert_agreement();
+        Some(())
+    }
+
+    /// What the back-end offers counts only if the front-end has asked.
+    fn assert_agreement(&self) {
+        let (front, back) = (self.front.session(), self.back.session());
+        let (ours, theirs) = (front.negotiated(), back.negotiated());
+        assert!(ours.offered.is_empty() || ours.offered == theirs.offered);
+        assert!(ours.protocol_offered.is_empty() || ours.protocol_offered == theirs.protocol_offered);
+        assert_eq!(ours.acknowledged, theirs.acknowledged);
+        assert_eq!((ours.protocol, ours.protocol_opened), (theirs.protocol, theirs.protocol_opened));
+        assert_eq!(front.rings(), back.rings());
+        assert_eq!(front.memory(), back.memory());
+        assert_eq!((front.postcopy(), front.log()), (back.postcopy(), back.log()));
+        assert_eq!((front.has_backend_channel(), front.status()), (back.has_backend_channel(), back.status()));
+    }
+
+    fn front_asks(&mut self, message: &Message<'_>, operation: u8) {
+        let form = Form::request(self.front.session().negotiated().protocol);
+        let Ok(request) = FrontendRequest::decode(message.request(false), form) else { return };
+        if self.refusing && FrontendCode(message.id) == FrontendCode::SET_PROTOCOL_FEATURES {
+            let kept = |features: &ProtocolFeatures| features.contains(ProtocolFeatures::REPLY_ACK);
+            if !matches!(&request, FrontendRequest::SetProtocolFeatures(features) if kept(features)) {
+                return;
             }
         }
-        if let Some(frame) = replies.take() {
-            if let Err(fault) = frontend.handle_reply(frame) {
-                panic!("our own reply: {fault}");
+        let is_acknowledged = self.refusing || operation & 8 == 0;
+        let delivery = if is_acknowledged { Delivery::Acknowledged } else { Delivery::Unacknowledged };
+        let mut out = [0; MAX_MESSAGE];
+        if let Ok(message) = self.front.request(request, delivery, &mut out) {
+            self.lines[0].send(message);
+            self.calm = false;
+        }
+    }
+
+    fn back_asks(&mut self, message: &Message<'_>, operation: u8) {
+        let session = self.back.session();
+        let form = Form::request(session.negotiated().protocol).with_dialect(session.dialect());
+        let Ok(request) = BackendRequest::decode(message.request(false), form) else { return };
+        let delivery = if operation & 8 == 0 { Delivery::Acknowledged } else { Delivery::Unacknowledged };
+        let mut out = [0; MAX_MESSAGE];
+        if let Ok(message) = self.back.request(request, delivery, &mut out) {
+            let is_first = self.lines[2].is_empty();
+            let is_settled = self.front.outstanding() == 0 && self.lines[..2].iter().all(Line::is_empty);
+            self.calm = is_settled && (self.calm || is_first);
+            self.lines[2].send(message);
+        }
+    }
+
+    /// Whatever has arrived is heard.
+    fn hear(&mut self, operation: u8) -> Option<()> {
+        let refuses = operation & 0x80 != 0;
+        while self.back_hears(refuses)? {}
+        while let Some(frame) = self.lines[1].take() {
+            if let Err(fault) = self.front.handle_reply(frame) {
+                panic!("the front-end does not take our own reply: {fault}");
             }
         }
+        while self.front_is_asked(refuses) {}
+        while let Some(frame) = self.lines[3].take() {
+            if let Err(fault) = self.back.handle_reply(frame) {
+                panic!("the back-end does not take our own reply: {fault}");
+            }
+        }
+        Some(())
+    }
+
+    /// The back-end takes a request; `None` when that ends the connection.
+    fn back_hears(&mut self, refuses: bool) -> Option<bool> {
+        let [requests, replies, backend_requests, backend_replies] = &mut self.lines;
+        let Some(frame) = requests.take() else { return Some(false) };
+        let code = FrontendCode(frame.header.request());
+        let mut granted = false;
+        let reply = match self.back.handle_request(frame) {
+            Ok(Incoming::PostcopyMemoryMapped) => return Some(true),
+            Ok(Incoming::Request(_)) if refuses && self.refusing && is_told(code, self.back.session().postcopy()) => {
+                self.refused = true;
+                FrontendReply::Refused(NonZeroU64::MIN)
+            }
+            Ok(Incoming::Request(request)) => {
+                granted = true;
+                grant(&self.back, request)
+            }
+            Err(rejection) => {
+                assert!(self.refused && rejection.verdict() == Verdict::Refuse, "{code:?}: {rejection}");
+                FrontendReply::Refused(NonZeroU64::MIN)
+            }
+        };
+        let mut out = [0; MAX_MESSAGE];
+        match self.back.answer(reply, &mut out) {
+            Ok(Answered::Send(message)) => replies.send(message),
+            Ok(Answered::Silent) => {}
+            Ok(Answered::Close) => {
+                assert!(self.refused, "closed over {code:?}");
+                return None;
+            }
+            Err(misuse) => panic!("{code:?} cannot be answered: {misuse}"),
+        }
+        if granted && code == FrontendCode::SET_BACKEND_REQ_FD {
+            // What was under way on the channel before is lost with it.
+            backend_requests.replace();
+            backend_replies.replace();
+        }
+        Some(true)
+    }
+
+    fn front_is_asked(&mut self, refuses: bool) -> bool {
+        let [_, _, requests, replies] = &mut self.lines;
+        let Some(frame) = requests.take() else { return false };
+        let code = frame.header.request();
+        let reply = match self.front.handle_request(frame) {
+            Ok(BackendRequest::SharedObjectLookup(_)) if !refuses => {
+                BackendReply::SharedObjectLookup(0, Some(Token::new()))
+            }
+            Ok(BackendRequest::CacheIo(..)) if !refuses => BackendReply::CacheIo(0x1000),
+            Ok(_) if !refuses => BackendReply::Done,
+            Ok(_) => BackendReply::Refused(NonZeroU64::MIN),
+            Err(rejection) => {
+                assert!(!self.calm && rejection.verdict() == Verdict::Refuse, "{code}: {rejection}");
+                BackendReply::Refused(NonZeroU64::MIN)
+            }
+        };
+        let mut out = [0; MAX_MESSAGE];
+        match self.front.answer_backend(reply, &mut out) {
+            Ok(Answered::Send(message)) => replies.send(message),
+            Ok(Answered::Silent) => {}
+            Ok(Answered::Close) => panic!("closed over {code}"),
+            Err(misuse) => panic!("{code} cannot be answered: {misuse}"),
+        }
+        true
+    }
+}
+
+/// Whether a refusal of this request is heard, and in words that fit whatever was asked before it was known.
+fn is_told(code: FrontendCode, postcopy: Postcopy) -> bool {
+    match code.row().map(|row| row.reply) {
+        // It is never acknowledged, and the end of postcopy decides about the answers to requests behind it.
+        _ if code == FrontendCode::SET_PROTOCOL_FEATURES || code == FrontendCode::POSTCOPY_END => false,
+        Some(ReplyRule::Postcopy) => postcopy == Postcopy::Off,
+        rule => matches!(rule, Some(ReplyRule::Acknowledged | ReplyRule::Status)),
     }
 }
