@@ -70,7 +70,7 @@ fn chains_that_a_driver_cannot_add_and_devices_that_break_its_ring() {
     say([
         (AddError::Full { needed: 3, free: 2 }, "3 descriptors needed, 2 free"),
         (AddError::IndirectNotNegotiated, "indirect tables were not negotiated"),
-        (AddError::TableTooSmall { needed: 48, found: 32 }, "indirect table of 32 bytes, expected 48"),
+        (AddError::TableTooSmall { needed: 48, found: 32 }, "indirect table of 32 descriptors, expected 48"),
     ]);
     say([
         (DriverFault::UsedAhead { used: 9, next: 3, outstanding: 2 }, "used index 9 is more than 2 ahead of 3"),
