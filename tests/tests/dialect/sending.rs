@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 use vhost_core::wire::shared::SharedMemoryMap;
 use vhost_core::{
     ApiMisuse, BackendCode, BackendReply, BackendRequest, CacheAccess, CacheEntries, CacheEntry, Dialect,
-    DialectViolation, PeerMisbehaved, Violation,
+    DialectViolation, MAX_MESSAGE, PeerMisbehaved, Violation,
 };
 use vhost_tests::tracked::{Ledger, Token};
 use vhost_tests::wire;
@@ -256,4 +256,22 @@ fn violations_name_the_dialect() {
     assert_eq!(violation.to_string(), "the dialect FsA1 takes at most 8 mappings in a request, not 9");
     let violation = Violation::Dialect(DialectViolation::NotSpoken { dialect: Dialect::FsB });
     assert_eq!(violation.to_string(), "the dialect FsB has no such request");
+}
+
+/// Entries of length zero say nothing, but take room.
+#[test]
+fn more_entries_than_a_message_has_room_for_are_not_sent() {
+    for (dialect, limit) in [(Dialect::FsA1, 8), (Dialect::FsA2Gen, 8), (Dialect::FsB, 32), (Dialect::Crosvm1002, 8)] {
+        let nothing = CacheEntry { length: 0, ..message::entry(1, BOTH) };
+        let listed = [message::eight(), vec![nothing; limit - 7]].concat();
+        let ledger = Ledger::new();
+        let mut backend = backend(dialect);
+        let before = backend.clone();
+        let mut send = |listed| ask(&mut backend, request(Operation::Map, CacheEntries::new(listed), &ledger));
+        let (message, given) = (BackendCode::FS_MAP.message(), MAX_MESSAGE);
+        assert_eq!(send(&listed), Err(ApiMisuse::BufferTooSmall { message, given }), "{dialect}");
+        assert!(send(&listed[..limit]).is_ok(), "{dialect}");
+        assert_ne!(backend, before);
+        ledger.assert_settled();
+    }
 }

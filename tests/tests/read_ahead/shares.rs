@@ -135,3 +135,21 @@ fn descriptors_with_a_piece_in_which_nothing_begins_end_the_stream() {
     assert!(matches!(incoming.next().unwrap_err(), DecodeError::TooManyHandles { .. }));
     ledger.assert_settled();
 }
+
+#[test]
+fn there_is_no_room_and_nothing_comes_while_a_message_waits() {
+    let ledger = Ledger::new();
+    let mut incoming = ReadAhead::<Token>::new();
+    assert!(!incoming.has_next());
+    let bytes = [kick(), kick()].concat();
+    incoming.read_buf()[..bytes.len()].copy_from_slice(&bytes);
+    incoming.filled(bytes.len(), ledger.tokens(2));
+    for _ in 0..2 {
+        assert!(incoming.has_next() && incoming.read_buf().is_empty());
+        // What a transport brings all the same is dropped.
+        incoming.filled(20, ledger.tokens(1));
+        assert_eq!(incoming.next().unwrap().map(|frame| frame.handles.len()), Some(1));
+    }
+    assert!(!incoming.has_next() && incoming.is_between_messages() && !incoming.read_buf().is_empty());
+    ledger.assert_settled();
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vhost_core::{
     Access, CellMemory, DeviceQueue, DirtyLog, GuestAddress, GuestMemory, LOG_PAGE, LogFault, PushError, RingFault,
-    RingPart, UsedLog, VirtioFeatures,
+    RingLayout, RingPart, RingUser, UsedLog, VirtioFeatures, wire::vring::VringBase,
 };
 
 use crate::guest::{ADDRESSES, AVAIL, FREE, Guest, Pieces, WRITE};
@@ -133,6 +133,27 @@ fn a_split_ring_logs_its_writes_under_the_log_address() {
     let chain = pop(&mut queue, 2);
     queue.push(chain, 0).unwrap();
     assert_eq!(bytes.take(), BTreeSet::new());
+}
+
+/// Behind an IOMMU the log does not know the driver's address of the ring: its pages are marked where they are.
+#[test]
+fn a_split_ring_may_be_logged_where_it_lies() {
+    let guest = Guest::new();
+    let bytes = LogBytes::new(4);
+    guest.table_entry(ADDRESSES.descriptor.0, 0, (FREE, 4), WRITE, 0);
+    guest.offer(4, 0, 0);
+    let mut parts = guest.parts(RingLayout::Split, 4, RingUser::Device);
+    // The used ring begins four bytes before the end of a page, so that its entries are on the next one.
+    parts.device = guest.range(0x3ffc, 38);
+    let mut queue = DeviceQueue::new(parts, 4, VirtioFeatures::empty(), VringBase::split(0)).unwrap();
+    queue.set_log(Some(UsedLog::where_it_lies(bytes.log())));
+    let chain = queue.pop(&guest.memory(), &mut Pieces::new()).unwrap().unwrap();
+    queue.stage(chain, 0).unwrap();
+    assert_eq!(bytes.take(), BTreeSet::from([4]), "the entry");
+    queue.publish().unwrap();
+    assert_eq!(bytes.take(), BTreeSet::from([3]), "the index");
+    queue.disable_kicks().unwrap();
+    assert_eq!(bytes.take(), BTreeSet::from([3]), "the flags");
 }
 
 #[test]

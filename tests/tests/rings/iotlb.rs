@@ -219,6 +219,31 @@ fn a_buffer_that_may_not_be_written_is_the_drivers_fault() {
 }
 
 #[test]
+fn bytes_under_several_translations_are_one_piece_only_side_by_side() {
+    let guest = Guest::new();
+    let mut table = Iotlb::<GuestAddress, 8>::new();
+    for (page, target, access) in [
+        (1, FREE, Access::Read),
+        (2, FREE + 0x1000, Access::ReadWrite),
+        (3, FREE + 0x2000, Access::Read),
+        (4, FREE, Access::ReadWrite),
+    ] {
+        table.update(Iova(page * 0x1000), 0x1000, GuestAddress(target), access).unwrap();
+    }
+    let memory = IotlbMemory::new(&table, guest.memory());
+    let range = |address, length, access| {
+        memory.range(Iova(address), length, access).map(|range| (range.guest_address().0, range.len()))
+    };
+    assert_eq!(range(0x1ff0, 0x20, Access::Read), Ok((FREE + 0xff0, 0x20)));
+    assert_eq!(range(0x1ff0, 0x1020, Access::Read), Ok((FREE + 0xff0, 0x1020)), "three of them");
+    assert_eq!(range(0x3ff0, 0x20, Access::Read), Err(Unmapped::Outside), "the last one is elsewhere");
+    let miss = |iova, access| Miss { iova: Iova(iova), access };
+    assert_eq!(range(0x1ff0, 0x20, Access::Write), Err(Unmapped::Denied(miss(0x1ff0, Access::Write))));
+    assert_eq!(range(0x2ff0, 0x20, Access::Write), Err(Unmapped::Denied(miss(0x3000, Access::Write))));
+    assert_eq!(range(0x4ff0, 0x20, Access::Read), Err(Unmapped::Miss(miss(0x5000, Access::Read))));
+}
+
+#[test]
 fn a_translation_may_point_outside_memory() {
     let guest = Guest::new();
     let mut table = Iotlb::<GuestAddress, 1>::new();

@@ -139,12 +139,28 @@ fn in_order_chains_go_back_in_order_and_several_take_one_descriptor() {
     let mut queue = guest.device(4, PACKED | VirtioFeatures::IN_ORDER);
     let chains: Vec<_> = core::iter::from_fn(|| pop(&guest, &mut queue)).map(|(chain, _)| chain).collect();
     let [first, second, third] = chains.try_into().unwrap();
-    assert_eq!(queue.stage(second.clone(), 1), Err(PushError::NotInOrder { chain: second.clone() }));
+    let refused = queue.stage(second.clone(), 1).unwrap_err();
+    assert_eq!(refused, PushError::NotInOrder { chain: second.clone() });
+    assert_eq!(refused.to_string(), "chain 1 is not the oldest of an in-order ring");
     queue.stage_filled([first, second]).unwrap();
     queue.publish().unwrap();
     assert_eq!((descriptor(&guest, 0), descriptor(&guest, 1).2), ((8, 1, WRITE | AVAIL | USED), NEXT | WRITE | AVAIL));
     queue.push(third, 3).unwrap();
     assert_eq!(descriptor(&guest, 3), (3, 2, WRITE | AVAIL | USED), "three slots further");
+}
+
+#[test]
+fn out_of_order_filled_chains_take_a_descriptor_each() {
+    let guest = Guest::new();
+    for (index, length) in [(0, 4), (1, 6)] {
+        guest.ring_entry(index, (FREE, length), 10 + index, WRITE | AVAIL);
+    }
+    let mut queue = guest.device(4, PACKED);
+    let chains: Vec<_> = core::iter::from_fn(|| pop(&guest, &mut queue)).map(|(chain, _)| chain).collect();
+    queue.stage_filled(chains.into_iter().rev()).unwrap();
+    queue.publish().unwrap();
+    assert_eq!(descriptor(&guest, 0), (6, 11, WRITE | AVAIL | USED));
+    assert_eq!(descriptor(&guest, 1), (4, 10, WRITE | AVAIL | USED));
 }
 
 #[test]
@@ -242,6 +258,25 @@ fn with_event_index_a_call_is_due_when_the_place_is_passed() {
                 let passed = (start..start + batch).any(|turn| place(turn) == place(event));
                 assert_eq!(queue.needs_call(), Ok(passed), "{start} {batch} {event}");
             }
+        }
+    }
+}
+
+/// More than a lap was used since the last question: a place was passed whatever it says, even one of two laps ago.
+#[test]
+fn after_more_than_a_lap_every_place_is_passed() {
+    for place in [0x8000, 0x8002, 0, 2] {
+        for turns in 4..10 {
+            let guest = Guest::new();
+            guest.put_u16(ADDRESSES.driver.0, place);
+            guest.put_u16(ADDRESSES.driver.0 + 2, 2);
+            let mut queue = guest.device(3, PACKED | EVENT_IDX);
+            for turn in 0..turns {
+                guest.ring_entry((turn % 3) as u16, (FREE, 1), 0, available(turn / 3));
+                let (chain, _) = pop(&guest, &mut queue).unwrap();
+                queue.push(chain, 0).unwrap();
+            }
+            assert_eq!(queue.needs_call(), Ok(true), "{place:#x}, {turns}");
         }
     }
 }

@@ -5,12 +5,14 @@ use vhost_core::uapi::MessageFault;
 use vhost_core::uapi::ioctl::IoctlNumber;
 use vhost_core::uapi::vduse_message::VduseVersion;
 use vhost_core::uapi::vhost::VhostIoctl;
+use vhost_core::wire::gpu::{Display, DisplayInfo, Edid};
 use vhost_core::wire::payload::SizeRule;
 use vhost_core::wire::row::{Enforcement, Gate, HandleCount};
-use vhost_core::wire::shared::Uuid;
+use vhost_core::wire::shared::{SharedMemoryConfig, Uuid};
 use vhost_core::{
-    CacheAccess, CacheEntries, Channel, Dialect, DialectViolation, GpuFeatures, GuestAddress, MemoryMap, MemoryRegion,
-    MemoryTable, ProtocolFeatures, ReadAhead, ReceiveError, Tolerance, UserAddress, Violation, VirtioFeatures,
+    Assembler, CacheAccess, CacheEntries, Channel, Dialect, DialectViolation, GpuFeatures, GuestAddress, MemoryMap,
+    MemoryRegion, MemoryTable, ProtocolFeatures, ReadAhead, ReceiveError, Tolerance, UserAddress, Violation,
+    VirtioFeatures,
 };
 
 #[test]
@@ -76,6 +78,20 @@ fn what_is_shared_and_mapped() {
     let none = CacheEntries::new(&[]);
     assert!(none.is_empty());
     assert_eq!((none, format!("{none:?}")), (CacheEntries::new(&[]), "[]".to_owned()));
+    assert_ne!(none, none.with_flags(CacheEntries::DROP_FSETID));
+    let sizes = SharedMemoryConfig::new(&[0, 0x1000]);
+    assert_eq!((sizes, format!("{sizes:?}")), (SharedMemoryConfig::new(&[0, 0x1000, 0]), "{1: 4096}".to_owned()));
+    assert_ne!(sizes, SharedMemoryConfig::new(&[0x1000]));
+}
+
+#[test]
+fn displays_show_what_is_there() {
+    let off = Display { width: 1, ..Display::default() };
+    let on = Display { width: 1280, height: 800, enabled: true, ..off };
+    let shown = format!("{:?}", DisplayInfo::new(&[off, on]));
+    assert_eq!(shown, format!("{{\"response\": Response(0x1101), 1: {on:?}}}"));
+    let shown = format!("{:?}", Edid::new(&[0; 128]).unwrap());
+    assert_eq!(shown, "Edid { response: Response(0x1104), size: 128, .. }");
 }
 
 #[test]
@@ -84,6 +100,8 @@ fn what_is_made_of_nothing_is_empty() {
     assert_eq!(MemoryMap::<4>::default(), MemoryMap::new());
     let reader = ReadAhead::<u32, 8192>::default();
     assert!(reader.is_between_messages() && format!("{reader:?}").starts_with("ReadAhead {"));
+    let assembler = Assembler::<u32, 64>::new(Channel::Frontend);
+    assert!(format!("{assembler:?}").starts_with("Assembler { channel: Frontend, filled: 0,"), "{assembler:?}");
     let both = ProtocolFeatures::HOST_NOTIFIER | ProtocolFeatures::BACKEND_REQ;
     assert_eq!(both.without_broken(), ProtocolFeatures::BACKEND_REQ, "it needs BACKEND_SEND_FD too");
 }

@@ -89,6 +89,10 @@ fn records_and_logs() {
             "inflight record with a last batch of 9 chains on a ring of 8",
         ),
     ]);
+    say([(
+        RingFault::Access { part: RingPart::InflightRecord, offset: 8 },
+        "inflight record cannot be accessed at its byte 8",
+    )]);
     let fault = RingFault::Log { part: RingPart::UsedRing, offset: 4 };
     assert_eq!(fault.to_string(), "a write to the used ring at its byte 4 is beyond the dirty log");
     let fault = LogFault { address: GuestAddress(0x8000), length: 2 };

@@ -49,6 +49,7 @@ fn bytes_that_are_wrong() {
 #[test]
 fn peers_that_misbehave() {
     let (message, other) = (message(), other());
+    let region = |guest| RegionExtent { guest_address: GuestAddress(guest), size: 16, user_address: UserAddress(32) };
     say([
         (
             PeerMisbehaved::Violation { message, violation: Violation::RingIndex { found: 4, rings: 2 } },
@@ -62,6 +63,11 @@ fn peers_that_misbehave() {
         (
             PeerMisbehaved::WrongRegionCount { message, expected: 2, found: 3 },
             "SET_VRING_NUM (8): expected a reply with 2 memory regions, found 3",
+        ),
+        (
+            PeerMisbehaved::WrongRegion { message, expected: region(0), found: region(1) },
+            "SET_VRING_NUM (8): expected a reply about 0x10 bytes at guest 0x0, user 0x20, \
+             found one about 0x10 bytes at guest 0x1, user 0x20",
         ),
         (
             PeerMisbehaved::WrongRing { message, expected: 1, found: 0 },

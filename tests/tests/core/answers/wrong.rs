@@ -118,6 +118,21 @@ fn a_postcopy_answer_with_other_regions_is_misuse() {
 }
 
 #[test]
+fn a_reply_where_an_acknowledgement_is_due_is_misuse() {
+    let ledger = Ledger::new();
+    let region = wire::region::ADDED;
+    let same = MemoryRegion::new(GuestAddress(region.guest), region.size, UserAddress(region.user), region.offset);
+    // Outside postcopy migration it has no reply of its own.
+    let mut back = asked(&wire::frontend_request("ADD_MEM_REG"), 9, &ledger);
+    let message = FrontendCode::ADD_MEM_REG.message();
+    let misfit = ApiMisuse::AnswerDoesNotFit { expected: message, found: Some(message) };
+    assert_misused(&back, FrontendReply::AddMemReg(same), misfit);
+    let reply = FrontendReply::<Token>::Done;
+    assert!(matches!(Reaction::from(back.answer(reply, &mut buffer()).unwrap()), Reaction::Sent(_)));
+    ledger.assert_settled();
+}
+
+#[test]
 fn an_answer_with_another_number_of_descriptors_is_misuse() {
     let ledger = Ledger::new();
     let back = asked(&wire::frontend_request("SET_DEVICE_STATE_FD"), 1, &ledger);
