@@ -175,6 +175,18 @@ fn features_that_were_not_offered_are_refused() {
     assert_eq!(frontend.acknowledged(), GpuFeatures::empty());
 }
 
+/// Refused here means also: none of what needs them is taken afterwards.
+#[test]
+fn features_that_were_refused_are_not_acknowledged() {
+    let mut frontend = GpuFrontend::new(GpuFrontendConfig::new(GpuFeatures::KNOWN, 4));
+    take(&mut frontend, &message("SET_PROTOCOL_FEATURES")).unwrap();
+    assert_eq!(answer(&mut frontend, REFUSED), Ok(None));
+    assert_eq!(frontend.acknowledged(), GpuFeatures::empty());
+    take(&mut frontend, &message("GET_EDID")).unwrap_err();
+    assert_eq!(answer(&mut frontend, REFUSED), Ok(refusal(11)));
+    assert!(!frontend.has_failed());
+}
+
 #[test]
 fn a_malformed_request_is_refused_and_its_descriptors_are_closed() {
     let ledger = Ledger::new();

@@ -10,6 +10,7 @@ mod mistake;
 mod workspace;
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use workspace::{Outcome, Workspace};
 
@@ -19,7 +20,7 @@ const WORKERS: usize = 2;
 #[test]
 fn every_mistake_has_its_place() {
     let mistakes = mistake::all();
-    assert!(mistakes.len() >= 20, "only {}", mistakes.len());
+    assert!(mistakes.len() >= 30, "only {}", mistakes.len());
     let displaced = Vec::from_iter(mistakes.iter().filter_map(|mistake| mistake.applied().err()));
     assert!(displaced.is_empty(), "{}", displaced.join("\n"));
 }
@@ -37,8 +38,13 @@ fn every_mistake_is_found() {
                 let workspace = Workspace::new(worker);
                 loop {
                     let Some(mistake) = left.lock().unwrap().next() else { return };
-                    match workspace.test(mistake) {
-                        Outcome::Found(tests) => println!("found: {} — {}", mistake.what, tests.join(", ")),
+                    let begin = Instant::now();
+                    let outcome = workspace.test(mistake);
+                    let seconds = begin.elapsed().as_secs();
+                    match outcome {
+                        Outcome::Found(tests) => {
+                            println!("found: {} ({seconds} s) — {}", mistake.what, tests.join(", "));
+                        }
                         Outcome::Overlooked => {
                             println!("OVERLOOKED: {}", mistake.what);
                             overlooked.lock().unwrap().push(&mistake.what);

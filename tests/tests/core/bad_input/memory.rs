@@ -120,6 +120,9 @@ fn regions_may_touch() {
         let mut back = back(&ledger);
         say(&mut back, &one(ADD_MEM_REG, 1, region), ledger.tokens(1));
         assert_eq!(back.session().memory().regions().len(), 3);
+        let mut back = stage().back();
+        say(&mut back, &flagged(SET_MEM_TABLE, 1, &table(&[REGIONS[0], second, region])[12..]), ledger.tokens(3));
+        assert_eq!(back.session().memory().regions().len(), 3);
     }
     ledger.assert_settled();
 }
