@@ -181,7 +181,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// part of that exchange. No answer comes.
     ///
     /// # Errors
-    /// [`ApiMisuse`] if there was no such answer.
+    /// [`ApiMisuse`] if there was no such answer, or if `code` is no request that shares memory.
     pub fn acknowledge_postcopy_memory<'o, H>(
         &mut self,
         code: FrontendCode,
@@ -189,6 +189,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ) -> Result<Transmit<'o, H>, ApiMisuse> {
         self.check_alive()?;
         let message = code.message();
+        if code.row().is_none_or(|row| row.reply != ReplyRule::Postcopy) {
+            return Err(ApiMisuse::NothingToAnswer);
+        }
         // Also not after something was asked that ends this exchange.
         for state in [self.session.postcopy, self.rules().state.postcopy()] {
             if state != Postcopy::Answered {

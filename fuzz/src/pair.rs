@@ -35,6 +35,11 @@ struct Pair {
     refused: bool,
     /// Nothing was under way on the main channel since the back-end asked: it knows what the front-end knows.
     calm: bool,
+    /// Protocol features are on their way since everything had arrived for the last time.
+    negotiating: bool,
+    /// The back-end asked while protocol features were on their way. The two sides may have seen that request with and
+    /// without acknowledgements, so that its answer may never come.
+    crossed: bool,
 }
 
 /// Runs operations.
@@ -66,7 +71,16 @@ impl Pair {
         let replies = if setting & 32 == 0 { Line::new(Channel::Frontend) } else { Line::ahead() };
         let lines = [requests, replies, Line::new(Channel::Backend), Line::new(Channel::Backend)];
         let (front, back) = (Frontend::new(config), Backend::new(backend));
-        let mut pair = Self { front, back, lines, refusing: false, refused: false, calm: true };
+        let mut pair = Self {
+            front,
+            back,
+            lines,
+            refusing: false,
+            refused: false,
+            calm: true,
+            negotiating: false,
+            crossed: false,
+        };
         if refusing {
             pair.agree_on_acknowledgements();
             pair.refusing = true;
@@ -109,7 +123,9 @@ impl Pair {
             self.lines.iter_mut().for_each(|line| line.carry(usize::MAX));
             self.hear(operation)?;
         }
-        assert_eq!((self.front.outstanding(), self.back.outstanding()), (0, 0), "somebody waits in vain");
+        assert_eq!(self.front.outstanding(), 0, "the front-end waits in vain");
+        assert!(self.crossed || self.back.outstanding() == 0, "the back-end waits in vain");
+        self.negotiating = false;
         self.assert_agreement();
         Some(())
     }
@@ -131,7 +147,8 @@ impl Pair {
     fn front_asks(&mut self, message: &Message<'_>, operation: u8) {
         let form = Form::request(self.front.session().negotiated().protocol);
         let Ok(request) = FrontendRequest::decode(message.request(false), form) else { return };
-        if self.refusing && FrontendCode(message.id) == FrontendCode::SET_PROTOCOL_FEATURES {
+        let code = FrontendCode(message.id);
+        if self.refusing && code == FrontendCode::SET_PROTOCOL_FEATURES {
             let kept = |features: &ProtocolFeatures| features.contains(ProtocolFeatures::REPLY_ACK);
             if !matches!(&request, FrontendRequest::SetProtocolFeatures(features) if kept(features)) {
                 return;
@@ -143,6 +160,10 @@ impl Pair {
         if let Ok(message) = self.front.request(request, delivery, &mut out) {
             self.lines[0].send(message);
             self.calm = false;
+            if code == FrontendCode::SET_PROTOCOL_FEATURES {
+                self.negotiating = true;
+                self.crossed |= self.back.outstanding() != 0;
+            }
         }
     }
 
@@ -157,6 +178,7 @@ impl Pair {
             let is_settled = self.front.outstanding() == 0 && self.lines[..2].iter().all(Line::is_empty);
             self.calm = is_settled && (self.calm || is_first);
             self.lines[2].send(message);
+            self.crossed |= self.negotiating;
         }
     }
 

@@ -261,6 +261,11 @@ fn memory_in_postcopy_is_exchanged_in_three_steps() {
             "the session keeps the front-end's addresses"
         );
 
+        // With this payload it would be another request.
+        for other in [FrontendCode::SET_FEATURES, FrontendCode::REM_MEM_REG, FrontendCode(0), FrontendCode(999)] {
+            let misused = front.acknowledge_postcopy_memory::<Token>(other, &mut buffer()).map(drop);
+            assert_eq!(misused, Err(ApiMisuse::NothingToAnswer));
+        }
         let mut out = buffer();
         let transmit = front.acknowledge_postcopy_memory::<Token>(code, &mut out).unwrap();
         assert_eq!(transmit.bytes, wire::frontend_form(name, last).request());
