@@ -1,5 +1,5 @@
 //! What firmware has of the core that speaks for both sides and has both layouts of rings: all messages, both machines, the
-//! device's and the driver's ring, inflight records, the dirty log, the IOTLB. And how large the values are that it keeps.
+//! device's and the driver's ring. And how large the values are that it keeps.
 
 use core::{iter, sync::atomic::AtomicU8};
 
@@ -19,17 +19,11 @@ reach! { firmware;
         handle_reply::<Handle>;
     Frontend<16, 32, 4>: new, session, request::<Handle>, acknowledge_postcopy_memory::<Handle>, handle_reply::<Handle>,
         handle_request::<Handle>, answer_backend::<Handle>;
-    DirtyLog<Piece>: new, size_for, mark;
-    Iotlb<UserAddress, 64>: new, apply, look_up;
     RingParts<Piece>: translate::<Memory>;
-    DeviceQueue<Piece>: new, recover, relocate, set_log, pop::<Memory, Pieces>, pop_recovered::<Memory, Pieces>, push,
-        publish, needs_call, disable_kicks, enable_kicks, has_available, reset, base;
+    DeviceQueue<Piece>: new, relocate, pop::<Memory, Pieces>, push, publish, needs_call, disable_kicks, enable_kicks,
+        has_available, reset, base;
     DriverQueue<Piece, 64>: new, add::<GuestAddress>, add_indirect::<GuestAddress>, publish, needs_kick, poll,
         disable_calls, enable_calls;
-}
-
-reach_traits! { translation;
-    GuestMemory for IotlbMemory<'static, Memory, GuestAddress, 64>: piece, range;
 }
 
 fn assemble(assembler: &mut Assembler<Handle>, count: usize, next: fn() -> Option<Handle>) -> Result<(), DecodeError> {

@@ -3,7 +3,8 @@
 //! The panic handler calls a function that does not exist. If any panic is left after optimisation, linking fails and
 //! names `CORE_HAS_A_REACHABLE_PANIC`. With the feature `planted` there is one, to show that it is found.
 //!
-//! With the feature `firmware` it is only what firmware has of the core: what the size of that is measured on.
+//! With the feature `firmware` it is only what firmware has of the core, with `recovery` a bit more: what the size of that is
+//! measured on.
 //!
 //! The lists of functions are compared with the documentation of `vhost-core` by `.ci/no-panic`: one that is not in a list
 //! is a failure.
@@ -17,6 +18,8 @@ mod reach;
 mod all;
 #[cfg(feature = "firmware")]
 mod firmware;
+#[cfg(feature = "recovery")]
+mod recovery;
 
 use core::{
     panic::PanicInfo,

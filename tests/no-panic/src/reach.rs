@@ -11,6 +11,10 @@ macro_rules! reach {
     };
 }
 
+#[cfg_attr(
+    all(feature = "firmware", not(feature = "recovery")),
+    allow(unused_macros, reason = "firmware needs no traits")
+)]
 /// Reaches the functions of traits. `Trait for Type: a, b;` reaches `a` and `b` of what `Type` has for `Trait`.
 macro_rules! reach_traits {
     ($name:ident; $($trait:ident for $type:ty: $($function:ident $(::<$generic:literal>)? $(= $shim:path)?),+;)*) => {
@@ -30,6 +34,10 @@ macro_rules! address {
     };
 }
 
+#[cfg_attr(
+    all(feature = "firmware", not(feature = "recovery")),
+    allow(unused_macros, reason = "firmware needs no traits")
+)]
 macro_rules! trait_address {
     ($trait:ident, $type:ty, $function:ident = $shim:path) => {
         $shim as *const ()
