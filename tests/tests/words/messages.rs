@@ -7,12 +7,12 @@ use vhost_core::uapi::vduse_message::VduseVersion;
 use vhost_core::uapi::vhost::VhostIoctl;
 use vhost_core::wire::gpu::{Display, DisplayInfo, Edid};
 use vhost_core::wire::payload::SizeRule;
-use vhost_core::wire::row::{Enforcement, Gate, HandleCount};
+use vhost_core::wire::row::{Enforcement, HandleCount};
 use vhost_core::wire::shared::{SharedMemoryConfig, Uuid};
 use vhost_core::{
-    Assembler, CacheAccess, CacheEntries, Channel, Dialect, DialectViolation, GpuFeatures, GuestAddress, MemoryMap,
-    MemoryRegion, MemoryTable, ProtocolFeatures, ReadAhead, ReceiveError, Tolerance, UserAddress, Violation,
-    VirtioFeatures,
+    Assembler, BackendCode, CacheAccess, CacheEntries, Channel, Dialect, DialectViolation, FrontendCode, GpuCode,
+    GuestAddress, MemoryMap, MemoryRegion, MemoryTable, ProtocolFeatures, ReadAhead, ReceiveError, Tolerance,
+    UserAddress, Violation,
 };
 
 #[test]
