@@ -331,7 +331,7 @@ impl<'o> Writer<'o> {
         Self { out, end: Header::SIZE, following: 0, overflown: false }
     }
 
-    #[inline]
+    #[inline(never)]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         let end = self.end.saturating_add(bytes.len());
         match self.out.get_mut(self.end..end) {
