@@ -4,10 +4,10 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Due, Flagged, Question, acknowledgement, no_acknowledgement},
+    channel::{Asking, Due, Flagged, acknowledgement, no_acknowledgement, Pending, Question},
     error::{ApiMisuse, DecodeError, Fault},
     frontend::Delivery,
-    rules::Violation,
+    rules::{Violation, check_backend_request},
     session::Postcopy,
     wire::{
         backend_request::{BackendReply, BackendRequest},
@@ -78,7 +78,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if !self.session.backend_channel {
             return Err(ApiMisuse::violation(message, &Violation::NoBackendChannel));
         }
-        if let Err(violation) = self.rules().check_backend_request(&request) {
+        if let Err(violation) = check_backend_request(&request, usize::from(self.config.rings)) {
             return Err(ApiMisuse::violation(message, &violation));
         }
         // A look-up is flagged too: some front-ends answer only then.
@@ -90,12 +90,12 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             _ => Flagged::No,
         };
         let due = Due::of(row, flagged, negotiated, Postcopy::Off);
-        if due != Due::Nothing {
-            self.asking.check_room()?;
+        if due != Due::Nothing && !self.asking.has_room() {
+            return Asking::<(), DEPTH>::no_room();
         }
         let transmit = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out)?;
         if due != Due::Nothing {
-            self.asking.ask(Question { message, wire, due, effect: Some(()) });
+            self.asking.ask(Question { message, wire: wire.id, due, refused: false }, ());
         }
         Ok(transmit)
     }
@@ -115,9 +115,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     }
 
     fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        let Some(question) = self.asking.answered(&frame.header, Channel::Backend) else {
-            return Err(self.asking.unexpected(&frame.header, Channel::Backend));
+        let Some(&Pending { question, .. }) = self.asking.answered(&frame.header, Channel::Backend) else {
+            return self.asking.unexpected(&frame.header, Channel::Backend);
         };
+        self.asking.forget_oldest();
         let message = question.message;
         if question.due != Due::Reply {
             return match acknowledgement(&frame) {

@@ -14,7 +14,7 @@ use bitflags::bitflags;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write_number, write_reply},
+    channel::{seal, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 

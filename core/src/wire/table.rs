@@ -171,6 +171,7 @@ macro_rules! requests {
 
             /// Which request this is.
             #[must_use]
+            #[inline(never)]
             pub fn code(&self) -> $code {
                 match self {
                     $(Self::$variant { .. } => $code::$name,)*
@@ -235,9 +236,7 @@ macro_rules! requests {
             ) -> Result<Transmit<'o, H>, ApiMisuse> {
                 let (mut writer, mut handles) = (Writer::new(out), Handles::new());
                 self.put(&mut writer, &mut handles, form);
-                let bytes = writer.seal(message, header)?;
-                check_handles(message, row.handles, bytes, handles.len(), form)?;
-                Ok(Transmit { bytes, handles })
+                seal(writer, message, header, row.handles, handles, form)
             }
 
             /// Writes the payload and hands out the descriptors.
@@ -299,6 +298,7 @@ macro_rules! replies {
             /// Which request this answers; `None` for [`Self::Done`] and [`Self::Refused`], which
             /// answer any.
             #[must_use]
+            #[inline(never)]
             pub fn code(&self) -> Option<$code> {
                 match self {
                     Self::Done | Self::Refused(_) => None,
