@@ -280,7 +280,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
         let form = self.form(Role::Request);
         let Some(row) = row else {
-            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
+            return Err(Rejection::misfit(&Misfit::Unknown, &Found::new(message, frame, form), row));
         };
         if row.gate.enforcement == Enforcement::BothSides && !self.session.negotiated.opens(&row.gate) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
@@ -291,9 +291,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         {
             frame.handles.clear();
         }
-        let request = match FrontendRequest::of_frame(row, frame, form) {
+        let found = Found::new(message, frame, form);
+        let request = match FrontendRequest::of_frame(row, frame, &found) {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
         };
         let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
         let state = Projection::settled(&self.session);

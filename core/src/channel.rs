@@ -14,8 +14,9 @@ use crate::{
         gpu::Response,
         header::Header,
         migration::Transfer,
-        payload::{Form, Payload, PayloadFault, SizeRule, Writer},
-        row::{Channel, HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
+        misfit::{Found, Misfit},
+        payload::{Form, Payload, PayloadKind, Writer},
+        row::{Channel, HandleRule, MessageName, Refusal, ReplyRule, Row},
         scalar::Scalar,
     },
 };
@@ -95,12 +96,58 @@ impl Question {
         if fits { self.message.row() } else { None }
     }
 
+    /// What a frame tells that answers it.
+    pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(
+        &self,
+        frame: &mut Frame<'b, H>,
+        form: Form,
+    ) -> Result<R, Fault> {
+        let found = Found::new(self.message, frame, form);
+        match self.heard(&found)? {
+            Heard::Number(number) => Ok(R::telling(number)),
+            Heard::Content(row, payload) => {
+                frame.payload = payload;
+                match R::of_parts(row, frame, form) {
+                    Ok(reply) => Ok(reply),
+                    Err(misfit) => misfit.of_reply(&found, row.reply_payload, row.reply_handles),
+                }
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn heard<'b>(&self, found: &Found<'b>) -> Result<Heard<'b>, Fault> {
+        match self.message.row() {
+            Some(row) if self.due == Due::Reply => {
+                if found.is_empty_refusal(row) {
+                    return Ok(Heard::Number(1));
+                }
+                match found.payload_of(row.reply_payload, row.reply_handles) {
+                    Ok(payload) => Ok(Heard::Content(row, payload)),
+                    Err(misfit) => misfit.of_reply(found, row.reply_payload, row.reply_handles),
+                }
+            }
+            _ => match found.number() {
+                Ok(number) => Ok(Heard::Number(number)),
+                Err(misfit) => misfit.of_reply(found, PayloadKind::U64, HandleRule::None),
+            },
+        }
+    }
+
     /// What there is to say of an answer that belongs to another request, or to any.
     #[cold]
     #[inline(never)]
     fn does_not_fit<T>(&self, found: Option<MessageName>) -> Result<T, ApiMisuse> {
         Err(ApiMisuse::AnswerDoesNotFit { expected: self.message, found })
     }
+}
+
+/// What answers a question.
+enum Heard<'b> {
+    /// Success, zero, or a refusal.
+    Number(u64),
+    /// A payload that has what a reply to a request of this row is made of.
+    Content(&'static Row, &'b [u8]),
 }
 
 /// A request that waits for its answer, and what it does once it is granted.
@@ -193,25 +240,6 @@ fn unexpected(oldest: Option<MessageName>, header: &Header, channel: Channel) ->
     }
 }
 
-/// Reads an acknowledgement: zero for success. `None` if it is not one.
-pub(crate) fn acknowledgement<H>(frame: &Frame<'_, H>) -> Option<u64> {
-    let bytes = <[u8; 8]>::try_from(frame.payload).ok()?;
-    frame.handles.is_empty().then_some(u64::from_ne_bytes(bytes))
-}
-
-/// Why a frame is no acknowledgement.
-#[cold]
-#[inline(never)]
-pub(crate) fn no_acknowledgement(message: MessageName, payload: &[u8], handles: usize) -> Fault {
-    let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: payload.len() };
-    let expected = HandleCount { least: 0, most: 0 };
-    let error = match handles {
-        0 => DecodeError::Payload { message, fault },
-        found => DecodeError::HandleCount { message, expected, found },
-    };
-    error.into()
-}
-
 /// Writes what answers a request of this row when nothing but success or failure is to be told.
 pub(crate) fn write_number<'o, H>(
     wire: MessageName,
@@ -228,7 +256,7 @@ pub(crate) fn write_number<'o, H>(
 }
 
 /// Writes a reply with content.
-pub(crate) fn write_reply<'o, H, R: Reply<H>>(
+pub(crate) fn write_reply<'o, 'b, H, R: Reply<'b, H>>(
     message: MessageName,
     row: &Row,
     wire: MessageName,
@@ -242,11 +270,15 @@ pub(crate) fn write_reply<'o, H, R: Reply<H>>(
 }
 
 /// A typed reply of either channel.
-pub(crate) trait Reply<H>: Sized {
+pub(crate) trait Reply<'b, H>: Sized {
+    /// Success, zero, or a refusal.
+    fn telling(number: u64) -> Self;
     /// The number of an acknowledgement, zero for success; `None` for a reply of its own.
     fn number(&self) -> Option<u64>;
     /// The request that a reply of its own answers.
     fn message(&self) -> Option<MessageName>;
+    /// Takes the reply to a request of this row out of its frame.
+    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit>;
     /// Writes the payload and hands out the descriptors.
     fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form);
 }
@@ -264,7 +296,7 @@ pub enum Answered<'o, H> {
 }
 
 /// Writes the answer to a question; the question and the session stay as they are.
-pub(crate) fn answer<'o, H, R: Reply<H>>(
+pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
     question: &Question,
     reply: R,
     form: Form,

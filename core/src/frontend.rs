@@ -4,10 +4,10 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, acknowledgement, answer, no_acknowledgement},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
     dialect::Dialect,
     difference::{Difference, difference},
-    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    error::{ApiMisuse, Fault, PeerMisbehaved},
     memory_map::TableExtents,
     projection::Projection,
     rejection::{Rejection, Verdict},
@@ -22,8 +22,8 @@ use crate::{
         header::Header,
         migration::Transfer,
         misfit::{Found, Misfit},
-        payload::{Form, Payload, PayloadKind, Role, Writer},
-        row::{Channel, MessageName, Refusal, ReplyRule, Row},
+        payload::{Form, Payload, Role, Writer},
+        row::{Channel, MessageName, ReplyRule, Row},
     },
 };
 
@@ -217,9 +217,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ///
     /// # Errors
     /// The session is over after one, except for [`Fault::Caller`].
-    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
-        self.check_alive()?;
-        let result = self.reply(frame);
+    pub fn handle_reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
+        let mut result = self.reply(&mut frame);
+        if let Ok(reply) = &mut result
+            && let Err(fault) = self.take(reply)
+        {
+            result = Err(fault);
+        }
         self.failed = result.is_err();
         result
     }
@@ -320,57 +324,55 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.config.tolerance.form(role, protocol, self.session.dialect)
     }
 
-    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
-        let Some(asked) = self.asking.answered(&frame.header, Channel::Frontend) else {
-            return self.asking.unexpected(&frame.header, Channel::Frontend);
-        };
-        let reply = match (asked.question.due, acknowledgement(&frame)) {
-            (Due::Reply, _) => self.reply_of_its_own(asked, &mut frame)?,
-            (_, Some(number)) => NonZeroU64::new(number).map_or(FrontendReply::Done, FrontendReply::Refused),
-            (_, None) => return Err(no_acknowledgement(asked.question.message, frame.payload, frame.handles.len())),
-        };
-        match reply {
-            FrontendReply::Refused(_) => {
-                if matches!(asked.effect, Effect::ReplaceMemory) {
-                    self.table.clear();
-                }
-                self.asking.forget_oldest();
+    /// What a frame tells that answers the oldest request.
+    #[inline(never)]
+    fn reply<'b, H>(&self, frame: &mut Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
+        self.check_alive()?;
+        match self.asking.answered(&frame.header, Channel::Frontend) {
+            Some(asked) => {
+                asked.question.answered_by(frame, self.form(Role::Reply, self.session.negotiated.protocol))
             }
-            _ => self.grant(),
+            None => self.asking.unexpected(&frame.header, Channel::Frontend),
         }
-        match reply {
-            FrontendReply::GetFeatures(features) => self.session.negotiated.offered = features,
-            FrontendReply::GetProtocolFeatures(features) => self.session.negotiated.protocol_offered = features,
-            _ => {}
-        }
-        self.settle();
-        Ok(reply)
     }
 
-    fn reply_of_its_own<'b, H>(
-        &self,
-        asked: &Pending<Effect>,
-        frame: &mut Frame<'b, H>,
-    ) -> Result<FrontendReply<'b, H>, Fault> {
-        let message = asked.question.message;
-        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-        if is_empty_refusal(row, frame) {
-            return Ok(FrontendReply::Refused(NonZeroU64::MIN));
-        }
-        let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let mut reply = match FrontendReply::of_frame(row, frame, form) {
-            Ok(reply) => reply,
-            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, frame, form), row)),
-        };
-        match (difference(&reply, asked, &self.table), &mut reply) {
+    /// Carries out the oldest request if this is its reply, or makes it the refusal that hides in it.
+    #[inline(never)]
+    fn take<H>(&mut self, reply: &mut FrontendReply<'_, H>) -> Result<(), Fault> {
+        let Some(asked) = self.asking.outstanding().first() else { return Ok(()) };
+        match (difference(reply, asked, &self.table), &mut *reply) {
             (None, _) => {}
             // SPDK always replies with 256 bytes.
             (Some(Difference::Size { expected, .. }), FrontendReply::GetConfig(config)) => {
                 config.data = config.data.get(..expected).unwrap_or(config.data);
             }
-            (Some(difference), _) => return differs(message, &difference),
+            (Some(difference), _) => return Err(differs(asked.question.message, &difference)),
         }
-        Ok(refusal(&reply).map_or(reply, FrontendReply::Refused))
+        let refusal = match reply {
+            FrontendReply::Refused(number) => Some(*number),
+            FrontendReply::GetConfig(config) if config.data.is_empty() => Some(NonZeroU64::MIN),
+            FrontendReply::SetDeviceStateFd(number, _) => NonZeroU64::new(*number & Transfer::ERROR_MASK),
+            FrontendReply::CreateCryptoSession(session) if session.session_id() > CryptoSession::FAILED >> 1 => {
+                NonZeroU64::new(session.session_id())
+            }
+            _ => None,
+        };
+        if let Some(number) = refusal {
+            *reply = FrontendReply::Refused(number);
+            if matches!(asked.effect, Effect::ReplaceMemory) {
+                self.table.clear();
+            }
+            self.asking.forget_oldest();
+        } else {
+            self.grant();
+        }
+        match reply {
+            FrontendReply::GetFeatures(features) => self.session.negotiated.offered = *features,
+            FrontendReply::GetProtocolFeatures(features) => self.session.negotiated.protocol_offered = *features,
+            _ => {}
+        }
+        self.settle();
+        Ok(())
     }
 
     fn backend_request<'b, H>(
@@ -385,23 +387,24 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         }
         let negotiated = &self.session.negotiated;
         let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
-        let (message, row) = match known {
-            Some(code) => (code.message(), code.row()),
-            None => (wire, None),
-        };
-        let Some(row) = row else {
-            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
-        };
-        if !negotiated.opens(&row.gate) {
-            return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
+        let found = Found::new(known.map_or(wire, BackendCode::message), frame, form);
+        let row = known.and_then(BackendCode::row);
+        if let Some(row) = row
+            && !negotiated.opens(&row.gate)
+        {
+            return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        let request = match BackendRequest::of_frame(row, frame, form) {
+        let decoded = match row {
+            Some(row) => BackendRequest::of_frame(row, frame, &found),
+            None => Err(Misfit::Unknown),
+        };
+        let request = match decoded {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, row)),
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),
-            Err(violation) => Err(Rejection::violation(message, &violation)),
+            Err(violation) => Err(Rejection::violation(found.message, &violation)),
         }
     }
 }
@@ -426,7 +429,7 @@ fn flag(row: &Row, code: FrontendCode, delivery: Delivery, negotiated: &Negotiat
 /// What there is to say of a reply that contradicts its request.
 #[cold]
 #[inline(never)]
-fn differs<T>(message: MessageName, difference: &Difference) -> Result<T, Fault> {
+fn differs(message: MessageName, difference: &Difference) -> Fault {
     let error = match *difference {
         Difference::Ring { expected, found } => PeerMisbehaved::WrongRing { message, expected, found },
         Difference::Size { expected, found } | Difference::Regions { expected, found } => {
@@ -434,25 +437,5 @@ fn differs<T>(message: MessageName, difference: &Difference) -> Result<T, Fault>
         }
         Difference::Region { expected, found } => PeerMisbehaved::WrongRegion { message, expected, found },
     };
-    Err(error.into())
-}
-
-/// Whether a reply of its own is missing what it is for.
-fn is_empty_refusal<H>(row: &Row, frame: &Frame<'_, H>) -> bool {
-    let nothing_expected = row.reply_payload == PayloadKind::Empty;
-    row.reply == ReplyRule::Own(Refusal::Empty)
-        && frame.handles.is_empty()
-        && (nothing_expected || frame.payload.is_empty())
-}
-
-/// The refusal that hides in a reply's content.
-fn refusal<H>(reply: &FrontendReply<'_, H>) -> Option<NonZeroU64> {
-    match reply {
-        FrontendReply::GetConfig(config) if config.data.is_empty() => Some(NonZeroU64::MIN),
-        FrontendReply::SetDeviceStateFd(number, _) => NonZeroU64::new(number & Transfer::ERROR_MASK),
-        FrontendReply::CreateCryptoSession(session) if session.session_id() > CryptoSession::FAILED >> 1 => {
-            NonZeroU64::new(session.session_id())
-        }
-        _ => None,
-    }
+    error.into()
 }

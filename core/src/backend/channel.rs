@@ -4,15 +4,14 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Asking, Due, Flagged, acknowledgement, no_acknowledgement, Pending, Question},
-    error::{ApiMisuse, DecodeError, Fault},
+    channel::{Asking, Due, Flagged, Pending, Question},
+    error::{ApiMisuse, Fault},
     frontend::Delivery,
     rules::{Violation, check_backend_request},
     session::Postcopy,
     wire::{
         backend_request::{BackendReply, BackendRequest},
         header::Header,
-        misfit::Found,
         payload::Role,
         row::{Channel, ReplyRule},
     },
@@ -105,38 +104,31 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// # Errors
     /// The back-end's channel is of no use after one, except for [`Fault::Caller`]; the session
     /// goes on.
-    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        if self.failed || self.backend_channel_failed {
-            return Err(ApiMisuse::SessionFailed.into());
+    pub fn handle_reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        let mut result = self.reply(&mut frame);
+        if let Ok(reply) = &mut result {
+            let refusal = match reply {
+                BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
+                BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
+                _ => None,
+            };
+            if let Some(number) = refusal {
+                *reply = BackendReply::Refused(number);
+            }
         }
-        let result = self.reply(frame);
         self.backend_channel_failed = result.is_err();
         result
     }
 
-    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+    #[inline(never)]
+    fn reply<'b, H>(&mut self, frame: &mut Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed.into());
+        }
         let Some(&Pending { question, .. }) = self.asking.answered(&frame.header, Channel::Backend) else {
             return self.asking.unexpected(&frame.header, Channel::Backend);
         };
         self.asking.forget_oldest();
-        let message = question.message;
-        if question.due != Due::Reply {
-            return match acknowledgement(&frame) {
-                Some(number) => Ok(NonZeroU64::new(number).map_or(BackendReply::Done, BackendReply::Refused)),
-                None => Err(no_acknowledgement(message, frame.payload, frame.handles.len())),
-            };
-        }
-        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-        let form = self.form(Role::Reply);
-        let reply = match BackendReply::of_frame(row, &mut frame, form) {
-            Ok(reply) => reply,
-            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, &frame, form), row)),
-        };
-        let refusal = match &reply {
-            BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
-            BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
-            _ => None,
-        };
-        Ok(refusal.map_or(reply, BackendReply::Refused))
+        question.answered_by(frame, self.form(Role::Reply))
     }
 }

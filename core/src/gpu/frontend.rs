@@ -192,14 +192,13 @@ impl GpuFrontend {
         if frame.header.check(Channel::Gpu).is_err() || frame.header.is_reply() {
             return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
-        let Some(row) = code.row() else {
-            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, &frame, REQUEST), None));
-        };
+        let found = Found::new(message, &frame, REQUEST);
+        let Some(row) = code.row() else { return Err(Rejection::misfit(&Misfit::Unknown, &found, None)) };
         if !self.acknowledged.contains(row.gate.gpu) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        let request = GpuRequest::of_frame(row, &mut frame, REQUEST)
-            .map_err(|misfit| Rejection::misfit(misfit, &Found::new(message, &frame, REQUEST), Some(row)))?;
+        let request = GpuRequest::of_frame(row, &mut frame, &found)
+            .map_err(|misfit| Rejection::misfit(&misfit, &found, Some(row)))?;
         check(&request, self.config.scanouts, self.config.features)
             .map_err(|violation| Rejection::violation(message, &violation.into()))?;
         Ok(request)

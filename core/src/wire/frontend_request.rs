@@ -24,7 +24,7 @@ use super::{
     payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{SharedMemoryConfig, Uuid},
-    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
+    table::{handle_rule, payload_kind, put, replies, requests, take},
     vring::{VringAddr, VringDescriptor, VringState},
 };
 

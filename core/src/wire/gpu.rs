@@ -24,7 +24,7 @@ use super::{
     payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
     scalar::Scalar,
-    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
+    table::{handle_rule, payload_kind, put, replies, requests, take},
 };
 
 pub use display::{Display, DisplayInfo, Edid};
