@@ -66,7 +66,7 @@ impl Rejection {
     /// The bytes do not make the request of this row; `None` if there is no such request.
     #[cold]
     #[inline(never)]
-    pub(crate) fn misfit(misfit: Misfit, found: &Found<'_>, row: Option<&Row>) -> Self {
+    pub(crate) fn misfit(misfit: &Misfit, found: &Found<'_>, row: Option<&Row>) -> Self {
         let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
         Self::refuse(misfit.of(found, kind, rule))
     }
