@@ -6,10 +6,11 @@ use bitflags::bitflags;
 use zerocopy::{FromBytes, IntoBytes, native_endian::U64};
 
 use super::{
-    misfit::{FieldRule, Misfit},
-    payload::{Form, Payload, PayloadKind, SizeRule, Writer},
-    scalar::{Scalar, layout},
+    payload::{Body, Form, Payload, PayloadKind, SizeRule},
+    scalar::layout,
+    writer::{Content, Writer},
 };
+use crate::dialect::Dialect;
 
 /// The most mappings that a request is sent with.
 pub const MAX_CACHE_ENTRIES: usize = 8;
@@ -19,8 +20,6 @@ const MAX_LIST: usize = 32;
 
 /// The numbers that make a mapping.
 const NUMBERS: usize = 4;
-
-static COUNT: FieldRule = FieldRule { name: "count", expected: "at most 32 mappings" };
 
 pub(crate) const SIZE: SizeRule = SizeRule::Between(ListHeader::SIZE, ListHeader::SIZE + MAX_LIST * EntryLayout::SIZE);
 
@@ -38,6 +37,8 @@ pub(crate) enum Layout {
 impl Layout {
     /// Bytes of the columns.
     pub(crate) const COLUMNS_SIZE: usize = MAX_CACHE_ENTRIES * EntryLayout::SIZE;
+    /// Bytes of flags and columns.
+    const FLAGS_AND_COLUMNS_SIZE: usize = 8 + Self::COLUMNS_SIZE;
 }
 
 bitflags! {
@@ -218,36 +219,64 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
     const KIND: PayloadKind = PayloadKind::CacheEntries;
 
     /// The sizes of the dialects differ by eight bytes only, so none is ever let pass for another.
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let wrong_size = Misfit::Exactly;
-        match form.dialect.layout() {
-            Some(Layout::Columns) => {
-                let columns = <_>::ref_from_bytes(bytes).map_err(|_| wrong_size(Layout::COLUMNS_SIZE))?;
-                Ok(Self { slots: Slots::Columns(columns), flags: 0 })
-            }
-            Some(Layout::FlagsAndColumns) => {
-                let wrong_size = wrong_size(size_of::<u64>().saturating_add(Layout::COLUMNS_SIZE));
-                let (flags, rest) = <u64 as Scalar>::Wire::ref_from_prefix(bytes).map_err(|_| wrong_size)?;
-                let columns = <_>::ref_from_bytes(rest).map_err(|_| wrong_size)?;
-                Ok(Self { slots: Slots::Columns(columns), flags: flags.get() })
-            }
-            Some(Layout::List) => {
-                let (header, rest) = ListHeader::ref_from_prefix(bytes).map_err(|_| wrong_size(ListHeader::SIZE))?;
-                let count = usize::from(header.count());
-                if count > MAX_LIST {
-                    return Err(Misfit::Field(&COUNT, u32::from(header.count())));
-                }
-                let whole = ListHeader::SIZE.saturating_add(count.saturating_mul(EntryLayout::SIZE));
-                let list = <[[U64; NUMBERS]]>::ref_from_bytes_with_elems(rest, count).map_err(|_| wrong_size(whole))?;
-                Ok(Self { slots: Slots::List(list), flags: u64::from(header.flags()) })
-            }
-            None => Err(wrong_size(0)),
+    #[inline(never)]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        let (layout, count) = (form.dialect.layout()?, usize::from(listed(body.bytes, form.dialect)));
+        if count > MAX_LIST {
+            return None;
         }
+        let (flags, rest) = match layout {
+            Layout::Columns => (0, body.bytes),
+            Layout::FlagsAndColumns => (body.number, body.bytes.get(ListHeader::SIZE..)?),
+            Layout::List => {
+                let (header, rest) = ListHeader::ref_from_prefix(body.bytes).ok()?;
+                (u64::from(header.flags()), rest)
+            }
+        };
+        let slots = match layout {
+            Layout::List => Slots::List(<_>::ref_from_bytes_with_elems(rest, count).ok()?),
+            Layout::Columns | Layout::FlagsAndColumns => Slots::Columns(<_>::ref_from_bytes(rest).ok()?),
+        };
+        Some(Self { slots, flags })
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Mappings(self)
+    }
+}
+
+/// How many mappings a list says it has; none for other layouts.
+fn listed(bytes: &[u8], dialect: Dialect) -> u16 {
+    match (dialect.layout(), ListHeader::ref_from_prefix(bytes)) {
+        (Some(Layout::List), Ok((header, _))) => header.count(),
+        _ => 0,
+    }
+}
+
+/// The same, if these are too many.
+pub(super) fn wrong_count(bytes: &[u8], dialect: Dialect) -> Option<u32> {
+    let count = listed(bytes, dialect);
+    if usize::from(count) > MAX_LIST { Some(count.into()) } else { None }
+}
+
+/// How many bytes the mappings of a request should be.
+pub(super) fn size(bytes: &[u8], dialect: Dialect) -> usize {
+    match dialect.layout() {
+        None => 0,
+        Some(Layout::Columns) => Layout::COLUMNS_SIZE,
+        Some(Layout::FlagsAndColumns) => Layout::FLAGS_AND_COLUMNS_SIZE,
+        Some(Layout::List) => {
+            let list = usize::from(listed(bytes, dialect)).saturating_mul(EntryLayout::SIZE);
+            ListHeader::SIZE.saturating_add(list)
+        }
+    }
+}
+
+impl CacheEntries<'_> {
+    pub(super) fn write(&self, out: &mut Writer<'_>, dialect: Dialect) {
         let (slots, count) = (self.slots, self.slots.len());
-        let Some(layout) = form.dialect.layout() else { return out.overflow() };
+        let Some(layout) = dialect.layout() else { return out.overflow() };
         if count > (if layout == Layout::List { MAX_LIST } else { MAX_CACHE_ENTRIES }) {
             return out.overflow();
         }

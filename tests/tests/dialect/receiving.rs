@@ -238,7 +238,7 @@ fn a_list_has_as_many_entries_as_it_counts() {
         let bytes = message.bytes(9);
         let frame = frame(&bytes, &Ledger::new(), 1);
         let (_, rejection) = deliver(&mut frontend(Dialect::FsB), frame, BackendReply::Done, drop);
-        let expected = PayloadFault::Field { name: "count", expected: "at most 32 mappings", found: count as u64 };
+        let expected = PayloadFault::Field { field: Field::MappingCount, found: count as u64 };
         let Fault::Bytes(DecodeError::Payload { fault, .. }) = rejection.unwrap().fault() else { panic!() };
         assert_eq!(fault, expected);
     }

@@ -232,7 +232,7 @@ fn an_edid_longer_than_its_room_is_refused() {
     payload[24..28].copy_from_slice(&1025_u32.to_le_bytes());
     let bytes = message::reply(11, &payload);
     let error = GpuReply::<Token>::decode(frame(&bytes, &Ledger::new(), 0), REPLY).unwrap_err();
-    let fault = PayloadFault::Field { name: "size", expected: "at most 1024 bytes", found: 1025 };
+    let fault = PayloadFault::Field { field: Field::EdidSize, found: 1025 };
     assert_eq!(error, DecodeError::Payload { message: GpuCode::GET_EDID.message(), fault });
 }
 
