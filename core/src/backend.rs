@@ -10,7 +10,7 @@ use crate::{
     error::ApiMisuse,
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict},
+    rejection::{Rejection, Verdict, admit},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest},
@@ -21,7 +21,7 @@ use crate::{
         log::LogBase,
         misfit::{Found, Misfit},
         payload::{Form, Role},
-        row::{Channel, Enforcement, HandleRule, MessageName, Row},
+        row::{Channel, HandleRule, MessageName, Row},
     },
 };
 
@@ -275,24 +275,18 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         row: Option<&Row>,
         frame: &mut Frame<'b, H>,
     ) -> Result<Incoming<'b, H>, Rejection> {
-        if !frame.header.is_request() {
-            return Err(Rejection::no_request(&frame.header, Channel::Frontend));
-        }
         let form = self.form(Role::Request);
-        let Some(row) = row else {
-            return Err(Rejection::misfit(&Misfit::Unknown, &Found::new(message, frame, form), row));
-        };
-        if row.gate.enforcement == Enforcement::BothSides && !self.session.negotiated.opens(&row.gate) {
-            return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
-        }
         if self.config.tolerance.extra_handles == ExtraHandles::Close
-            && row.handles != HandleRule::PerRegion
-            && row.handles.count(frame.payload, form).most == 0
+            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
+            // A table without regions is not a message that has none.
+            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
         {
             frame.handles.clear();
         }
         let found = Found::new(message, frame, form);
-        let request = match FrontendRequest::of_frame(row, frame, &found) {
+        frame.payload = admit(&frame.header, &found, row, &self.session.negotiated)?;
+        let Some(row) = row else { return Err(Rejection::misfit(&Misfit::Unknown, &found, row)) };
+        let request = match FrontendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
             Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
         };
@@ -306,13 +300,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
                 return Err(broken(message, &violation));
             }
         };
-        let due = self.due(row, Flagged::from_header(&frame.header), &effect);
-        self.answering = Some(Pending { question: Question { message, wire: message.id, due, refused: false }, effect });
+        let due = self.due(Some(row), Flagged::from_header(&frame.header), &effect);
+        self.answering =
+            Some(Pending { question: Question { message, wire: message.id, due, refused: false }, effect });
         Ok(Incoming::Request(request))
     }
 
     /// What answers a request that is well-formed.
-    fn due(&self, row: &Row, flagged: Flagged, effect: &Effect) -> Due {
+    fn due(&self, row: Option<&Row>, flagged: Flagged, effect: &Effect) -> Due {
         let (negotiated, postcopy) = (&self.session.negotiated, self.session.postcopy);
         match effect {
             // The flag on the request that negotiates acknowledgements counts.
@@ -329,10 +324,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     fn rejected(&mut self, header: &Header, row: Option<&Row>, rejection: &Rejection) -> Rejection {
         let flagged = Flagged::from_header(header);
         let message = FrontendCode(header.request()).message();
-        let due = match row {
-            Some(row) => self.due(row, flagged, &Effect::None),
-            None => Due::of_unknown(flagged, &self.session.negotiated),
-        };
+        let due = self.due(row, flagged, &Effect::None);
         let untold = row.is_none() && due == Due::Nothing;
         if rejection.verdict() == Verdict::Close
             || untold && self.config.tolerance.unknown_request == UnknownRequest::Close

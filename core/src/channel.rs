@@ -35,17 +35,15 @@ pub(crate) enum Due {
 }
 
 impl Due {
-    /// What answers a request that nobody knows.
-    #[inline]
-    pub(crate) fn of_unknown(flagged: Flagged, negotiated: &Negotiated) -> Self {
-        if flagged == Flagged::Yes && negotiated.has_acknowledgements() { Self::Acknowledgement } else { Self::Nothing }
-    }
-
-    /// What answers a request of this row that came with or without the flag.
-    #[inline]
-    pub(crate) fn of(row: &Row, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
-        let acknowledged = Self::of_unknown(flagged, negotiated);
-        match row.reply {
+    /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
+    #[inline(never)]
+    pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
+        let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
+            Self::Acknowledgement
+        } else {
+            Self::Nothing
+        };
+        match row.map_or(ReplyRule::Acknowledged, |row| row.reply) {
             ReplyRule::Acknowledged => acknowledged,
             ReplyRule::AcknowledgedWhenFlagged if flagged == Flagged::Yes => Self::Acknowledgement,
             ReplyRule::AcknowledgedWhenFlagged => Self::Nothing,
@@ -97,11 +95,7 @@ impl Question {
     }
 
     /// What a frame tells that answers it.
-    pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(
-        &self,
-        frame: &mut Frame<'b, H>,
-        form: Form,
-    ) -> Result<R, Fault> {
+    pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(&self, frame: &mut Frame<'b, H>, form: Form) -> Result<R, Fault> {
         let found = Found::new(self.message, frame, form);
         match self.heard(&found)? {
             Heard::Number(number) => Ok(R::telling(number)),
@@ -314,12 +308,7 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
 
 /// Tells success, zero, or a refusal.
 #[inline(never)]
-fn tell<'o, H>(
-    question: &Question,
-    number: u64,
-    form: Form,
-    out: &'o mut [u8],
-) -> Result<Answered<'o, H>, ApiMisuse> {
+fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
         // What the machine itself refused cannot be granted.

@@ -10,12 +10,24 @@ use crate::{
 /// What differs, as the request has it and as the reply has it.
 #[derive(Debug)]
 pub(crate) enum Difference {
-    Ring { expected: u32, found: u32 },
+    Ring {
+        expected: u32,
+        found: u32,
+    },
     /// Bytes of the configuration.
-    Size { expected: usize, found: usize },
+    Size {
+        expected: usize,
+        found: usize,
+    },
     /// How many memory regions there are.
-    Regions { expected: usize, found: usize },
-    Region { expected: RegionExtent, found: RegionExtent },
+    Regions {
+        expected: usize,
+        found: usize,
+    },
+    Region {
+        expected: RegionExtent,
+        found: RegionExtent,
+    },
 }
 
 /// Where a reply differs from the request that it answers; `table` has the regions of a request that

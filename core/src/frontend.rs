@@ -10,7 +10,7 @@ use crate::{
     error::{ApiMisuse, Fault, PeerMisbehaved},
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict},
+    rejection::{Rejection, Verdict, admit},
     rules::{Rules, Violation, check_backend_request},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{BrokenDependency, Tolerance},
@@ -160,12 +160,12 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = match Due::of(row, Flagged::No, negotiated, postcopy) {
+        let flagged = match Due::of(Some(row), Flagged::No, negotiated, postcopy) {
             // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
             Due::Reply => Flagged::No,
             _ => flag(row, code, delivery, negotiated),
         };
-        let due = Due::of(row, flagged, negotiated, postcopy);
+        let due = Due::of(Some(row), flagged, negotiated, postcopy);
         if !self.asking.has_room() {
             return Asking::<Effect, DEPTH>::no_room();
         }
@@ -240,24 +240,22 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if let Some(question) = &self.answering {
             return Err(Rejection::answer_outstanding(question.message));
         }
-        let flagged = Flagged::from_header(&frame.header);
-        let wire = BackendCode(frame.header.request()).message();
+        let wire = BackendCode(frame.header.request());
         let dialect = self.session.dialect.chosen_by(&frame);
-        let known = dialect.code(wire.id);
-        let result = self.backend_request(&mut frame, wire, known, dialect);
-        let negotiated = &self.session.negotiated;
-        let due = known.and_then(BackendCode::row).map_or_else(
-            || Due::of_unknown(flagged, negotiated),
-            |row| Due::of(row, flagged, negotiated, self.session.postcopy),
-        );
+        let known = dialect.code(wire.0);
+        let (message, row) = (known.unwrap_or(wire).message(), known.and_then(BackendCode::row));
+        let result = self.backend_request(&mut frame, message, row, dialect);
+        if let Err(rejection) = &result
+            && rejection.verdict() == Verdict::Close
+        {
+            self.backend_channel_failed = true;
+            return result;
+        }
         if result.is_ok() {
             self.session.dialect = dialect;
         }
-        let message = known.map_or(wire, BackendCode::message);
-        match &result {
-            Err(rejection) if rejection.verdict() == Verdict::Close => self.backend_channel_failed = true,
-            _ => self.answering = Some(Question { message, wire: wire.id, due, refused: result.is_err() }),
-        }
+        let due = Due::of(row, Flagged::from_header(&frame.header), &self.session.negotiated, self.session.postcopy);
+        self.answering = Some(Question { message, wire: wire.0, due, refused: result.is_err() });
         result
     }
 
@@ -329,9 +327,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     fn reply<'b, H>(&self, frame: &mut Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
         self.check_alive()?;
         match self.asking.answered(&frame.header, Channel::Frontend) {
-            Some(asked) => {
-                asked.question.answered_by(frame, self.form(Role::Reply, self.session.negotiated.protocol))
-            }
+            Some(asked) => asked.question.answered_by(frame, self.form(Role::Reply, self.session.negotiated.protocol)),
             None => self.asking.unexpected(&frame.header, Channel::Frontend),
         }
     }
@@ -378,24 +374,16 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     fn backend_request<'b, H>(
         &self,
         frame: &mut Frame<'b, H>,
-        wire: MessageName,
-        known: Option<BackendCode>,
+        message: MessageName,
+        row: Option<&'static Row>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
-        if !frame.header.is_request() {
-            return Err(Rejection::no_request(&frame.header, Channel::Backend));
-        }
         let negotiated = &self.session.negotiated;
         let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
-        let found = Found::new(known.map_or(wire, BackendCode::message), frame, form);
-        let row = known.and_then(BackendCode::row);
-        if let Some(row) = row
-            && !negotiated.opens(&row.gate)
-        {
-            return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
-        }
+        let found = Found::new(message, frame, form);
+        frame.payload = admit(&frame.header, &found, row, negotiated)?;
         let decoded = match row {
-            Some(row) => BackendRequest::of_frame(row, frame, &found),
+            Some(row) => BackendRequest::of_parts(row, frame, form),
             None => Err(Misfit::Unknown),
         };
         let request = match decoded {
@@ -404,7 +392,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),
-            Err(violation) => Err(Rejection::violation(found.message, &violation)),
+            Err(violation) => Err(Rejection::violation(message, &violation)),
         }
     }
 }

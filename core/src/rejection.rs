@@ -5,11 +5,12 @@ use core::fmt;
 use crate::{
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     rules::Violation,
+    session::Negotiated,
     wire::{
         header::Header,
         misfit::{Found, Misfit},
         payload::PayloadKind,
-        row::{Channel, HandleRule, MessageName, Row},
+        row::{Channel, Enforcement, HandleRule, MessageName, Row},
     },
 };
 
@@ -90,6 +91,29 @@ impl Rejection {
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
+}
+
+/// The payload of a request of this row, which stays as it is; `None` if there is no such request.
+///
+/// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
+/// not those of its row.
+#[inline(never)]
+pub(crate) fn admit<'b>(
+    header: &Header,
+    found: &Found<'b>,
+    row: Option<&Row>,
+    negotiated: &Negotiated,
+) -> Result<&'b [u8], Rejection> {
+    if !header.is_request() {
+        return Err(Rejection::no_request(header, found.message.channel));
+    }
+    let Some(Row { gate, payload, handles, .. }) = row else {
+        return Err(Rejection::misfit(&Misfit::Unknown, found, None));
+    };
+    if gate.enforcement == Enforcement::BothSides && !negotiated.opens(gate) {
+        return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: *gate }));
+    }
+    found.payload_of(*payload, *handles).map_err(|misfit| Rejection::misfit(&misfit, found, row))
 }
 
 impl fmt::Display for Rejection {

@@ -88,7 +88,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
             _ => Flagged::No,
         };
-        let due = Due::of(row, flagged, negotiated, Postcopy::Off);
+        let due = Due::of(Some(row), flagged, negotiated, Postcopy::Off);
         if due != Due::Nothing && !self.asking.has_room() {
             return Asking::<(), DEPTH>::no_room();
         }
@@ -116,7 +116,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
                 *reply = BackendReply::Refused(number);
             }
         }
-        self.backend_channel_failed = result.is_err();
+        self.backend_channel_failed |= result.is_err() && !self.failed;
         result
     }
 

@@ -207,5 +207,5 @@ impl GpuFrontend {
 
 /// What answers a request of this row; nothing answers one that nobody knows.
 fn due(row: Option<&Row>) -> Due {
-    row.map_or(Due::Nothing, |row| Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off))
+    Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off)
 }

@@ -169,13 +169,13 @@ macro_rules! requests {
                 if matches!(Channel::$channel, Channel::Gpu) {
                     found.check_image(row.payload)?;
                 }
-                Self::of_parts($code(row.id), frame, found.form)
+                Self::of_parts(row, frame, found.form)
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                match code {
+            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                match $code(row.id) {
                     $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
                     _ => Err(Misfit::Unknown),
                 }
