@@ -170,13 +170,15 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Asking::<Effect, DEPTH>::no_room();
         }
         let form = self.form(Role::Request, negotiated.protocol);
-        let transmit = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out)?;
-        if replaces_memory {
-            self.table = table;
+        let result = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out);
+        if result.is_ok() {
+            if replaces_memory {
+                self.table = table;
+            }
+            self.asking.ask(Question { message, wire: message.id, due, refused: false }, effect);
+            self.settle();
         }
-        self.asking.ask(Question { message, wire: message.id, due, refused: false }, effect);
-        self.settle();
-        Ok(transmit)
+        result
     }
 
     /// Tells the back-end that the addresses it answered during postcopy are registered: the third

@@ -92,11 +92,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if due != Due::Nothing && !self.asking.has_room() {
             return Asking::<(), DEPTH>::no_room();
         }
-        let transmit = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out)?;
-        if due != Due::Nothing {
+        let result = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out);
+        if result.is_ok() && due != Due::Nothing {
             self.asking.ask(Question { message, wire: wire.id, due, refused: false }, ());
         }
-        Ok(transmit)
+        result
     }
 
     /// Takes the answer to the oldest outstanding request of the back-end.
