@@ -110,7 +110,7 @@ pub(crate) fn admit<'b>(
     let Some(Row { gate, payload, handles, .. }) = row else {
         return Err(Rejection::misfit(&Misfit::Unknown, found, None));
     };
-    if gate.enforcement == Enforcement::BothSides && !negotiated.opens(gate) {
+    if gate.enforcement() == Enforcement::BothSides && !negotiated.opens(gate) {
         return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: *gate }));
     }
     found.payload_of(*payload, *handles).map_err(|misfit| Rejection::misfit(&misfit, found, row))

@@ -205,7 +205,7 @@ impl GpuFrontend {
         }
         let found = Found::new(message, &frame, REQUEST);
         let Some(row) = code.row() else { return Err(Rejection::misfit(&Misfit::Unknown, &found, None)) };
-        if !self.acknowledged.contains(row.gate.gpu) {
+        if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
         let request = GpuRequest::of_frame(row, &mut frame, &found)

@@ -87,23 +87,29 @@ macro_rules! requests {
             /// Every known id in order.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
+            const TABLE: Table = Table::new(&[
+                $(Row {
+                    id: $id,
+                    payload: $request::<()>::$name,
+                    handles: HandleRule::$handles,
+                    gate: $gate,
+                    reply: ReplyRule::$rule $((Refusal::$refusal))?,
+                    reply_payload: $reply::<()>::$name,
+                    reply_handles: handle_rule!($($reply_handles)?),
+                }),*
+            ]);
+
             /// The request's line in the table; `None` for an unknown id.
             #[must_use]
-            pub const fn row(self) -> Option<&'static Row> {
+            pub fn row(self) -> Option<&'static Row> {
+                Self::TABLE.row(self.0)
+            }
+
+            /// The name in the specification, without its prefix; `None` for an unknown id.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
-                    $($id => {
-                        const ROW: Row = Row {
-                            id: $id,
-                            name: stringify!($name),
-                            payload: $request::<()>::$name,
-                            handles: HandleRule::$handles,
-                            gate: $gate,
-                            reply: ReplyRule::$rule $((Refusal::$refusal))?,
-                            reply_payload: $reply::<()>::$name,
-                            reply_handles: handle_rule!($($reply_handles)?),
-                        };
-                        Some(&ROW)
-                    })*
+                    $($id => Some(stringify!($name)),)*
                     _ => None,
                 }
             }
@@ -175,7 +181,7 @@ macro_rules! requests {
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
             pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                match $code(row.id) {
+                match $code(row.id()) {
                     $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
                     _ => Err(Misfit::Unknown),
                 }
@@ -326,7 +332,7 @@ macro_rules! replies {
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
             fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                match $code(row.id) {
+                match $code(row.id()) {
                     $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*
                     _ => Err(Misfit::Unknown),
                 }
