@@ -19,7 +19,7 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         log::LogBase,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, Role},
         row::{Channel, HandleRule, MessageName, Row},
     },
@@ -272,7 +272,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     fn request_of<'b, H>(
         &mut self,
         message: MessageName,
-        row: Option<&Row>,
+        row: Option<&'static Row>,
         frame: &mut Frame<'b, H>,
     ) -> Result<Incoming<'b, H>, Rejection> {
         let form = self.form(Role::Request);
@@ -284,8 +284,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             frame.handles.clear();
         }
         let found = Found::new(message, frame, form);
-        frame.payload = admit(&frame.header, &found, row, &self.session.negotiated)?;
-        let Some(row) = row else { return Err(Rejection::misfit(&Misfit::Unknown, &found, row)) };
+        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
+        frame.payload = payload;
         let request = match FrontendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
             Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),

@@ -21,7 +21,7 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         migration::Transfer,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, Payload, Role, Writer},
         row::{Channel, MessageName, ReplyRule, Row},
     },
@@ -383,14 +383,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let negotiated = &self.session.negotiated;
         let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
         let found = Found::new(message, frame, form);
-        frame.payload = admit(&frame.header, &found, row, negotiated)?;
-        let decoded = match row {
-            Some(row) => BackendRequest::of_parts(row, frame, form),
-            None => Err(Misfit::Unknown),
-        };
-        let request = match decoded {
+        let (row, payload) = admit(&frame.header, &found, row, negotiated)?;
+        frame.payload = payload;
+        let request = match BackendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, row)),
+            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),

@@ -93,7 +93,7 @@ impl Rejection {
     }
 }
 
-/// The payload of a request of this row, which stays as it is; `None` if there is no such request.
+/// The row of a request and its payload; `None` if there is no such request.
 ///
 /// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
 /// not those of its row.
@@ -101,19 +101,20 @@ impl Rejection {
 pub(crate) fn admit<'b>(
     header: &Header,
     found: &Found<'b>,
-    row: Option<&Row>,
+    row: Option<&'static Row>,
     negotiated: &Negotiated,
-) -> Result<&'b [u8], Rejection> {
+) -> Result<(&'static Row, &'b [u8]), Rejection> {
     if !header.is_request() {
         return Err(Rejection::no_request(header, found.message.channel));
     }
-    let Some(Row { gate, payload, handles, .. }) = row else {
-        return Err(Rejection::misfit(&Misfit::Unknown, found, None));
-    };
-    if gate.enforcement() == Enforcement::BothSides && !negotiated.opens(gate) {
-        return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: *gate }));
+    let Some(row) = row else { return Err(Rejection::misfit(&Misfit::Unknown, found, None)) };
+    if row.gate.enforcement() == Enforcement::BothSides && !negotiated.opens(&row.gate) {
+        return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
     }
-    found.payload_of(*payload, *handles).map_err(|misfit| Rejection::misfit(&misfit, found, row))
+    match found.payload_of(row.payload, row.handles) {
+        Ok(payload) => Ok((row, payload)),
+        Err(misfit) => Err(Rejection::misfit(&misfit, found, Some(row))),
+    }
 }
 
 impl fmt::Display for Rejection {
