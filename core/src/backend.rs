@@ -13,12 +13,11 @@ use crate::{
     rejection::{Rejection, Verdict, admit},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
-    tolerance::{ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest},
+    tolerance::{ExtraHandles, SilentRefusal, Tolerance, UnknownRequest},
     wire::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
-        log::LogBase,
         misfit::Found,
         payload::{Form, Role},
         row::{Channel, HandleRule, MessageName, Row},
@@ -219,11 +218,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let refused = matches!(reply, FrontendReply::Refused(_));
         let mut reply = reply;
         if let (FrontendReply::Done, Effect::Log(Some(log)), Due::Reply) = (&reply, &asked.effect, asked.question.due) {
-            reply = FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
-                LogReply::Echo => LogBase::Shared(*log),
-                LogReply::Zero => LogBase::Number(0),
-                LogReply::Empty => LogBase::Empty,
-            });
+            reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
         }
         // Front-ends close the connection over these.
         if let Some(difference) = difference(&reply, asked, &self.table) {
@@ -345,6 +340,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
+    #[inline(never)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }

@@ -169,7 +169,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if !self.asking.has_room() {
             return Asking::<Effect, DEPTH>::no_room();
         }
-        let form = self.form(Role::Request, negotiated.protocol);
+        let form = self.config.tolerance.form(Role::Request, negotiated.protocol, self.session.dialect);
         let result = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out);
         if result.is_ok() {
             if replaces_memory {
@@ -205,7 +205,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if self.asking.outstanding().iter().any(|pending| pending.effect.shares_memory()) {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let form = self.form(Role::Request, self.session.negotiated.protocol);
+        let form = self.form(Role::Request);
         let mut writer = Writer::new(out);
         0_u64.encode(&mut writer, form);
         let bytes = writer.seal(message, Header::opening(message, false))?;
@@ -274,7 +274,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::SessionFailed);
         }
         let Some(question) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        let form = self.form(Role::Reply, self.session.negotiated.protocol);
+        let form = self.form(Role::Reply);
         let result = answer(question, reply, form, out);
         if let Ok(answered) = &result {
             self.answering = None;
@@ -320,8 +320,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         usize::from(self.config.rings).min(VRINGS)
     }
 
-    fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        self.config.tolerance.form(role, protocol, self.session.dialect)
+    #[inline(never)]
+    fn form(&self, role: Role) -> Form {
+        self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
 
     /// What a frame tells that answers the oldest request.
@@ -329,7 +330,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     fn reply<'b, H>(&self, frame: &mut Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
         self.check_alive()?;
         match self.asking.answered(&frame.header, Channel::Frontend) {
-            Some(asked) => asked.question.answered_by(frame, self.form(Role::Reply, self.session.negotiated.protocol)),
+            Some(asked) => asked.question.answered_by(frame, self.form(Role::Reply)),
             None => self.asking.unexpected(&frame.header, Channel::Frontend),
         }
     }
@@ -380,10 +381,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         row: Option<&'static Row>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
-        let negotiated = &self.session.negotiated;
-        let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
+        let form = self.form(Role::Request).with_dialect(dialect);
         let found = Found::new(message, frame, form);
-        let (row, payload) = admit(&frame.header, &found, row, negotiated)?;
+        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
         frame.payload = payload;
         let request = match BackendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
