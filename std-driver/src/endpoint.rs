@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use vhost_core::{Channel, DecodeError, Dialect, Frame, Handles, MAX_HANDLES, Transmit, wire::header::Header};
+use vhost_core::{Channel, DecodeError, Dialect, Frame, Handles, Transmit, wire::header::Header};
 
 use crate::{
     deadline::Deadline,
@@ -204,10 +204,15 @@ impl Endpoint {
     /// # Errors
     /// See [`Socket::send`].
     pub fn send<H: AsFd>(&self, transmit: &Transmit<'_, H>, deadline: Deadline) -> Result<(), SocketError> {
-        let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
-        self.socket.send(transmit.bytes, &handles, deadline)?;
-        self.saw_sent(transmit.bytes, handles.len());
-        Ok(())
+        let sent = if transmit.handles.is_empty() {
+            self.socket.send(transmit.bytes, &[], deadline)
+        } else {
+            self.socket.send(transmit.bytes, &borrowed(&transmit.handles), deadline)
+        };
+        if sent.is_ok() {
+            self.saw_sent(transmit.bytes, transmit.handles.len());
+        }
+        sent
     }
 
     /// Sends several messages in as few system calls as their descriptors allow.
@@ -223,7 +228,7 @@ impl Endpoint {
     /// # Errors
     /// See [`Socket::try_send`]; and the errno of `fcntl` if descriptors that wait cannot be duplicated.
     pub fn offer<H: AsFd>(&mut self, transmit: &Transmit<'_, H>) -> Result<(), SocketError> {
-        let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
+        let handles = borrowed(&transmit.handles);
         let sent = if self.has_unsent() { None } else { self.socket.try_send(transmit.bytes, &handles)? };
         let waiting = match sent {
             Some(_) => Handles::new(),
@@ -313,6 +318,10 @@ impl Endpoint {
         }
         Ok(Message::Frame(frame))
     }
+}
+
+fn borrowed<H: AsFd>(handles: &Handles<H>) -> Handles<BorrowedFd<'_>> {
+    handles.iter().map(AsFd::as_fd).collect()
 }
 
 impl AsFd for Endpoint {
