@@ -290,7 +290,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let Some(row) = row else {
             return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
         };
-        if row.gate.enforcement == Enforcement::BothSides && !self.session.negotiated.opens(&row.gate) {
+        if row.gate.enforcement() == Enforcement::BothSides && !self.session.negotiated.opens(&row.gate) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
         if self.config.tolerance.extra_handles == ExtraHandles::Close

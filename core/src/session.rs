@@ -37,14 +37,14 @@ impl Negotiated {
     #[inline]
     pub(crate) fn opens(&self, gate: &Gate) -> bool {
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
-        let opened = match gate.negotiation {
+        let opened = match gate.negotiation() {
             Negotiation::Any => true,
             Negotiation::Offered => self.offered.contains(bit),
             Negotiation::Opened => {
                 self.offered.contains(bit) && (self.protocol_opened || self.acknowledged.contains(bit))
             }
         };
-        opened && self.protocol.contains(gate.protocol) && self.acknowledged.contains(gate.virtio)
+        opened && self.protocol.contains(gate.protocol()) && self.acknowledged.contains(gate.virtio())
     }
 
     /// Carries out what a granted request does to them.

@@ -154,7 +154,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         let message = request.code().message();
         let violates = |violation| ApiMisuse::Violation { message, violation };
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
-        if !self.acknowledged.contains(row.gate.gpu) {
+        if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(violates(Violation::NotNegotiated { gate: row.gate }));
         }
         self.check(&request).map_err(|violation| violates(violation.into()))?;

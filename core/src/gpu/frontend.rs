@@ -195,7 +195,7 @@ impl GpuFrontend {
         let Some(row) = code.row() else {
             return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, &frame, REQUEST), None));
         };
-        if !self.acknowledged.contains(row.gate.gpu) {
+        if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
         let request = GpuRequest::of_frame(row, &mut frame, REQUEST)

@@ -22,7 +22,7 @@ use super::{
     header::Header,
     misfit::{Found, Misfit},
     payload::{Form, PayloadKind, Writer},
-    row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
+    row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     scalar::Scalar,
     table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
 };
@@ -93,10 +93,10 @@ requests! {
     /// Shows a part of a DMABUF that has changed; answered once it is on display.
     10 DMABUF_UPDATE (Gate::ALWAYS) None DmabufUpdate[payload: Area] => Empty;
     /// Asks what the display on a scanout says of itself.
-    11 GET_EDID (Gate::gpu(GpuFeatures::EDID)) None GetEdid[payload: ScanoutId]
+    11 GET_EDID (Gate::EDID) None GetEdid[payload: ScanoutId]
         => Own(GpuError): None [payload: &'b Edid];
     /// As `DMABUF_SCANOUT`, with the DMABUF's modifier.
-    12 DMABUF_SCANOUT2 (Gate::gpu(GpuFeatures::DMABUF2)) IfShown
+    12 DMABUF_SCANOUT2 (Gate::DMABUF2) IfShown
         DmabufScanout2[payload: DmabufScanout2, optional: Option<H>] => Never;
 }
 

@@ -10,6 +10,7 @@ pub mod crypto;
 pub mod feature;
 pub mod frontend_request;
 pub mod fs_cache;
+mod gate;
 pub mod gpu;
 pub mod header;
 pub mod inflight;

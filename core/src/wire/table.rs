@@ -121,23 +121,29 @@ macro_rules! requests {
             /// Every known id in order.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
+            const TABLE: Table = Table::new(&[
+                $(Row {
+                    id: $id,
+                    payload: $request::<()>::$name,
+                    handles: HandleRule::$handles,
+                    gate: $gate,
+                    reply: ReplyRule::$rule $((Refusal::$refusal))?,
+                    reply_payload: $reply::<()>::$name,
+                    reply_handles: handle_rule!($($reply_handles)?),
+                }),*
+            ]);
+
             /// The request's line in the table; `None` for an unknown id.
             #[must_use]
-            pub const fn row(self) -> Option<&'static Row> {
+            pub fn row(self) -> Option<&'static Row> {
+                Self::TABLE.row(self.0)
+            }
+
+            /// The name in the specification, without its prefix; `None` for an unknown id.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
-                    $($id => {
-                        const ROW: Row = Row {
-                            id: $id,
-                            name: stringify!($name),
-                            payload: $request::<()>::$name,
-                            handles: HandleRule::$handles,
-                            gate: $gate,
-                            reply: ReplyRule::$rule $((Refusal::$refusal))?,
-                            reply_payload: $reply::<()>::$name,
-                            reply_handles: handle_rule!($($reply_handles)?),
-                        };
-                        Some(&ROW)
-                    })*
+                    $($id => Some(stringify!($name)),)*
                     _ => None,
                 }
             }
@@ -196,7 +202,7 @@ macro_rules! requests {
                 check_count(row.handles, frame.payload, frame.handles.len(), form)?;
                 check_end(row.payload, frame.payload, frame.header.size(), form)?;
                 frame.payload = row.payload.cut(frame.payload, form);
-                Self::of_parts($code(row.id), frame, form)
+                Self::of_parts($code(row.id()), frame, form)
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
@@ -329,7 +335,7 @@ macro_rules! replies {
                     ReplyRule::Empty => Err(Misfit::Size),
                     _ => {
                         frame.payload = row.reply_payload.cut(frame.payload, form);
-                        Self::of_parts($code(row.id), frame, form)
+                        Self::of_parts($code(row.id()), frame, form)
                     }
                 }
             }

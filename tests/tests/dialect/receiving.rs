@@ -145,7 +145,7 @@ fn they_need_the_channel_and_its_descriptors() {
         else {
             panic!("{rejection:?}")
         };
-        assert_eq!(gate.protocol, NEEDED);
+        assert_eq!(gate.protocol(), NEEDED);
         assert_eq!(outcome, Outcome::Refused(Some(nack(operation, message.id))));
     }
 }

@@ -52,14 +52,14 @@ fn expected(ledger: &Ledger) -> Vec<GpuRequest<Token>> {
 
 #[test]
 fn the_table_has_the_twelve_messages() {
-    let names = GpuCode::ALL.iter().map(|code| (code.0, code.row().unwrap().name));
+    let names = GpuCode::ALL.iter().map(|code| (code.0, code.name().unwrap()));
     assert_eq!(Vec::from_iter(names), Vec::from_iter(message::all().iter().map(|message| (message.id, message.name))));
     for message in message::all() {
         let row = GpuCode(message.id).row().unwrap();
         let whole = message.payload.len() + message.image;
         assert!(row.payload.size().allows(whole), "{}", message.name);
         assert_eq!(row.payload.before_image(), (message.image > 0).then_some(20), "{}", message.name);
-        assert_eq!(row.gate.gpu.bits(), message.gate, "{}", message.name);
+        assert_eq!(row.gate.gpu().bits(), message.gate, "{}", message.name);
         assert_eq!(row.handles == HandleRule::IfShown, message.descriptors == 1, "{}", message.name);
         match &message.reply {
             Reply::Nothing => assert_eq!(row.reply, ReplyRule::Never, "{}", message.name),
