@@ -10,18 +10,17 @@ use crate::{
     error::ApiMisuse,
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict},
+    rejection::{Rejection, Verdict, admit},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
-    tolerance::{ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest},
+    tolerance::{ExtraHandles, SilentRefusal, Tolerance, UnknownRequest},
     wire::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
-        log::LogBase,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, Role},
-        row::{Channel, Enforcement, HandleRule, MessageName, Row},
+        row::{Channel, HandleRule, MessageName, Row},
     },
 };
 
@@ -219,11 +218,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let refused = matches!(reply, FrontendReply::Refused(_));
         let mut reply = reply;
         if let (FrontendReply::Done, Effect::Log(Some(log)), Due::Reply) = (&reply, &asked.effect, asked.question.due) {
-            reply = FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
-                LogReply::Echo => LogBase::Shared(*log),
-                LogReply::Zero => LogBase::Number(0),
-                LogReply::Empty => LogBase::Empty,
-            });
+            reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
         }
         // Front-ends close the connection over these.
         if let Some(difference) = difference(&reply, asked, &self.table) {
@@ -272,27 +267,21 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     fn request_of<'b, H>(
         &mut self,
         message: MessageName,
-        row: Option<&Row>,
+        row: Option<&'static Row>,
         frame: &mut Frame<'b, H>,
     ) -> Result<Incoming<'b, H>, Rejection> {
-        if !frame.header.is_request() {
-            return Err(Rejection::no_request(&frame.header, Channel::Frontend));
-        }
         let form = self.form(Role::Request);
-        let Some(row) = row else {
-            return Err(Rejection::misfit(&Misfit::Unknown, &Found::new(message, frame, form), row));
-        };
-        if row.gate.enforcement() == Enforcement::BothSides && !self.session.negotiated.opens(&row.gate) {
-            return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
-        }
         if self.config.tolerance.extra_handles == ExtraHandles::Close
-            && row.handles != HandleRule::PerRegion
-            && row.handles.count(frame.payload, form).most == 0
+            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
+            // A table without regions is not a message that has none.
+            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
         {
             frame.handles.clear();
         }
         let found = Found::new(message, frame, form);
-        let request = match FrontendRequest::of_frame(row, frame, &found) {
+        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
+        frame.payload = payload;
+        let request = match FrontendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
             Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
         };
@@ -306,14 +295,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
                 return Err(broken(message, &violation));
             }
         };
-        let due = self.due(row, Flagged::from_header(&frame.header), &effect);
+        let due = self.due(Some(row), Flagged::from_header(&frame.header), &effect);
         self.answering =
             Some(Pending { question: Question { message, wire: message.id, due, refused: false }, effect });
         Ok(Incoming::Request(request))
     }
 
     /// What answers a request that is well-formed.
-    fn due(&self, row: &Row, flagged: Flagged, effect: &Effect) -> Due {
+    fn due(&self, row: Option<&Row>, flagged: Flagged, effect: &Effect) -> Due {
         let (negotiated, postcopy) = (&self.session.negotiated, self.session.postcopy);
         match effect {
             // The flag on the request that negotiates acknowledgements counts.
@@ -330,10 +319,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     fn rejected(&mut self, header: &Header, row: Option<&Row>, rejection: &Rejection) -> Rejection {
         let flagged = Flagged::from_header(header);
         let message = FrontendCode(header.request()).message();
-        let due = match row {
-            Some(row) => self.due(row, flagged, &Effect::None),
-            None => Due::of_unknown(flagged, &self.session.negotiated),
-        };
+        let due = self.due(row, flagged, &Effect::None);
         let untold = row.is_none() && due == Due::Nothing;
         if rejection.verdict() == Verdict::Close
             || untold && self.config.tolerance.unknown_request == UnknownRequest::Close
@@ -354,6 +340,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
+    #[inline(never)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }

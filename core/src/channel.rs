@@ -11,7 +11,6 @@ use crate::{
     session::{Negotiated, Postcopy},
     wire::{
         crypto::CryptoSession,
-        gpu::Response,
         header::Header,
         migration::Transfer,
         misfit::{Found, Misfit},
@@ -36,17 +35,15 @@ pub(crate) enum Due {
 }
 
 impl Due {
-    /// What answers a request that nobody knows.
-    #[inline]
-    pub(crate) fn of_unknown(flagged: Flagged, negotiated: &Negotiated) -> Self {
-        if flagged == Flagged::Yes && negotiated.has_acknowledgements() { Self::Acknowledgement } else { Self::Nothing }
-    }
-
-    /// What answers a request of this row that came with or without the flag.
-    #[inline]
-    pub(crate) fn of(row: &Row, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
-        let acknowledged = Self::of_unknown(flagged, negotiated);
-        match row.reply {
+    /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
+    #[inline(never)]
+    pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
+        let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
+            Self::Acknowledgement
+        } else {
+            Self::Nothing
+        };
+        match row.map_or(ReplyRule::Acknowledged, |row| row.reply) {
             ReplyRule::Acknowledged => acknowledged,
             ReplyRule::AcknowledgedWhenFlagged if flagged == Flagged::Yes => Self::Acknowledgement,
             ReplyRule::AcknowledgedWhenFlagged => Self::Nothing,
@@ -325,7 +322,7 @@ fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) 
 
 /// Sends an answer that is written if one is due.
 #[inline(never)]
-fn send<'o, H>(
+pub(crate) fn send<'o, H>(
     question: &Question,
     writer: Writer<'o>,
     rule: HandleRule,
@@ -345,27 +342,20 @@ fn send<'o, H>(
 fn put_refusal(message: MessageName, number: u64, writer: &mut Writer<'_>) -> bool {
     let Some(row) = message.row() else { return false };
     let (ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal)) = row.reply else { return false };
-    let number = match refusal {
-        Refusal::Close => return false,
+    let (zeros, number) = match refusal {
+        // The GPU channel tells them itself.
+        Refusal::Close | Refusal::GpuError => return false,
         Refusal::Empty => return true,
-        Refusal::Zeros => {
-            writer.put_zeros(row.reply_payload.size().usual());
-            return true;
-        }
-        Refusal::NoSession => {
-            writer.put(CryptoSession::new(0, [0; 1056], CryptoSession::FAILED).as_bytes());
-            return true;
-        }
-        Refusal::GpuError => {
-            writer.put(Response::refusing(number).as_bytes());
-            writer.put_zeros(row.reply_payload.size().usual().saturating_sub(Response::SIZE));
-            return true;
-        }
-        Refusal::ErrorNumber => number,
-        Refusal::ErrorWithoutDescriptor => (number & Transfer::ERROR_MASK).max(1) | Transfer::NO_DESCRIPTOR,
-        Refusal::NegativeNumber => number.min(i64::MAX.unsigned_abs()).wrapping_neg(),
+        Refusal::Zeros => (row.reply_payload.size().usual(), None),
+        Refusal::NoSession => (CryptoSession::BEFORE_ID, Some(CryptoSession::FAILED)),
+        Refusal::ErrorNumber => (0, Some(number)),
+        Refusal::ErrorWithoutDescriptor => (0, Some((number & Transfer::ERROR_MASK).max(1) | Transfer::NO_DESCRIPTOR)),
+        Refusal::NegativeNumber => (0, Some(number.min(i64::MAX.unsigned_abs()).wrapping_neg())),
     };
-    writer.put_number(number);
+    writer.put_zeros(zeros);
+    if let Some(number) = number {
+        writer.put_number(number);
+    }
     true
 }
 

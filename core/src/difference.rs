@@ -52,24 +52,29 @@ pub(crate) fn difference<H>(
             if expected != found {
                 return Some(Difference::Regions { expected, found });
             }
-            for (expected, found) in table.iter().zip(regions.iter()) {
-                let difference = of_region(expected, &found);
-                if difference.is_some() {
-                    return difference;
+            for (at, expected) in table.iter().enumerate() {
+                if let Some(found) = &regions.get(at)
+                    && !is_same(expected, found)
+                {
+                    return of_region(expected, found);
                 }
             }
             None
         }
-        (FrontendReply::AddMemReg(found), Effect::AddRegion(expected)) => of_region(expected, found),
+        (FrontendReply::AddMemReg(found), Effect::AddRegion(expected)) if !is_same(expected, found) => {
+            of_region(expected, found)
+        }
         _ => None,
     }
 }
 
-/// A region comes back as it was shared, but for its address in the back-end.
+/// Whether a region comes back as it was shared, but for its address in the back-end.
+fn is_same(expected: &RegionExtent, found: &MemoryRegion) -> bool {
+    found.guest_address == expected.guest_address && found.size == expected.size
+}
+
+#[cold]
 #[inline(never)]
 fn of_region(expected: &RegionExtent, found: &MemoryRegion) -> Option<Difference> {
-    if found.guest_address == expected.guest_address && found.size == expected.size {
-        return None;
-    }
     Some(Difference::Region { expected: *expected, found: RegionExtent::from(found) })
 }

@@ -10,7 +10,7 @@ use crate::{
     error::{ApiMisuse, Fault, PeerMisbehaved},
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict},
+    rejection::{Rejection, Verdict, admit},
     rules::{Rules, Violation, check_backend_request},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{BrokenDependency, Tolerance},
@@ -21,7 +21,7 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         migration::Transfer,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, Role},
         row::{Channel, MessageName, ReplyRule, Row},
         writer::Writer,
@@ -161,23 +161,25 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = match Due::of(row, Flagged::No, negotiated, postcopy) {
+        let flagged = match Due::of(Some(row), Flagged::No, negotiated, postcopy) {
             // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
             Due::Reply => Flagged::No,
             _ => flag(row, code, delivery, negotiated),
         };
-        let due = Due::of(row, flagged, negotiated, postcopy);
+        let due = Due::of(Some(row), flagged, negotiated, postcopy);
         if !self.asking.has_room() {
             return Asking::<Effect, DEPTH>::no_room();
         }
-        let form = self.form(Role::Request, negotiated.protocol);
-        let transmit = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out)?;
-        if replaces_memory {
-            self.table = table;
+        let form = self.config.tolerance.form(Role::Request, negotiated.protocol, self.session.dialect);
+        let result = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out);
+        if result.is_ok() {
+            if replaces_memory {
+                self.table = table;
+            }
+            self.asking.ask(Question { message, wire: message.id, due, refused: false }, effect);
+            self.settle();
         }
-        self.asking.ask(Question { message, wire: message.id, due, refused: false }, effect);
-        self.settle();
-        Ok(transmit)
+        result
     }
 
     /// Tells the back-end that the addresses it answered during postcopy are registered: the third
@@ -240,24 +242,22 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if let Some(question) = &self.answering {
             return Err(Rejection::answer_outstanding(question.message));
         }
-        let flagged = Flagged::from_header(&frame.header);
-        let wire = BackendCode(frame.header.request()).message();
+        let wire = BackendCode(frame.header.request());
         let dialect = self.session.dialect.chosen_by(&frame);
-        let known = dialect.code(wire.id);
-        let result = self.backend_request(&mut frame, wire, known, dialect);
-        let negotiated = &self.session.negotiated;
-        let due = known.and_then(BackendCode::row).map_or_else(
-            || Due::of_unknown(flagged, negotiated),
-            |row| Due::of(row, flagged, negotiated, self.session.postcopy),
-        );
+        let known = dialect.code(wire.0);
+        let (message, row) = (known.unwrap_or(wire).message(), known.and_then(BackendCode::row));
+        let result = self.backend_request(&mut frame, message, row, dialect);
+        if let Err(rejection) = &result
+            && rejection.verdict() == Verdict::Close
+        {
+            self.backend_channel_failed = true;
+            return result;
+        }
         if result.is_ok() {
             self.session.dialect = dialect;
         }
-        let message = known.map_or(wire, BackendCode::message);
-        match &result {
-            Err(rejection) if rejection.verdict() == Verdict::Close => self.backend_channel_failed = true,
-            _ => self.answering = Some(Question { message, wire: wire.id, due, refused: result.is_err() }),
-        }
+        let due = Due::of(row, Flagged::from_header(&frame.header), &self.session.negotiated, self.session.postcopy);
+        self.answering = Some(Question { message, wire: wire.0, due, refused: result.is_err() });
         result
     }
 
@@ -274,7 +274,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::SessionFailed);
         }
         let Some(question) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        let form = self.form(Role::Reply, self.session.negotiated.protocol);
+        let form = self.form(Role::Reply);
         let result = answer(question, reply, form, out);
         if let Ok(answered) = &result {
             self.answering = None;
@@ -320,8 +320,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         usize::from(self.config.rings).min(VRINGS)
     }
 
-    fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        self.config.tolerance.form(role, protocol, self.session.dialect)
+    #[inline(never)]
+    fn form(&self, role: Role) -> Form {
+        self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
 
     /// What a frame tells that answers the oldest request.
@@ -329,7 +330,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     fn reply<'b, H>(&self, frame: &mut Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
         self.check_alive()?;
         match self.asking.answered(&frame.header, Channel::Frontend) {
-            Some(asked) => asked.question.answered_by(frame, self.form(Role::Reply, self.session.negotiated.protocol)),
+            Some(asked) => asked.question.answered_by(frame, self.form(Role::Reply)),
             None => self.asking.unexpected(&frame.header, Channel::Frontend),
         }
     }
@@ -376,33 +377,21 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     fn backend_request<'b, H>(
         &self,
         frame: &mut Frame<'b, H>,
-        wire: MessageName,
-        known: Option<BackendCode>,
+        message: MessageName,
+        row: Option<&'static Row>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
-        if !frame.header.is_request() {
-            return Err(Rejection::no_request(&frame.header, Channel::Backend));
-        }
-        let negotiated = &self.session.negotiated;
-        let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
-        let found = Found::new(known.map_or(wire, BackendCode::message), frame, form);
-        let row = known.and_then(BackendCode::row);
-        if let Some(row) = row
-            && !negotiated.opens(&row.gate)
-        {
-            return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
-        }
-        let decoded = match row {
-            Some(row) => BackendRequest::of_frame(row, frame, &found),
-            None => Err(Misfit::Unknown),
-        };
-        let request = match decoded {
+        let form = self.form(Role::Request).with_dialect(dialect);
+        let found = Found::new(message, frame, form);
+        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
+        frame.payload = payload;
+        let request = match BackendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, row)),
+            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),
-            Err(violation) => Err(Rejection::violation(found.message, &violation)),
+            Err(violation) => Err(Rejection::violation(message, &violation)),
         }
     }
 }

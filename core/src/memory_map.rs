@@ -212,8 +212,9 @@ pub(crate) fn check_table(
     regions: &MemoryTable<'_>,
     extents: &mut TableExtents,
 ) -> Result<(), MemoryFault> {
-    for region in regions.iter() {
-        let second = check_alone(&region)?;
+    for at in 0..regions.len() {
+        let Some(region) = &regions.get(at) else { break };
+        let second = check_alone(region)?;
         for first in extents.iter().copied() {
             if first.overlaps(&second) {
                 return Err(MemoryFault::Overlap { first, second });

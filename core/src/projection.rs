@@ -130,7 +130,7 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
 /// Whether none of these requests removes a region.
 fn is_kept(region: &RegionExtent, later: &[Pending<Effect>]) -> bool {
     let removes = |pending: &Pending<Effect>| match &pending.effect {
-        Effect::RemoveRegion(gone) => gone.guest_address == region.guest_address,
+        Effect::RemoveRegion(gone) => *gone == region.guest_address,
         _ => false,
     };
     !later.iter().any(removes)

@@ -235,7 +235,11 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 // Guest address, size and user address are the key.
                 let extent = RegionExtent::from(region);
                 let known = self.state.has_region(&extent);
-                if known { Ok(Effect::RemoveRegion(extent)) } else { Err(MemoryFault::Unknown(extent).into()) }
+                if known {
+                    Ok(Effect::RemoveRegion(extent.guest_address))
+                } else {
+                    Err(MemoryFault::Unknown(extent).into())
+                }
             }
             Request::SetLogBase(LogBase::Shared(log), _) => {
                 extent(log.size(), log.offset())?;

@@ -1,6 +1,7 @@
 //! What both sides agreed on: features, rings, memory, and how far migration is.
 
 use crate::{
+    address::GuestAddress,
     dialect::Dialect,
     memory_map::{MemoryMap, RegionExtent, TableExtents},
     vring::{RingChange, Vring},
@@ -28,7 +29,7 @@ pub struct Negotiated {
 
 impl Negotiated {
     /// Whether a gate is open.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn opens(&self, gate: &Gate) -> bool {
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
         let opened = match gate.negotiation() {
@@ -206,7 +207,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
                 table.clear();
             }
             Effect::AddRegion(ref extent) => self.memory.add(extent),
-            Effect::RemoveRegion(ref extent) => self.memory.remove(extent.guest_address),
+            Effect::RemoveRegion(guest_address) => self.memory.remove(guest_address),
             Effect::Log(log) => self.log = log,
             Effect::OpenBackendChannel => self.backend_channel = true,
             Effect::Reset => self.status = 0,
@@ -237,7 +238,8 @@ pub(crate) enum Effect {
     /// The regions wait beside the effect, because there can be eight of them.
     ReplaceMemory,
     AddRegion(RegionExtent),
-    RemoveRegion(RegionExtent),
+    /// The one that begins there.
+    RemoveRegion(GuestAddress),
     Log(Option<Log>),
     /// Nothing, but the answer has as many bytes as the request.
     ReadConfig(u16),

@@ -87,15 +87,15 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
             _ => Flagged::No,
         };
-        let due = Due::of(row, flagged, negotiated, Postcopy::Off);
+        let due = Due::of(Some(row), flagged, negotiated, Postcopy::Off);
         if due != Due::Nothing && !self.asking.has_room() {
             return Asking::<(), DEPTH>::no_room();
         }
-        let transmit = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out)?;
-        if due != Due::Nothing {
+        let result = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out);
+        if result.is_ok() && due != Due::Nothing {
             self.asking.ask(Question { message, wire: wire.id, due, refused: false }, ());
         }
-        Ok(transmit)
+        result
     }
 
     /// Takes the answer to the oldest outstanding request of the back-end.
@@ -115,7 +115,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
                 *reply = BackendReply::Refused(number);
             }
         }
-        self.backend_channel_failed = result.is_err();
+        self.backend_channel_failed |= result.is_err() && !self.failed;
         result
     }
 

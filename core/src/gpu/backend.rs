@@ -158,7 +158,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
             return Err(violates(Violation::NotNegotiated { gate: row.gate }));
         }
         self.check(&request).map_err(|violation| violates(violation.into()))?;
-        let due = Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off);
+        let due = Due::of(Some(row), Flagged::No, &Negotiated::default(), Postcopy::Off);
         if due != Due::Nothing && !self.asking.has_room() {
             return Asking::<Asked, DEPTH>::no_room();
         }

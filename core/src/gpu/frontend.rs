@@ -1,16 +1,19 @@
 //! The front-end's end of the GPU channel: it answers.
 
+use zerocopy::IntoBytes;
+
 use crate::{
-    assembler::Frame,
-    channel::{Answered, Due, Flagged, Pending, Question, answer},
+    assembler::{Frame, Handles},
+    channel::{Answered, Due, Flagged, Pending, Question, answer, send},
     error::ApiMisuse,
     rejection::{Rejection, Verdict},
     rules::Violation,
     session::{Negotiated, Postcopy},
     wire::{
-        gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS},
+        gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
         misfit::{Found, Misfit},
-        row::{Channel, Row},
+        row::{Channel, HandleRule, Refusal, ReplyRule, Row},
+        writer::Writer,
     },
 };
 
@@ -178,7 +181,15 @@ impl GpuFrontend {
     pub fn answer<'o, H>(&mut self, reply: GpuReply<'_, H>, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
         let Pending { question, effect } = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let refused = matches!(reply, GpuReply::Refused(_));
-        let answered = answer(question, reply, REPLY, out)?;
+        let answered = match (reply, question.message.row()) {
+            (GpuReply::Refused(number), Some(row)) if row.reply == ReplyRule::Own(Refusal::GpuError) => {
+                let mut writer = Writer::new(out);
+                writer.put(Response::refusing(number.get()).as_bytes());
+                writer.put_zeros(row.reply_payload.size().usual().saturating_sub(Response::SIZE));
+                send(question, writer, HandleRule::None, Handles::new(), REPLY)?
+            }
+            (reply, _) => answer(question, reply, REPLY, out)?,
+        };
         if let (Effect::Acknowledge(features), false) = (effect, refused) {
             self.acknowledged = *features;
         }
@@ -207,5 +218,5 @@ impl GpuFrontend {
 
 /// What answers a request of this row; nothing answers one that nobody knows.
 fn due(row: Option<&Row>) -> Due {
-    row.map_or(Due::Nothing, |row| Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off))
+    Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off)
 }

@@ -254,9 +254,10 @@ impl<'b> MemoryTable<'b> {
         (0..table.len()).map_while(move |at| table.get(at))
     }
 
+    /// The region at this place.
     // On its own, because of its many forms.
     #[inline(never)]
-    fn get(&self, at: usize) -> Option<MemoryRegion> {
+    pub(crate) fn get(&self, at: usize) -> Option<MemoryRegion> {
         match self.0 {
             Regions::Received(regions) => regions.get(at).map(MemoryRegion::from),
             Regions::ReceivedXen(regions) => regions.get(at).map(MemoryRegion::from),

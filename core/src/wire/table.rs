@@ -197,7 +197,7 @@ macro_rules! requests {
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
                 let body = Body::new(frame.payload);
                 // Of several descriptors none is taken alone.
                 let handle = if row.handles == HandleRule::PerRegion { None } else { frame.handles.pop() };

@@ -2,7 +2,7 @@
 
 use vhost_core::FrontendRequest;
 use vhost_core::wire::crypto::{AsymmetricKey, CryptoSession, SymmetricKeys};
-use vhost_core::wire::payload::{Form, PayloadFault};
+use vhost_core::wire::payload::{Field, Form, PayloadFault};
 use vhost_core::{MAX_MESSAGE, ProtocolFeatures};
 use vhost_tests::tracked::{Ledger, Token};
 use vhost_tests::wire::{Bytes, header};

@@ -5,7 +5,7 @@ use crate::session::{
     EVERYTHING, FrontendMachine, NEEDED, Outcome, WITHOUT_DESCRIPTORS, acknowledgement, deliver, frame, session,
 };
 use core::num::NonZeroU64;
-use vhost_core::wire::payload::{Form, PayloadFault, SizeRule};
+use vhost_core::wire::payload::{Field, Form, PayloadFault, SizeRule};
 use vhost_core::{
     BackendCode, BackendReply, BackendRequest, CacheAccess, CacheEntries, CacheEntry, DecodeError, Dialect, Fault,
     MAX_MESSAGE, PeerMisbehaved, Violation,

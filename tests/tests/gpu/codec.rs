@@ -6,7 +6,7 @@ use vhost_core::wire::gpu::{
     ScanoutId,
 };
 use vhost_core::wire::header::Header;
-use vhost_core::wire::payload::{Form, PayloadFault, SizeRule};
+use vhost_core::wire::payload::{Field, Form, PayloadFault, SizeRule};
 use vhost_core::wire::row::{HandleCount, HandleRule, ReplyRule};
 use vhost_core::{DecodeError, Frame, GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_MESSAGE, ProtocolFeatures};
 use vhost_tests::tracked::{Ledger, Token};

@@ -1,7 +1,7 @@
 //! What is said of messages, peers and callers.
 
 use crate::say;
-use vhost_core::wire::payload::PayloadFault;
+use vhost_core::wire::payload::{Field, PayloadFault};
 use vhost_core::wire::row::HandleCount;
 use vhost_core::{
     ApiMisuse, Channel, DecodeError, Fault, FrontendCode, GpuFeatures, GpuViolation, GuestAddress, MemoryFault,

@@ -3,7 +3,7 @@
 use super::{refused, refused_by_front};
 use crate::machines::{Back, Front, frame, offering};
 use crate::stage::{PROTOCOL_OFFERED, Stage, flagged, message, say};
-use vhost_core::wire::payload::{PayloadFault, SizeRule};
+use vhost_core::wire::payload::{Field, PayloadFault, SizeRule};
 use vhost_core::{
     BackendReply, BackendRequest, DecodeError, Fault, Form, FrontendConfig, FrontendReply, FrontendRequest,
     TrailingBytes,
