@@ -282,8 +282,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
         frame.payload = payload;
         let request = match FrontendRequest::of_parts(row, frame, form) {
-            Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
+            Some(request) => request,
+            None => return Err(Rejection::misfit(&found, Some(row))),
         };
         let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
         let state = Projection::settled(&self.session);

@@ -13,7 +13,7 @@ use crate::{
         crypto::CryptoSession,
         header::Header,
         migration::Transfer,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, PayloadKind},
         row::{Channel, HandleRule, MessageName, Refusal, ReplyRule, Row},
         scalar::Scalar,
@@ -102,8 +102,8 @@ impl Question {
             Heard::Content(row, payload) => {
                 frame.payload = payload;
                 match R::of_parts(row, frame, form) {
-                    Ok(reply) => Ok(reply),
-                    Err(misfit) => misfit.of_reply(&found, row.reply_payload, row.reply_handles),
+                    Some(reply) => Ok(reply),
+                    None => found.fault_of_reply(row.reply_payload, row.reply_handles),
                 }
             }
         }
@@ -117,13 +117,13 @@ impl Question {
                     return Ok(Heard::Number(1));
                 }
                 match found.payload_of(row.reply_payload, row.reply_handles) {
-                    Ok(payload) => Ok(Heard::Content(row, payload)),
-                    Err(misfit) => misfit.of_reply(found, row.reply_payload, row.reply_handles),
+                    Some(payload) => Ok(Heard::Content(row, payload)),
+                    None => found.fault_of_reply(row.reply_payload, row.reply_handles),
                 }
             }
             _ => match found.number() {
-                Ok(number) => Ok(Heard::Number(number)),
-                Err(misfit) => misfit.of_reply(found, PayloadKind::U64, HandleRule::None),
+                Some(number) => Ok(Heard::Number(number)),
+                None => found.fault_of_reply(PayloadKind::U64, HandleRule::None),
             },
         }
     }
@@ -272,7 +272,7 @@ pub(crate) trait Reply<'b, H>: Sized {
     /// The request that a reply of its own answers.
     fn message(&self) -> Option<MessageName>;
     /// Takes the reply to a request of this row out of its frame.
-    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit>;
+    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self>;
     /// Writes the payload and hands out the descriptors.
     fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form);
 }

@@ -386,8 +386,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
         frame.payload = payload;
         let request = match BackendRequest::of_parts(row, frame, form) {
-            Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
+            Some(request) => request,
+            None => return Err(Rejection::misfit(&found, Some(row))),
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),

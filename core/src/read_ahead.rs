@@ -8,12 +8,12 @@ use zerocopy::FromBytes;
 
 use self::wanted::wanted;
 use crate::{
-    assembler::{Frame, Handles, MAX_HANDLES, MAX_MESSAGE},
+    assembler::{Frame, Handles, MAX_HANDLES, MAX_MESSAGE, image_from, unreadable},
     dialect::Dialect,
     error::DecodeError,
     wire::{
         header::Header,
-        row::{Channel, HandleCount, MessageName},
+        row::{Channel, HandleCount},
     },
 };
 
@@ -227,15 +227,7 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     /// Bytes of the image behind a message.
     fn image_behind(&self, header: &Header) -> usize {
         let size = usize::try_from(header.size()).unwrap_or(usize::MAX);
-        self.image_from(header).map_or(0, |front| size.saturating_sub(front))
-    }
-
-    /// Where in the payload of a message its image begins.
-    fn image_from(&self, header: &Header) -> Option<usize> {
-        if self.channel != Channel::Gpu || header.is_reply() {
-            return None;
-        }
-        MessageName { channel: self.channel, id: header.request() }.row()?.payload.before_image()
+        image_from(header, self.channel).map_or(0, |front| size.saturating_sub(front))
     }
 
     /// Finds out where the message in front ends, or what is wrong with it.
@@ -244,25 +236,16 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         let Some(header) = self.header(start) else { return };
         match self.measure(start, header) {
             Some(end) => self.end = (end <= self.filled).then_some(end),
-            None => self.fail(self.fault(header)),
+            None => self.fail(unreadable(header, self.channel, CAP)),
         }
     }
 
     /// Where the message ends that begins at `start`, but for an image; `None` if it cannot be read.
     fn measure(&self, start: usize, header: &Header) -> Option<usize> {
-        let front = self.image_from(header).unwrap_or(usize::MAX);
+        let front = image_from(header, self.channel).unwrap_or(usize::MAX);
         let size = usize::try_from(header.size()).ok()?.min(front);
         let readable = size <= CAP.saturating_sub(Header::SIZE) && header.is_known(self.channel);
         readable.then(|| start.saturating_add(Header::SIZE).saturating_add(size))
-    }
-
-    /// Why a message cannot be read.
-    #[cold]
-    fn fault(&self, header: &Header) -> DecodeError {
-        let message = MessageName { channel: self.channel, id: header.request() };
-        let limit = CAP.saturating_sub(Header::SIZE);
-        let too_large = DecodeError::PayloadTooLarge { message, found: header.size(), limit };
-        header.check(self.channel).err().unwrap_or(too_large)
     }
 
     fn header(&self, start: usize) -> Option<&Header> {

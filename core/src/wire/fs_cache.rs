@@ -20,6 +20,8 @@ const MAX_LIST: usize = 32;
 
 /// The numbers that make a mapping.
 const NUMBERS: usize = 4;
+/// Which of them is its length.
+const LENGTH: usize = 2;
 
 pub(crate) const SIZE: SizeRule = SizeRule::Between(ListHeader::SIZE, ListHeader::SIZE + MAX_LIST * EntryLayout::SIZE);
 
@@ -149,7 +151,11 @@ impl<'b> CacheEntries<'b> {
     #[must_use]
     #[inline(never)]
     pub fn len(&self) -> usize {
-        self.iter().fold(0, |count, _| count.saturating_add(1))
+        let mut count = 0_usize;
+        for at in 0..self.slots.len() {
+            count = count.saturating_add((self.slots.number(at, LENGTH) != 0).into());
+        }
+        count
     }
 
     /// Whether no mapping is used.
@@ -173,31 +179,31 @@ impl Slots<'_> {
     #[inline(never)]
     fn next_used(&self, at: &mut usize) -> Option<CacheEntry> {
         loop {
-            let entry = self.get(*at)?;
-            *at = at.saturating_add(1);
-            if entry.length != 0 {
-                return Some(entry);
+            let here = *at;
+            if here >= self.len() {
+                return None;
+            }
+            *at = here.saturating_add(1);
+            if self.number(here, LENGTH) != 0 {
+                let [file_offset, cache_offset, length, access] =
+                    [0, 1, LENGTH, 3].map(|column| self.number(here, column));
+                let access = CacheAccess::from_bits_retain(access);
+                return Some(CacheEntry { file_offset, cache_offset, length, access });
             }
         }
     }
 
-    // On its own, because there are three ways.
+    /// One number of mapping `at`; zero if there is no such mapping.
     #[inline(never)]
-    fn get(&self, at: usize) -> Option<CacheEntry> {
-        let [file_offset, cache_offset, length, access] = match self {
-            Self::Columns([file_offset, cache_offset, length, access]) => {
-                [file_offset.get(at)?, cache_offset.get(at)?, length.get(at)?, access.get(at)?]
+    fn number(&self, at: usize, column: usize) -> u64 {
+        let number = match self {
+            Self::Columns(columns) => columns.get(column).and_then(|numbers| numbers.get(at)),
+            Self::List(list) => list.get(at).and_then(|numbers| numbers.get(column)),
+            Self::Given(given) => {
+                return given.get(at).and_then(|entry| entry.numbers().get(column).copied()).unwrap_or(0);
             }
-            Self::List(list) => list.get(at)?.each_ref(),
-            Self::Given(given) => return given.get(at).copied(),
         };
-        let access = CacheAccess::from_bits_retain(access.get());
-        Some(CacheEntry {
-            file_offset: file_offset.get(),
-            cache_offset: cache_offset.get(),
-            length: length.get(),
-            access,
-        })
+        number.map_or(0, |number| number.get())
     }
 }
 
@@ -282,7 +288,7 @@ impl CacheEntries<'_> {
         }
         match (layout, u32::try_from(self.flags), u16::try_from(count)) {
             (Layout::Columns, ..) => {}
-            (Layout::FlagsAndColumns, ..) => out.put(self.flags.as_bytes()),
+            (Layout::FlagsAndColumns, ..) => out.put_number(self.flags),
             (Layout::List, Ok(flags), Ok(count)) => out.put(ListHeader::new(flags, count).as_bytes()),
             (Layout::List, ..) => return out.overflow(),
         }
@@ -294,8 +300,7 @@ impl CacheEntries<'_> {
             } else {
                 (place % MAX_CACHE_ENTRIES, place / MAX_CACHE_ENTRIES)
             };
-            let numbers = slots.get(at).map_or([0; NUMBERS], |entry| entry.numbers());
-            out.put(numbers.get(column).unwrap_or(&0).as_bytes());
+            out.put_number(slots.number(at, column));
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Bytes: how a message is written into the caller's buffer.
 
-use zerocopy::IntoBytes;
-
 use super::{
     config::Config,
     fs_cache::CacheEntries,
@@ -64,8 +62,16 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes a number of eight bytes.
+    #[inline(never)]
     pub(crate) fn put_number(&mut self, number: u64) {
-        self.put(number.as_bytes());
+        let end = self.end.saturating_add(size_of::<u64>());
+        match self.out.get_mut(self.end..end).and_then(|target| target.first_chunk_mut()) {
+            Some(target) => {
+                *target = number.to_ne_bytes();
+                self.end = end;
+            }
+            None => self.overflown = true,
+        }
     }
 
     /// Writes zeros.
