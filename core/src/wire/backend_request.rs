@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write_number, write_reply},
+    channel::{seal, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -19,7 +19,7 @@ use super::{
     payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     shared::{SharedMemoryMap, Uuid},
-    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
+    table::{handle_rule, payload_kind, put, replies, requests, take},
     vring::{VringArea, VringState},
 };
 

@@ -31,6 +31,8 @@ const _: () = assert!(size_of::<CryptoSession>() == CryptoSession::SIZE);
 impl CryptoSession {
     /// Size on the wire in bytes.
     pub const SIZE: usize = 1072;
+    /// Bytes in front of the session's id.
+    pub(crate) const BEFORE_ID: usize = core::mem::offset_of!(Self, session_id);
     /// The id that tells an error.
     pub const FAILED: u64 = u64::MAX;
 

@@ -14,7 +14,7 @@ use bitflags::bitflags;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write_number, write_reply},
+    channel::{seal, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -24,7 +24,7 @@ use super::{
     payload::{Form, PayloadKind, Writer},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     scalar::Scalar,
-    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
+    table::{handle_rule, payload_kind, put, replies, requests, take},
 };
 
 pub use display::{Display, DisplayInfo, Edid};

@@ -225,12 +225,19 @@ impl<'b> MemoryTable<'b> {
 
     /// The regions in order.
     pub fn iter(&self) -> impl Iterator<Item = MemoryRegion> + 'b {
-        let regions = self.0;
-        (0..self.len()).map_while(move |at| match regions {
+        let table = *self;
+        (0..table.len()).map_while(move |at| table.get(at))
+    }
+
+    /// The region at this place.
+    // On its own, because of its many forms.
+    #[inline(never)]
+    pub(crate) fn get(&self, at: usize) -> Option<MemoryRegion> {
+        match self.0 {
             Regions::Received(regions) => regions.get(at).map(MemoryRegion::from),
             Regions::ReceivedXen(regions) => regions.get(at).map(MemoryRegion::from),
             Regions::Given(regions) => regions.get(at).copied(),
-        })
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 use zerocopy::FromBytes;
 
 use super::{
-    gpu::{Area, CursorImage},
-    payload::{Form, PayloadFault, PayloadKind, SizeRule},
-    row::{HandleRule, MessageName, Row},
+    gpu::{Area, CursorImage, image::has_whole_image},
+    payload::{Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
+    row::{HandleRule, MessageName, Refusal, ReplyRule, Row},
 };
 use crate::{
     assembler::Frame,
@@ -43,11 +43,11 @@ pub(crate) struct FieldRule {
 /// What a message was to be, and what came.
 #[derive(Debug)]
 pub(crate) struct Found<'b> {
-    message: MessageName,
+    pub(crate) message: MessageName,
     payload: &'b [u8],
     announced: u32,
     handles: usize,
-    form: Form,
+    pub(crate) form: Form,
 }
 
 impl<'b> Found<'b> {
@@ -55,22 +55,67 @@ impl<'b> Found<'b> {
         let Frame { header, payload, handles } = frame;
         Self { message, payload, announced: header.size(), handles: handles.len(), form }
     }
+
+    /// The payload, which is of this kind, without the bytes after it that are skipped.
+    ///
+    /// Refuses another number of descriptors than this rule says, and bytes after a request that has
+    /// no payload.
+    #[inline(never)]
+    pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Result<&'b [u8], Misfit> {
+        let Self { payload, handles, form, .. } = *self;
+        if rule != HandleRule::None || handles != 0 {
+            let expected = rule.count(payload, form);
+            if handles < expected.least || handles > expected.most {
+                return Err(Misfit::Handles);
+            }
+        }
+        let surplus = kind == PayloadKind::Empty && !payload.is_empty();
+        // A reply whose content means nothing may have any (see `LogBase`).
+        if surplus && form.trailing == TrailingBytes::Refuse && form.role == Role::Request {
+            return Err(Misfit::Size);
+        }
+        Ok(kind.cut(payload, form))
+    }
+
+    /// The number of an acknowledgement: zero for success.
+    pub(crate) fn number(&self) -> Result<u64, Misfit> {
+        match <[u8; 8]>::try_from(self.payload) {
+            _ if self.handles != 0 => Err(Misfit::Handles),
+            Ok(bytes) => Ok(u64::from_ne_bytes(bytes)),
+            Err(_) => Err(Misfit::Size),
+        }
+    }
+
+    /// Whether a reply to a request of this row is missing what it is for.
+    pub(crate) fn is_empty_refusal(&self, row: &Row) -> bool {
+        let nothing_expected = row.reply_payload == PayloadKind::Empty;
+        row.reply == ReplyRule::Own(Refusal::Empty)
+            && self.handles == 0
+            && (nothing_expected || self.payload.is_empty())
+    }
+
+    /// Refuses an image of another size than the request says.
+    pub(crate) fn check_image(&self, kind: PayloadKind) -> Result<(), Misfit> {
+        let following = following(self.payload, self.announced);
+        let fits = kind.before_image().is_none() || has_whole_image(kind, self.payload, following);
+        if fits { Ok(()) } else { Err(Misfit::Image) }
+    }
 }
 
 impl Misfit {
-    /// The same as a fault of the reply to a request of this row.
+    /// The same as [`Self::of`], as a fault of a reply.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of_reply(self, found: &Found<'_>, row: &Row) -> Fault {
-        self.of(found, row.reply_payload, row.reply_handles).into()
+    pub(crate) fn of_reply<T>(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> Result<T, Fault> {
+        Err(self.of(found, kind, rule).into())
     }
 
     /// The same in words, of a message whose payload is of this kind and whose descriptors follow this rule.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of(self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> DecodeError {
+    pub(crate) fn of(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> DecodeError {
         let Found { message, payload, announced, handles, form } = *found;
-        let fault = match self {
+        let fault = match *self {
             Self::Size => PayloadFault::Size { expected: kind.size(), found: payload.len() },
             Self::Exactly(size) => PayloadFault::Size { expected: SizeRule::Exactly(size), found: payload.len() },
             Self::Field(FieldRule { name, expected }, found) => {

@@ -5,40 +5,6 @@
 //! and a field's name says where it comes from: `payload` from the bytes; `handle` (one),
 //! `optional` (one or none) and `handles` (all) from the descriptors.
 
-use super::{
-    gpu::image::has_whole_image,
-    misfit::{Misfit, following},
-    payload::{Form, PayloadKind, Role, TrailingBytes},
-    row::HandleRule,
-};
-
-/// Checks the number of descriptors.
-#[inline]
-pub(crate) fn check_count(rule: HandleRule, payload: &[u8], found: usize, form: Form) -> Result<(), Misfit> {
-    if rule == HandleRule::None && found == 0 {
-        return Ok(());
-    }
-    let expected = rule.count(payload, form);
-    if found < expected.least || found > expected.most { Err(Misfit::Handles) } else { Ok(()) }
-}
-
-/// Refuses bytes after a request that has no payload, and an image of another size than the
-/// request says. `announced` is the payload's size according to the header.
-#[inline]
-pub(crate) fn check_end(kind: PayloadKind, payload: &[u8], announced: u32, form: Form) -> Result<(), Misfit> {
-    if kind == PayloadKind::Empty {
-        let surplus = !payload.is_empty()
-            && form.trailing == TrailingBytes::Refuse
-            // A reply whose content means nothing may have any (see `LogBase`).
-            && form.role == Role::Request;
-        return if surplus { Err(Misfit::Size) } else { Ok(()) };
-    }
-    match kind.before_image() {
-        Some(_) if !has_whole_image(kind, payload, following(payload, announced)) => Err(Misfit::Image),
-        _ => Ok(()),
-    }
-}
-
 /// Takes one field of a typed message out of its frame.
 macro_rules! take {
     ($frame:ident, $form:ident, $b:lifetime, payload, $type:ty) => {
@@ -177,6 +143,7 @@ macro_rules! requests {
 
             /// Which request this is.
             #[must_use]
+            #[inline(never)]
             pub fn code(&self) -> $code {
                 match self {
                     $(Self::$variant { .. } => $code::$name,)*
@@ -192,23 +159,29 @@ macro_rules! requests {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-                Self::of_frame(row, &mut frame, form)
-                    .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.payload, row.handles))
+                let found = Found::new(message, &frame, form);
+                Self::of_frame(row, &mut frame, &found)
+                    .map_err(|misfit| misfit.of(&found, row.payload, row.handles))
             }
 
             /// The same for a request whose row is known. Descriptors that are not the request's
             /// stay in the frame.
-            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                check_count(row.handles, frame.payload, frame.handles.len(), form)?;
-                check_end(row.payload, frame.payload, frame.header.size(), form)?;
-                frame.payload = row.payload.cut(frame.payload, form);
-                Self::of_parts($code(row.id()), frame, form)
+            pub(crate) fn of_frame(
+                row: &Row,
+                frame: &mut Frame<'b, H>,
+                found: &Found<'b>,
+            ) -> Result<Self, Misfit> {
+                frame.payload = found.payload_of(row.payload, row.handles)?;
+                if matches!(Channel::$channel, Channel::Gpu) {
+                    found.check_image(row.payload)?;
+                }
+                Self::of_parts(row, frame, found.form)
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                match code {
+            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                match $code(row.id()) {
                     $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
                     _ => Err(Misfit::Unknown),
                 }
@@ -241,9 +214,7 @@ macro_rules! requests {
             ) -> Result<Transmit<'o, H>, ApiMisuse> {
                 let (mut writer, mut handles) = (Writer::new(out), Handles::new());
                 self.put(&mut writer, &mut handles, form);
-                let bytes = writer.seal(message, header)?;
-                check_handles(message, row.handles, bytes, handles.len(), form)?;
-                Ok(Transmit { bytes, handles })
+                seal(writer, message, header, row.handles, handles, form)
             }
 
             /// Writes the payload and hands out the descriptors.
@@ -305,6 +276,7 @@ macro_rules! replies {
             /// Which request this answers; `None` for [`Self::Done`] and [`Self::Refused`], which
             /// answer any.
             #[must_use]
+            #[inline(never)]
             pub fn code(&self) -> Option<$code> {
                 match self {
                     Self::Done | Self::Refused(_) => None,
@@ -322,31 +294,17 @@ macro_rules! replies {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-                Self::of_frame(row, &mut frame, form).map_err(|misfit| {
-                    misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles)
-                })
-            }
-
-            /// The same for a reply to a request whose row is known.
-            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                check_count(row.reply_handles, frame.payload, frame.handles.len(), form)?;
-                match row.reply {
-                    ReplyRule::Empty if frame.payload.is_empty() => Ok(Self::Done),
-                    ReplyRule::Empty => Err(Misfit::Size),
-                    _ => {
-                        frame.payload = row.reply_payload.cut(frame.payload, form);
-                        Self::of_parts($code(row.id()), frame, form)
+                let found = Found::new(message, &frame, form);
+                let decoded = match (found.payload_of(row.reply_payload, row.reply_handles), row.reply) {
+                    (Err(misfit), _) => Err(misfit),
+                    (Ok(_), ReplyRule::Empty) if frame.payload.is_empty() => Ok(Self::Done),
+                    (Ok(_), ReplyRule::Empty) => Err(Misfit::Size),
+                    (Ok(payload), _) => {
+                        frame.payload = payload;
+                        $crate::channel::Reply::of_parts(row, &mut frame, form)
                     }
-                }
-            }
-
-            // On its own, so that the value is built where it is wanted and not taken apart on the way.
-            #[inline(never)]
-            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                match code {
-                    $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*
-                    _ => Err(Misfit::Unknown),
-                }
+                };
+                decoded.map_err(|misfit| misfit.of(&found, row.reply_payload, row.reply_handles))
             }
 
             /// Writes the whole message that answers request `code`, without any knowledge of the
@@ -357,7 +315,7 @@ macro_rules! replies {
             pub fn encode(self, code: $code, form: Form, out: &mut [u8]) -> Result<Transmit<'_, H>, ApiMisuse> {
                 let message = code.message();
                 let wire = form.on_wire(message)?;
-                if let Some(number) = $crate::channel::Reply::<H>::number(&self) {
+                if let Some(number) = $crate::channel::Reply::number(&self) {
                     return write_number(wire, code.row(), number, out);
                 }
                 let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
@@ -366,7 +324,20 @@ macro_rules! replies {
         }
 
         #[allow(unused_variables, reason = "some replies carry nothing but a descriptor")]
-        impl<'b, H> $crate::channel::Reply<H> for $reply<$($lifetime,)? H> {
+        impl<'b, H> $crate::channel::Reply<'b, H> for $reply<$($lifetime,)? H> {
+            fn telling(number: u64) -> Self {
+                NonZeroU64::new(number).map_or(Self::Done, Self::Refused)
+            }
+
+            // On its own, so that the value is built where it is wanted and not taken apart on the way.
+            #[inline(never)]
+            fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                match $code(row.id()) {
+                    $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*
+                    _ => Err(Misfit::Unknown),
+                }
+            }
+
             fn number(&self) -> Option<u64> {
                 match self {
                     Self::Done => Some(0),
