@@ -267,7 +267,12 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
 /// Where in the payload of a message its image begins.
 #[inline]
 pub(crate) fn image_from(header: &Header, channel: Channel) -> Option<usize> {
-    if channel != Channel::Gpu || header.is_reply() {
+    if channel == Channel::Gpu { image_on_gpu_channel(header) } else { None }
+}
+
+#[inline(never)]
+fn image_on_gpu_channel(header: &Header) -> Option<usize> {
+    if header.is_reply() {
         return None;
     }
     GpuCode(header.request()).row()?.payload.before_image()
