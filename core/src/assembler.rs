@@ -189,11 +189,11 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
 
     /// Takes the frame if it is whole.
     pub fn take(&mut self) -> Option<Frame<'_, H>> {
-        if !self.is_whole() {
+        let end = self.wanted();
+        if self.failed.is_some() || self.filled < end {
             return None;
         }
         let header = *self.header()?;
-        let end = self.wanted();
         let following = header.size().saturating_sub(self.collected(&header));
         self.filled = 0;
         self.image = following;
@@ -238,9 +238,12 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     }
 
     /// How many payload bytes make the frame: all but an image.
+    #[inline(never)]
     fn collected(&self, header: &Header) -> u32 {
-        let front = image_from(header, self.channel).and_then(|front| u32::try_from(front).ok());
-        front.map_or(header.size(), |front| header.size().min(front))
+        match image_from(header, self.channel).map(u32::try_from) {
+            Some(Ok(front)) => header.size().min(front),
+            _ => header.size(),
+        }
     }
 
     fn header(&self) -> Option<&Header> {
