@@ -4,24 +4,23 @@ mod channel;
 
 use crate::{
     assembler::Frame,
-    channel::{Answered, Asking, Due, Flagged, Question, Reply, answer_with_content, tell},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
     dialect::Dialect,
+    difference::{Difference, difference},
     error::ApiMisuse,
-    memory_map::{RegionExtent, TableExtents},
+    memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict},
+    rejection::{Rejection, Verdict, admit},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
-    tolerance::{ExtraHandles, LogReply, SilentRefusal, Tolerance, UnknownRequest},
+    tolerance::{ExtraHandles, SilentRefusal, Tolerance, UnknownRequest},
     wire::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
-        log::LogBase,
-        memory::MemoryRegion,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, Role},
-        row::{Channel, Enforcement, HandleRule, MessageName, Row},
+        row::{Channel, HandleRule, MessageName, Row},
     },
 };
 
@@ -120,7 +119,7 @@ pub enum Incoming<'b, H> {
 pub struct Backend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> {
     config: BackendConfig,
     session: Session<VRINGS, REGIONS>,
-    answering: Option<Question<Effect>>,
+    answering: Option<Pending<Effect>>,
     table: TableExtents,
     asking: Asking<(), DEPTH>,
     failed: bool,
@@ -174,8 +173,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if self.failed {
             return Err(Rejection::session_failed());
         }
-        if let Some(question) = &self.answering {
-            return Err(Rejection::answer_outstanding(question.message));
+        if let Some(asked) = &self.answering {
+            return Err(Rejection::answer_outstanding(asked.question.message));
         }
         if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(&frame) {
             self.session.postcopy = Postcopy::Listening;
@@ -192,8 +191,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// The answer to the pending request, if the machine knows it without the device.
     #[must_use]
     pub fn own_answer<H>(&self) -> Option<FrontendReply<'static, H>> {
-        let question = self.answering.as_ref()?;
-        question.effect?;
+        let question = self.answering.as_ref().map(|asked| asked.question).filter(|question| !question.refused)?;
         match FrontendCode(question.message.id) {
             FrontendCode::GET_FEATURES => Some(FrontendReply::GetFeatures(self.config.features)),
             FrontendCode::GET_PROTOCOL_FEATURES => Some(FrontendReply::GetProtocolFeatures(self.config.protocol)),
@@ -216,63 +214,52 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if self.failed {
             return Err(ApiMisuse::SessionFailed);
         }
-        let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
+        let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
         let refused = matches!(reply, FrontendReply::Refused(_));
-        let form = self.config.tolerance.form(Role::Reply, self.session.negotiated.protocol, self.session.dialect);
-        let answered = match reply.number() {
-            Some(0) if question.due == Due::Reply => self.answer_with_content(question, reply, form, out)?,
-            Some(number) => Answered::from(tell(question, number, form, out)?),
-            None => self.answer_with_content(question, reply, form, out)?,
-        };
-        if refused {
-            return Ok(self.refused(answered));
+        let mut reply = reply;
+        if let (FrontendReply::Done, Effect::Log(Some(log)), Due::Reply) = (&reply, &asked.effect, asked.question.due) {
+            reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
         }
-        if let Some(effect) = &question.effect {
-            self.session.apply(effect, &mut self.table);
-            if matches!(effect, Effect::OpenBackendChannel) {
-                // Nothing that was asked on an earlier channel is answered on this one.
-                self.asking = Asking::new();
-                self.backend_channel_failed = false;
+        // Front-ends close the connection over these.
+        if let Some(difference) = difference(&reply, asked, &self.table) {
+            return differs(asked.question.message, &difference);
+        }
+        let mut result = answer(&asked.question, reply, self.form(Role::Reply), out);
+        if let Ok(answered) = &mut result {
+            if refused {
+                self.refuse(answered);
+            } else {
+                self.grant();
             }
+        }
+        result
+    }
+
+    /// Carries out the pending request.
+    fn grant(&mut self) {
+        let Some(Pending { effect, .. }) = &self.answering else { return };
+        self.session.apply(effect, &mut self.table);
+        if matches!(effect, Effect::OpenBackendChannel) {
+            // Nothing that was asked on an earlier channel is answered on this one.
+            self.asking = Asking::new();
+            self.backend_channel_failed = false;
         }
         self.answering = None;
-        Ok(answered)
     }
 
-    /// Answers with more than a number.
-    #[inline(never)]
-    fn answer_with_content<'o, H>(
-        &self,
-        question: &Question<Effect>,
-        reply: FrontendReply<'_, H>,
-        form: Form,
-        out: &'o mut [u8],
-    ) -> Result<Answered<'o, H>, ApiMisuse> {
-        self.check_answer(question, &reply)?;
-        let reply = match (reply, &question.effect) {
-            (FrontendReply::Done, Some(Effect::Log(Some(log)))) => {
-                FrontendReply::SetLogBase(match self.config.tolerance.log_reply {
-                    LogReply::Echo => LogBase::Shared(*log),
-                    LogReply::Zero => LogBase::Number(0),
-                    LogReply::Empty => LogBase::Empty,
-                })
-            }
-            (reply, _) => reply,
-        };
-        answer_with_content(question, reply, form, out)
-    }
-
-    /// Leaves everything as it was before the request, and closes if the peer would not hear of
+    /// Leaves everything as it was before the pending request, and closes if the peer would not hear of
     /// the refusal and needs to.
-    fn refused<'o, H>(&mut self, answered: Answered<'o, H>) -> Answered<'o, H> {
-        let code = self.answering.take().map(|question| FrontendCode(question.message.id));
+    fn refuse<H>(&mut self, answered: &mut Answered<'_, H>) {
+        let code = self.answering.take().map(|asked| FrontendCode(asked.question.message.id));
         self.table.clear();
         self.failed = match answered {
             Answered::Send(_) => false,
             Answered::Silent => code.is_some_and(|code| self.closes_silently(code)),
             Answered::Close => true,
         };
-        if self.failed { Answered::Close } else { answered }
+        if self.failed {
+            *answered = Answered::Close;
+        }
     }
 
     /// The request that a frame holds, remembered until it is answered. The regions of a table go to
@@ -280,28 +267,23 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     fn request_of<'b, H>(
         &mut self,
         message: MessageName,
-        row: Option<&Row>,
+        row: Option<&'static Row>,
         frame: &mut Frame<'b, H>,
     ) -> Result<Incoming<'b, H>, Rejection> {
-        if !frame.header.is_request() {
-            return Err(Rejection::no_request(&frame.header, Channel::Frontend));
-        }
         let form = self.form(Role::Request);
-        let Some(row) = row else {
-            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
-        };
-        if row.gate.enforcement == Enforcement::BothSides && !self.session.negotiated.opens(&row.gate) {
-            return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
-        }
         if self.config.tolerance.extra_handles == ExtraHandles::Close
-            && row.handles != HandleRule::PerRegion
-            && row.handles.count(frame.payload, form).most == 0
+            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
+            // A table without regions is not a message that has none.
+            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
         {
             frame.handles.clear();
         }
-        let request = match FrontendRequest::of_frame(row, frame, form) {
+        let found = Found::new(message, frame, form);
+        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
+        frame.payload = payload;
+        let request = match FrontendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
         };
         let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
         let state = Projection::settled(&self.session);
@@ -313,13 +295,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
                 return Err(broken(message, &violation));
             }
         };
-        let due = self.due(row, Flagged::from_header(&frame.header), &effect);
-        self.answering = Some(Question { message, wire: message, due, effect: Some(effect) });
+        let due = self.due(Some(row), Flagged::from_header(&frame.header), &effect);
+        self.answering =
+            Some(Pending { question: Question { message, wire: message.id, due, refused: false }, effect });
         Ok(Incoming::Request(request))
     }
 
     /// What answers a request that is well-formed.
-    fn due(&self, row: &Row, flagged: Flagged, effect: &Effect) -> Due {
+    fn due(&self, row: Option<&Row>, flagged: Flagged, effect: &Effect) -> Due {
         let (negotiated, postcopy) = (&self.session.negotiated, self.session.postcopy);
         match effect {
             // The flag on the request that negotiates acknowledgements counts.
@@ -336,10 +319,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     fn rejected(&mut self, header: &Header, row: Option<&Row>, rejection: &Rejection) -> Rejection {
         let flagged = Flagged::from_header(header);
         let message = FrontendCode(header.request()).message();
-        let due = match row {
-            Some(row) => self.due(row, flagged, &Effect::None),
-            None => Due::of_unknown(flagged, &self.session.negotiated),
-        };
+        let due = self.due(row, flagged, &Effect::None);
         let untold = row.is_none() && due == Due::Nothing;
         if rejection.verdict() == Verdict::Close
             || untold && self.config.tolerance.unknown_request == UnknownRequest::Close
@@ -347,32 +327,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             self.failed = true;
             return Rejection::close(rejection.fault());
         }
-        self.answering = Some(Question { message, wire: message, due, effect: None });
+        let question = Question { message, wire: message.id, due, refused: true };
+        self.answering = Some(Pending { question, effect: Effect::None });
         *rejection
-    }
-
-    /// Refuses an answer that contradicts its request; front-ends close the connection over these.
-    fn check_answer<H>(&self, question: &Question<Effect>, reply: &FrontendReply<'_, H>) -> Result<(), ApiMisuse> {
-        let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
-        let difference = match (reply, &question.effect) {
-            (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. })) => {
-                differs("ring", u64::from(*index), u64::from(state.index()))
-            }
-            (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
-                differs("size", u64::from(*size), count(config.data.len()))
-            }
-            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
-                let pairs = || self.table.iter().zip(regions.iter());
-                differs("regions", count(self.table.len()), count(regions.len()))
-                    .or_else(|| pairs().find_map(|(expected, found)| region_differs(expected, &found)))
-            }
-            (FrontendReply::AddMemReg(found), Some(Effect::AddRegion(expected))) => region_differs(expected, found),
-            _ => None,
-        };
-        let message = question.message;
-        difference.map_or(Ok(()), |Difference { field, expected, found }| {
-            Err(ApiMisuse::AnswerDiffers { message, field, expected, found })
-        })
     }
 
     fn closes_silently(&self, code: FrontendCode) -> bool {
@@ -383,11 +340,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
-        let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
-        Rules { state: Projection::settled(&self.session), rings, slots, tolerance: &self.config.tolerance }
-    }
-
+    #[inline(never)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
@@ -426,19 +379,19 @@ fn is_postcopy_acknowledgement<H>(frame: &Frame<'_, H>) -> bool {
         && (id == 0 || changes_memory(FrontendCode(id)))
 }
 
-/// Where an answer differs from its request.
-struct Difference {
-    field: &'static str,
-    expected: u64,
-    found: u64,
-}
-
-fn differs(field: &'static str, expected: u64, found: u64) -> Option<Difference> {
-    (expected != found).then_some(Difference { field, expected, found })
-}
-
-/// A region is answered as it was shared, but for its address in the back-end.
-fn region_differs(expected: &RegionExtent, found: &MemoryRegion) -> Option<Difference> {
-    differs("guest address", expected.guest_address.0, found.guest_address.0)
-        .or_else(|| differs("region size", expected.size, found.size))
+/// What there is to say of an answer that contradicts its request.
+#[cold]
+#[inline(never)]
+fn differs<T>(message: MessageName, difference: &Difference) -> Result<T, ApiMisuse> {
+    let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+    let (field, expected, found) = match *difference {
+        Difference::Ring { expected, found } => ("ring", u64::from(expected), u64::from(found)),
+        Difference::Size { expected, found } => ("size", count(expected), count(found)),
+        Difference::Regions { expected, found } => ("regions", count(expected), count(found)),
+        Difference::Region { expected, found } if expected.guest_address != found.guest_address => {
+            ("guest address", expected.guest_address.0, found.guest_address.0)
+        }
+        Difference::Region { expected, found } => ("region size", expected.size, found.size),
+    };
+    Err(ApiMisuse::AnswerDiffers { message, field, expected, found })
 }

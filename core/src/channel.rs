@@ -11,12 +11,13 @@ use crate::{
     session::{Negotiated, Postcopy},
     wire::{
         crypto::CryptoSession,
-        gpu::Response,
         header::Header,
         migration::Transfer,
-        payload::{Form, Payload, PayloadFault, SizeRule, Writer},
-        row::{Channel, HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
+        misfit::{Found, Misfit},
+        payload::{Form, PayloadKind},
+        row::{Channel, HandleRule, MessageName, Refusal, ReplyRule, Row},
         scalar::Scalar,
+        writer::Writer,
     },
 };
 
@@ -34,17 +35,15 @@ pub(crate) enum Due {
 }
 
 impl Due {
-    /// What answers a request that nobody knows.
-    #[inline]
-    pub(crate) fn of_unknown(flagged: Flagged, negotiated: &Negotiated) -> Self {
-        if flagged == Flagged::Yes && negotiated.has_acknowledgements() { Self::Acknowledgement } else { Self::Nothing }
-    }
-
-    /// What answers a request of this row that came with or without the flag.
-    #[inline]
-    pub(crate) fn of(row: &Row, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
-        let acknowledged = Self::of_unknown(flagged, negotiated);
-        match row.reply {
+    /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
+    #[inline(never)]
+    pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
+        let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
+            Self::Acknowledgement
+        } else {
+            Self::Nothing
+        };
+        match row.map_or(ReplyRule::Acknowledged, |row| row.reply) {
             ReplyRule::Acknowledged => acknowledged,
             ReplyRule::AcknowledgedWhenFlagged if flagged == Flagged::Yes => Self::Acknowledgement,
             ReplyRule::AcknowledgedWhenFlagged => Self::Nothing,
@@ -75,21 +74,87 @@ impl Flagged {
     }
 }
 
-/// A request that waits for its answer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Question<E> {
+/// A request that is to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Question {
     pub(crate) message: MessageName,
-    /// The same as it is called on the wire, which the answer repeats.
-    pub(crate) wire: MessageName,
+    /// Its id on the wire, which the answer repeats.
+    pub(crate) wire: u32,
     pub(crate) due: Due,
-    /// What it does once it is granted; `None` if the machine itself refused it already.
-    pub(crate) effect: Option<E>,
+    /// Whether the machine itself refused it already: then it cannot be granted.
+    pub(crate) refused: bool,
+}
+
+impl Question {
+    /// The row of the request if a reply with content that answers `found` can be its answer: there is
+    /// one, or the sender did not ask for it.
+    #[inline(never)]
+    fn row_of_answer(&self, found: Option<MessageName>) -> Option<&'static Row> {
+        let fits = !self.refused && found == Some(self.message) && matches!(self.due, Due::Reply | Due::Nothing);
+        if fits { self.message.row() } else { None }
+    }
+
+    /// What a frame tells that answers it.
+    pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(&self, frame: &mut Frame<'b, H>, form: Form) -> Result<R, Fault> {
+        let found = Found::new(self.message, frame, form);
+        match self.heard(&found)? {
+            Heard::Number(number) => Ok(R::telling(number)),
+            Heard::Content(row, payload) => {
+                frame.payload = payload;
+                match R::of_parts(row, frame, form) {
+                    Ok(reply) => Ok(reply),
+                    Err(misfit) => misfit.of_reply(&found, row.reply_payload, row.reply_handles),
+                }
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn heard<'b>(&self, found: &Found<'b>) -> Result<Heard<'b>, Fault> {
+        match self.message.row() {
+            Some(row) if self.due == Due::Reply => {
+                if found.is_empty_refusal(row) {
+                    return Ok(Heard::Number(1));
+                }
+                match found.payload_of(row.reply_payload, row.reply_handles) {
+                    Ok(payload) => Ok(Heard::Content(row, payload)),
+                    Err(misfit) => misfit.of_reply(found, row.reply_payload, row.reply_handles),
+                }
+            }
+            _ => match found.number() {
+                Ok(number) => Ok(Heard::Number(number)),
+                Err(misfit) => misfit.of_reply(found, PayloadKind::U64, HandleRule::None),
+            },
+        }
+    }
+
+    /// What there is to say of an answer that belongs to another request, or to any.
+    #[cold]
+    #[inline(never)]
+    fn does_not_fit<T>(&self, found: Option<MessageName>) -> Result<T, ApiMisuse> {
+        Err(ApiMisuse::AnswerDoesNotFit { expected: self.message, found })
+    }
+}
+
+/// What answers a question.
+enum Heard<'b> {
+    /// Success, zero, or a refusal.
+    Number(u64),
+    /// A payload that has what a reply to a request of this row is made of.
+    Content(&'static Row, &'b [u8]),
+}
+
+/// A request that waits for its answer, and what it does once it is granted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pending<E> {
+    pub(crate) question: Question,
+    pub(crate) effect: E,
 }
 
 /// The side that asks: its questions in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Asking<E, const DEPTH: usize> {
-    outstanding: heapless::Vec<Question<E>, DEPTH>,
+    outstanding: heapless::Vec<Pending<E>, DEPTH>,
 }
 
 impl<E, const DEPTH: usize> Asking<E, DEPTH> {
@@ -97,84 +162,76 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
         Self { outstanding: heapless::Vec::new() }
     }
 
-    pub(crate) fn outstanding(&self) -> &[Question<E>] {
+    pub(crate) fn outstanding(&self) -> &[Pending<E>] {
         &self.outstanding
     }
 
     /// How many wait for an answer.
     pub(crate) fn awaited(&self) -> usize {
-        let awaited = |question: &&Question<E>| question.due != Due::Nothing;
+        let awaited = |pending: &&Pending<E>| pending.question.due != Due::Nothing;
         // `count` would add with a check for overflow, which nobody can show to be needless.
         self.outstanding.iter().filter(awaited).fold(0, |count: usize, _| count.saturating_add(1))
     }
 
-    /// Takes the oldest question if no answer comes to it: everything before it was answered.
-    pub(crate) fn settled(&mut self) -> Option<Question<E>> {
-        let oldest = self.outstanding.first()?;
-        if oldest.due == Due::Nothing { Some(self.outstanding.remove(0)) } else { None }
+    /// The oldest question if no answer comes to it: everything before it was answered.
+    pub(crate) fn settled(&self) -> Option<&Pending<E>> {
+        self.outstanding.first().filter(|oldest| oldest.question.due == Due::Nothing)
     }
 
-    /// Refuses one more question when there is no room to remember it.
-    pub(crate) fn check_room(&self) -> Result<(), ApiMisuse> {
-        if self.outstanding.is_full() { Err(ApiMisuse::TooManyOutstanding { limit: DEPTH }) } else { Ok(()) }
+    /// Whether one more question can be remembered.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.outstanding.is_full()
     }
 
-    /// Remembers a question that is about to be sent; room was checked.
-    pub(crate) fn ask(&mut self, question: Question<E>) {
-        drop(self.outstanding.push(question));
+    /// What there is to say when it cannot.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn no_room<T>() -> Result<T, ApiMisuse> {
+        Err(ApiMisuse::TooManyOutstanding { limit: DEPTH })
     }
 
-    /// Takes the question that a reply answers, which must be the oldest; `None` if it is not, or if
-    /// that is no reply.
-    pub(crate) fn answered(&mut self, header: &Header, channel: Channel) -> Option<Question<E>> {
-        let oldest = self.outstanding.first()?;
-        let answers = header.is_reply() && header.is_known(channel) && oldest.wire.id == header.request();
-        answers.then(|| self.outstanding.remove(0))
+    /// Remembers a question that is about to be sent; there is room.
+    pub(crate) fn ask(&mut self, question: Question, effect: E) {
+        drop(self.outstanding.push(Pending { question, effect }));
+    }
+
+    /// The question that a reply answers, which must be the oldest; `None` if it is not, or if that
+    /// is no reply.
+    pub(crate) fn answered(&self, header: &Header, channel: Channel) -> Option<&Pending<E>> {
+        let answers = |oldest: &&Pending<E>| {
+            header.is_reply() && header.is_known(channel) && oldest.question.wire == header.request()
+        };
+        self.outstanding.first().filter(answers)
+    }
+
+    /// Forgets the oldest question.
+    pub(crate) fn forget_oldest(&mut self) {
+        if !self.outstanding.is_empty() {
+            drop(self.outstanding.remove(0));
+        }
     }
 
     /// Why [`Self::answered`] had no question for a frame.
     #[cold]
-    #[inline(never)]
-    pub(crate) fn unexpected(&self, header: &Header, channel: Channel) -> Fault {
-        let found = MessageName { channel, id: header.request() };
-        if let Err(error) = header.check(channel) {
-            return error.into();
-        }
-        if !header.is_reply() {
-            return DecodeError::RequestInsteadOfReply { message: found }.into();
-        }
-        match self.outstanding.first() {
-            Some(oldest) => PeerMisbehaved::WrongReply { expected: oldest.message, found }.into(),
-            None => PeerMisbehaved::UnsolicitedReply { message: found }.into(),
-        }
+    pub(crate) fn unexpected<T>(&self, header: &Header, channel: Channel) -> Result<T, Fault> {
+        Err(unexpected(self.outstanding.first().map(|oldest| oldest.question.message), header, channel))
     }
 }
 
-/// Reads an acknowledgement: zero for success. `None` if it is not one.
-pub(crate) fn acknowledgement<H>(frame: &Frame<'_, H>) -> Option<u64> {
-    let bytes = <[u8; 8]>::try_from(frame.payload).ok()?;
-    frame.handles.is_empty().then_some(u64::from_ne_bytes(bytes))
-}
-
-/// Why a frame is no acknowledgement.
 #[cold]
 #[inline(never)]
-pub(crate) fn no_acknowledgement(message: MessageName, payload: &[u8], handles: usize) -> Fault {
-    let fault = PayloadFault::Size { expected: SizeRule::Exactly(8), found: payload.len() };
-    let expected = HandleCount { least: 0, most: 0 };
-    let error = match handles {
-        0 => DecodeError::Payload { message, fault },
-        found => DecodeError::HandleCount { message, expected, found },
-    };
-    error.into()
-}
-
-/// Writes an acknowledgement.
-#[inline]
-fn write_acknowledgement(wire: MessageName, number: u64, out: &mut [u8]) -> Result<&[u8], ApiMisuse> {
-    let mut writer = Writer::new(out);
-    writer.put(number.to_wire().as_bytes());
-    writer.seal(wire, Header::answering(wire))
+fn unexpected(oldest: Option<MessageName>, header: &Header, channel: Channel) -> Fault {
+    let found = MessageName { channel, id: header.request() };
+    if let Err(error) = header.check(channel) {
+        return error.into();
+    }
+    if !header.is_reply() {
+        return DecodeError::RequestInsteadOfReply { message: found }.into();
+    }
+    match oldest {
+        Some(expected) => PeerMisbehaved::WrongReply { expected, found }.into(),
+        None => PeerMisbehaved::UnsolicitedReply { message: found }.into(),
+    }
 }
 
 /// Writes what answers a request of this row when nothing but success or failure is to be told.
@@ -184,15 +241,16 @@ pub(crate) fn write_number<'o, H>(
     number: u64,
     out: &'o mut [u8],
 ) -> Result<Transmit<'o, H>, ApiMisuse> {
-    let bytes = match row.map(|row| row.reply) {
-        Some(ReplyRule::Empty) => Writer::new(out).seal(wire, Header::answering(wire))?,
-        _ => write_acknowledgement(wire, number, out)?,
-    };
+    let mut writer = Writer::new(out);
+    if row.is_none_or(|row| row.reply != ReplyRule::Empty) {
+        writer.put(number.to_wire().as_bytes());
+    }
+    let bytes = writer.seal(wire, Header::answering(wire))?;
     Ok(Transmit { bytes, handles: Handles::new() })
 }
 
 /// Writes a reply with content.
-pub(crate) fn write_reply<'o, H, R: Reply<H>>(
+pub(crate) fn write_reply<'o, 'b, H, R: Reply<'b, H>>(
     message: MessageName,
     row: &Row,
     wire: MessageName,
@@ -202,17 +260,19 @@ pub(crate) fn write_reply<'o, H, R: Reply<H>>(
 ) -> Result<Transmit<'o, H>, ApiMisuse> {
     let (mut writer, mut handles) = (Writer::new(out), Handles::new());
     reply.put(&mut writer, &mut handles, form);
-    let bytes = writer.seal(message, Header::answering(wire))?;
-    check_handles(message, row.reply_handles, bytes, handles.len(), form)?;
-    Ok(Transmit { bytes, handles })
+    seal(writer, message, Header::answering(wire), row.reply_handles, handles, form)
 }
 
 /// A typed reply of either channel.
-pub(crate) trait Reply<H>: Sized {
+pub(crate) trait Reply<'b, H>: Sized {
+    /// Success, zero, or a refusal.
+    fn telling(number: u64) -> Self;
     /// The number of an acknowledgement, zero for success; `None` for a reply of its own.
     fn number(&self) -> Option<u64>;
     /// The request that a reply of its own answers.
     fn message(&self) -> Option<MessageName>;
+    /// Takes the reply to a request of this row out of its frame.
+    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit>;
     /// Writes the payload and hands out the descriptors.
     fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form);
 }
@@ -229,131 +289,105 @@ pub enum Answered<'o, H> {
     Close,
 }
 
-impl<'o, H> From<Told<'o>> for Answered<'o, H> {
-    #[inline]
-    fn from(told: Told<'o>) -> Self {
-        match told {
-            Told::Send(bytes) => Self::Send(Transmit { bytes, handles: Handles::new() }),
-            Told::Silent => Self::Silent,
-            Told::Close => Self::Close,
-        }
+/// Writes the answer to a question; the question and the session stay as they are.
+pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
+    question: &Question,
+    reply: R,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
+    if let Some(number) = reply.number() {
+        return tell(question, number, form, out);
     }
-}
-
-/// An answer without descriptors.
-#[derive(Debug)]
-pub(crate) enum Told<'o> {
-    /// These bytes.
-    Send(&'o [u8]),
-    /// None is due.
-    Silent,
-    /// It cannot be told.
-    Close,
+    let found = reply.message();
+    let Some(row) = question.row_of_answer(found) else { return question.does_not_fit(found) };
+    let (mut writer, mut handles) = (Writer::new(out), Handles::new());
+    reply.put(&mut writer, &mut handles, form);
+    send(question, writer, row.reply_handles, handles, form)
 }
 
 /// Tells success, zero, or a refusal.
-#[inline]
-pub(crate) fn tell<'o, E>(
-    question: &Question<E>,
-    number: u64,
-    form: Form,
-    out: &'o mut [u8],
-) -> Result<Told<'o>, ApiMisuse> {
-    let Question { message, wire, due, ref effect } = *question;
-    // What the machine itself refused cannot be granted.
-    if number == 0 && (effect.is_none() || due == Due::Reply) {
-        return Err(ApiMisuse::AnswerDoesNotFit { expected: message, found: None });
-    }
-    match due {
-        Due::Nothing => Ok(Told::Silent),
-        Due::Acknowledgement => write_acknowledgement(wire, number, out).map(Told::Send),
-        Due::Empty => Writer::new(out).seal(wire, Header::answering(wire)).map(Told::Send),
-        Due::Reply => Ok(refuse(message, wire, number, form, out)?.map_or(Told::Close, Told::Send)),
-    }
-}
-
-/// Writes a reply of its own; the question and the session stay as they are.
-pub(crate) fn answer_with_content<'o, H, E, R: Reply<H>>(
-    question: &Question<E>,
-    reply: R,
-    form: Form,
-    out: &'o mut [u8],
-) -> Result<Answered<'o, H>, ApiMisuse> {
-    let Question { message, wire, due, ref effect } = *question;
-    let found = reply.message();
-    let misfit = ApiMisuse::AnswerDoesNotFit { expected: message, found };
-    if effect.is_none() || found != Some(message) {
-        return Err(misfit);
-    }
-    match due {
-        // A reply that the sender did not ask for.
-        Due::Nothing => Ok(Answered::Silent),
-        Due::Reply => {
-            let row = message.row().ok_or(misfit)?;
-            write_reply(message, row, wire, reply, form, out).map(Answered::Send)
-        }
-        Due::Acknowledgement | Due::Empty => Err(misfit),
-    }
-}
-
-/// Writes the answer to a question; the question and the session stay as they are.
-pub(crate) fn answer<'o, H, E, R: Reply<H>>(
-    question: &Question<E>,
-    reply: R,
-    form: Form,
-    out: &'o mut [u8],
-) -> Result<Answered<'o, H>, ApiMisuse> {
-    match reply.number() {
-        Some(number) => tell(question, number, form, out).map(Answered::from),
-        None => answer_with_content(question, reply, form, out),
-    }
-}
-
-/// Refuses a request that has a reply of its own, in the way that reply can tell it; `None` if it
-/// cannot.
-fn refuse(
-    message: MessageName,
-    wire: MessageName,
-    number: u64,
-    form: Form,
-    out: &mut [u8],
-) -> Result<Option<&[u8]>, ApiMisuse> {
-    let Some(row) = message.row() else { return Ok(None) };
-    let (ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal)) = row.reply else { return Ok(None) };
+#[inline(never)]
+fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
-    match refusal {
-        Refusal::Close => return Ok(None),
-        Refusal::Empty => {}
-        Refusal::Zeros => writer.put_zeros(row.reply_payload.size().usual()),
-        Refusal::ErrorNumber => number.encode(&mut writer, form),
-        Refusal::ErrorWithoutDescriptor => {
-            let error = (number & Transfer::ERROR_MASK).max(1);
-            (error | Transfer::NO_DESCRIPTOR).encode(&mut writer, form);
-        }
-        Refusal::NoSession => writer.put(CryptoSession::new(0, [0; 1056], CryptoSession::FAILED).as_bytes()),
-        Refusal::NegativeNumber => {
-            let error = i64::try_from(number).unwrap_or(i64::MAX);
-            error.saturating_neg().encode(&mut writer, form);
-        }
-        Refusal::GpuError => {
-            writer.put(Response::refusing(number).as_bytes());
-            writer.put_zeros(row.reply_payload.size().usual().saturating_sub(Response::SIZE));
-        }
+    match question.due {
+        // What the machine itself refused cannot be granted.
+        due if number == 0 && (question.refused || due == Due::Reply) => return question.does_not_fit(None),
+        Due::Acknowledgement => writer.put_number(number),
+        Due::Reply if !put_refusal(question.message, number, &mut writer) => return Ok(Answered::Close),
+        Due::Reply | Due::Empty | Due::Nothing => {}
     }
-    writer.seal(message, Header::answering(wire)).map(Some)
+    send(question, writer, HandleRule::None, Handles::new(), form)
 }
 
-/// Refuses a message with another number of descriptors than its row says.
-pub(crate) fn check_handles(
-    message: MessageName,
+/// Sends an answer that is written if one is due.
+#[inline(never)]
+pub(crate) fn send<'o, H>(
+    question: &Question,
+    writer: Writer<'o>,
     rule: HandleRule,
-    bytes: &[u8],
+    handles: Handles<H>,
+    form: Form,
+) -> Result<Answered<'o, H>, ApiMisuse> {
+    if question.due == Due::Nothing {
+        return Ok(Answered::Silent);
+    }
+    let header = Header::answering(MessageName { id: question.wire, ..question.message });
+    let bytes = whole(writer, question.message, header, rule, handles.len(), form)?;
+    Ok(Answered::Send(Transmit { bytes, handles }))
+}
+
+/// Refuses a request that has a reply of its own, in the way that reply can tell it; says whether it
+/// can.
+fn put_refusal(message: MessageName, number: u64, writer: &mut Writer<'_>) -> bool {
+    let Some(row) = message.row() else { return false };
+    let (ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal)) = row.reply else { return false };
+    let (zeros, number) = match refusal {
+        // The GPU channel tells them itself.
+        Refusal::Close | Refusal::GpuError => return false,
+        Refusal::Empty => return true,
+        Refusal::Zeros => (row.reply_payload.size().usual(), None),
+        Refusal::NoSession => (CryptoSession::BEFORE_ID, Some(CryptoSession::FAILED)),
+        Refusal::ErrorNumber => (0, Some(number)),
+        Refusal::ErrorWithoutDescriptor => (0, Some((number & Transfer::ERROR_MASK).max(1) | Transfer::NO_DESCRIPTOR)),
+        Refusal::NegativeNumber => (0, Some(number.min(i64::MAX.unsigned_abs()).wrapping_neg())),
+    };
+    writer.put_zeros(zeros);
+    if let Some(number) = number {
+        writer.put_number(number);
+    }
+    true
+}
+
+/// Makes a message whole whose payload is written.
+#[inline(never)]
+pub(crate) fn seal<'o, H>(
+    writer: Writer<'o>,
+    message: MessageName,
+    header: Header,
+    rule: HandleRule,
+    handles: Handles<H>,
+    form: Form,
+) -> Result<Transmit<'o, H>, ApiMisuse> {
+    let bytes = whole(writer, message, header, rule, handles.len(), form)?;
+    Ok(Transmit { bytes, handles })
+}
+
+/// Puts its header in front of a message, and refuses it if its row wants another number of
+/// descriptors.
+#[inline(never)]
+fn whole<'o>(
+    writer: Writer<'o>,
+    message: MessageName,
+    header: Header,
+    rule: HandleRule,
     found: usize,
     form: Form,
-) -> Result<(), ApiMisuse> {
+) -> Result<&'o [u8], ApiMisuse> {
+    let bytes = writer.seal(message, header)?;
     let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
     if found < expected.least || found > expected.most {
         return Err(ApiMisuse::HandleCount { message, expected, found });
     }
-    Ok(())
+    Ok(bytes)
 }

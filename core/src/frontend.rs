@@ -4,13 +4,14 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Question, acknowledgement, answer, no_acknowledgement},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
     dialect::Dialect,
-    error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
-    memory_map::{RegionExtent, TableExtents},
+    difference::{Difference, difference},
+    error::{ApiMisuse, Fault, PeerMisbehaved},
+    memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict},
-    rules::{Rules, Violation},
+    rejection::{Rejection, Verdict, admit},
+    rules::{Rules, Violation, check_backend_request},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{BrokenDependency, Tolerance},
     wire::{
@@ -19,11 +20,11 @@ use crate::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
-        memory::MemoryRegion,
         migration::Transfer,
-        misfit::{Found, Misfit},
-        payload::{Form, Payload, PayloadKind, Role, Writer},
-        row::{Channel, MessageName, Refusal, ReplyRule, Row},
+        misfit::Found,
+        payload::{Form, Role},
+        row::{Channel, MessageName, ReplyRule, Row},
+        writer::Writer,
     },
 };
 
@@ -83,7 +84,7 @@ pub struct Frontend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usiz
     session: Session<VRINGS, REGIONS>,
     asking: Asking<Effect, DEPTH>,
     table: TableExtents,
-    answering: Option<Question<()>>,
+    answering: Option<Question>,
     failed: bool,
     backend_channel_failed: bool,
 }
@@ -146,7 +147,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let code = request.code();
         let message = code.message();
         let rules = self.rules();
-        let (negotiated, postcopy) = (rules.state.negotiated(), rules.state.postcopy());
+        let (negotiated, postcopy) = (&rules.state.negotiated, rules.state.postcopy);
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
         if !negotiated.opens(&row.gate) {
             return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
@@ -160,21 +161,25 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = match Due::of(row, Flagged::No, &negotiated, postcopy) {
+        let flagged = match Due::of(Some(row), Flagged::No, negotiated, postcopy) {
             // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
             Due::Reply => Flagged::No,
-            _ => flag(row, code, delivery, &negotiated),
+            _ => flag(row, code, delivery, negotiated),
         };
-        let due = Due::of(row, flagged, &negotiated, postcopy);
-        self.asking.check_room()?;
-        let form = self.form(Role::Request, negotiated.protocol);
-        let transmit = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out)?;
-        if replaces_memory {
-            self.table = table;
+        let due = Due::of(Some(row), flagged, negotiated, postcopy);
+        if !self.asking.has_room() {
+            return Asking::<Effect, DEPTH>::no_room();
         }
-        self.asking.ask(Question { message, wire: message, due, effect: Some(effect) });
-        self.settle();
-        Ok(transmit)
+        let form = self.config.tolerance.form(Role::Request, negotiated.protocol, self.session.dialect);
+        let result = request.write(message, row, Header::opening(message, flagged == Flagged::Yes), form, out);
+        if result.is_ok() {
+            if replaces_memory {
+                self.table = table;
+            }
+            self.asking.ask(Question { message, wire: message.id, due, refused: false }, effect);
+            self.settle();
+        }
+        result
     }
 
     /// Tells the back-end that the addresses it answered during postcopy are registered: the third
@@ -193,18 +198,16 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::NothingToAnswer);
         }
         // Also not after something was asked that ends this exchange.
-        for state in [self.session.postcopy, self.rules().state.postcopy()] {
+        for state in [self.session.postcopy, self.rules().state.postcopy] {
             if state != Postcopy::Answered {
                 return Err(ApiMisuse::Violation { message, violation: Violation::PostcopyOrder { state } });
             }
         }
-        let mut outstanding = self.asking.outstanding().iter().filter_map(|question| question.effect.as_ref());
-        if outstanding.any(Effect::shares_memory) {
+        if self.asking.outstanding().iter().any(|pending| pending.effect.shares_memory()) {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let form = self.form(Role::Request, self.session.negotiated.protocol);
         let mut writer = Writer::new(out);
-        0_u64.encode(&mut writer, form);
+        writer.put_number(0);
         let bytes = writer.seal(message, Header::opening(message, false))?;
         self.session.postcopy = Postcopy::Listening;
         Ok(Transmit { bytes, handles: Handles::new() })
@@ -216,9 +219,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     ///
     /// # Errors
     /// The session is over after one, except for [`Fault::Caller`].
-    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
-        self.check_alive()?;
-        let result = self.reply(frame);
+    pub fn handle_reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
+        let mut result = self.reply(&mut frame);
+        if let Ok(reply) = &mut result
+            && let Err(fault) = self.take(reply)
+        {
+            result = Err(fault);
+        }
         self.failed = result.is_err();
         result
     }
@@ -235,25 +242,22 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if let Some(question) = &self.answering {
             return Err(Rejection::answer_outstanding(question.message));
         }
-        let flagged = Flagged::from_header(&frame.header);
-        let wire = BackendCode(frame.header.request()).message();
+        let wire = BackendCode(frame.header.request());
         let dialect = self.session.dialect.chosen_by(&frame);
-        let known = dialect.code(wire.id);
-        let result = self.backend_request(&mut frame, wire, known, dialect);
-        let negotiated = &self.session.negotiated;
-        let due = known.and_then(BackendCode::row).map_or_else(
-            || Due::of_unknown(flagged, negotiated),
-            |row| Due::of(row, flagged, negotiated, self.session.postcopy),
-        );
-        let effect = result.is_ok().then_some(());
+        let known = dialect.code(wire.0);
+        let (message, row) = (known.unwrap_or(wire).message(), known.and_then(BackendCode::row));
+        let result = self.backend_request(&mut frame, message, row, dialect);
+        if let Err(rejection) = &result
+            && rejection.verdict() == Verdict::Close
+        {
+            self.backend_channel_failed = true;
+            return result;
+        }
         if result.is_ok() {
             self.session.dialect = dialect;
         }
-        let message = known.map_or(wire, BackendCode::message);
-        match &result {
-            Err(rejection) if rejection.verdict() == Verdict::Close => self.backend_channel_failed = true,
-            _ => self.answering = Some(Question { message, wire, due, effect }),
-        }
+        let due = Due::of(row, Flagged::from_header(&frame.header), &self.session.negotiated, self.session.postcopy);
+        self.answering = Some(Question { message, wire: wire.0, due, refused: result.is_err() });
         result
     }
 
@@ -269,12 +273,14 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if self.failed || self.backend_channel_failed {
             return Err(ApiMisuse::SessionFailed);
         }
-        let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
-        let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let answered = answer(question, reply, form, out)?;
-        self.answering = None;
-        self.backend_channel_failed |= matches!(answered, Answered::Close);
-        Ok(answered)
+        let Some(question) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
+        let form = self.form(Role::Reply);
+        let result = answer(question, reply, form, out);
+        if let Ok(answered) = &result {
+            self.answering = None;
+            self.backend_channel_failed = matches!(answered, Answered::Close);
+        }
+        result
     }
 
     fn check_alive(&self) -> Result<(), ApiMisuse> {
@@ -283,129 +289,107 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
 
     /// Carries out the requests to which no answer comes and before which none is missing.
     fn settle(&mut self) {
-        while let Some(question) = self.asking.settled() {
-            self.grant(&question.effect.unwrap_or_default());
+        while self.asking.settled().is_some() {
+            self.grant();
         }
     }
 
-    fn grant(&mut self, effect: &Effect) {
+    /// Carries out the oldest request.
+    #[inline(never)]
+    fn grant(&mut self) {
+        let Some(Pending { effect, .. }) = self.asking.outstanding().first() else { return };
         self.session.apply(effect, &mut self.table);
         if matches!(effect, Effect::OpenBackendChannel) {
             // What came through an earlier channel cannot be answered through this one.
             self.answering = None;
             self.backend_channel_failed = false;
         }
+        self.asking.forget_oldest();
     }
 
     fn has_table_outstanding(&self) -> bool {
-        self.asking.outstanding().iter().any(|question| matches!(question.effect, Some(Effect::ReplaceMemory)))
+        self.asking.outstanding().iter().any(|pending| matches!(pending.effect, Effect::ReplaceMemory))
     }
 
     fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
-        let rings = usize::from(self.config.rings).min(VRINGS);
         let state = Projection::new(&self.session, self.asking.outstanding(), &self.table);
-        Rules { state, rings, slots: REGIONS, tolerance: &self.config.tolerance }
+        Rules { state, rings: self.rings(), slots: REGIONS, tolerance: &self.config.tolerance }
     }
 
-    fn form(&self, role: Role, protocol: ProtocolFeatures) -> Form {
-        self.config.tolerance.form(role, protocol, self.session.dialect)
+    fn rings(&self) -> usize {
+        usize::from(self.config.rings).min(VRINGS)
     }
 
-    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
-        let Some(question) = self.asking.answered(&frame.header, Channel::Frontend) else {
-            return Err(self.asking.unexpected(&frame.header, Channel::Frontend));
+    #[inline(never)]
+    fn form(&self, role: Role) -> Form {
+        self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
+    }
+
+    /// What a frame tells that answers the oldest request.
+    #[inline(never)]
+    fn reply<'b, H>(&self, frame: &mut Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
+        self.check_alive()?;
+        match self.asking.answered(&frame.header, Channel::Frontend) {
+            Some(asked) => asked.question.answered_by(frame, self.form(Role::Reply)),
+            None => self.asking.unexpected(&frame.header, Channel::Frontend),
+        }
+    }
+
+    /// Carries out the oldest request if this is its reply, or makes it the refusal that hides in it.
+    #[inline(never)]
+    fn take<H>(&mut self, reply: &mut FrontendReply<'_, H>) -> Result<(), Fault> {
+        let Some(asked) = self.asking.outstanding().first() else { return Ok(()) };
+        match (difference(reply, asked, &self.table), &mut *reply) {
+            (None, _) => {}
+            // SPDK always replies with 256 bytes.
+            (Some(Difference::Size { expected, .. }), FrontendReply::GetConfig(config)) => {
+                config.data = config.data.get(..expected).unwrap_or(config.data);
+            }
+            (Some(difference), _) => return Err(differs(asked.question.message, &difference)),
+        }
+        let refusal = match reply {
+            FrontendReply::Refused(number) => Some(*number),
+            FrontendReply::GetConfig(config) if config.data.is_empty() => Some(NonZeroU64::MIN),
+            FrontendReply::SetDeviceStateFd(number, _) => NonZeroU64::new(*number & Transfer::ERROR_MASK),
+            FrontendReply::CreateCryptoSession(session) if session.session_id() > CryptoSession::FAILED >> 1 => {
+                NonZeroU64::new(session.session_id())
+            }
+            _ => None,
         };
-        let reply = match (question.due, acknowledgement(&frame)) {
-            (Due::Reply, _) => self.reply_of_its_own(&question, &mut frame)?,
-            (_, Some(number)) => NonZeroU64::new(number).map_or(FrontendReply::Done, FrontendReply::Refused),
-            (_, None) => return Err(no_acknowledgement(question.message, frame.payload, frame.handles.len())),
-        };
-        if let FrontendReply::Refused(_) = reply {
-            if matches!(question.effect, Some(Effect::ReplaceMemory)) {
+        if let Some(number) = refusal {
+            *reply = FrontendReply::Refused(number);
+            if matches!(asked.effect, Effect::ReplaceMemory) {
                 self.table.clear();
             }
+            self.asking.forget_oldest();
         } else {
-            self.grant(&question.effect.unwrap_or_default());
+            self.grant();
         }
         match reply {
-            FrontendReply::GetFeatures(features) => self.session.negotiated.offered = features,
-            FrontendReply::GetProtocolFeatures(features) => self.session.negotiated.protocol_offered = features,
+            FrontendReply::GetFeatures(features) => self.session.negotiated.offered = *features,
+            FrontendReply::GetProtocolFeatures(features) => self.session.negotiated.protocol_offered = *features,
             _ => {}
         }
         self.settle();
-        Ok(reply)
-    }
-
-    fn reply_of_its_own<'b, H>(
-        &self,
-        question: &Question<Effect>,
-        frame: &mut Frame<'b, H>,
-    ) -> Result<FrontendReply<'b, H>, Fault> {
-        let message = question.message;
-        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-        if is_empty_refusal(row, frame) {
-            return Ok(FrontendReply::Refused(NonZeroU64::MIN));
-        }
-        let form = self.form(Role::Reply, self.session.negotiated.protocol);
-        let mut reply = match FrontendReply::of_frame(row, frame, form) {
-            Ok(reply) => reply,
-            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, frame, form), row)),
-        };
-        match (&mut reply, &question.effect) {
-            (FrontendReply::GetVringBase(state), Some(Effect::Ring { index, .. }))
-                if state.index() != u32::from(*index) =>
-            {
-                let (expected, found) = (u32::from(*index), state.index());
-                return Err(PeerMisbehaved::WrongRing { message, expected, found }.into());
-            }
-            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) if regions.len() != self.table.len() => {
-                let (expected, found) = (self.table.len(), regions.len());
-                return Err(PeerMisbehaved::WrongRegionCount { message, expected, found }.into());
-            }
-            (FrontendReply::SetMemTable(regions), Some(Effect::ReplaceMemory)) => {
-                for (expected, found) in self.table.iter().zip(regions.iter()) {
-                    check_region(message, *expected, &found)?;
-                }
-            }
-            (FrontendReply::AddMemReg(found), Some(Effect::AddRegion(expected))) => {
-                check_region(message, *expected, found)?;
-            }
-            // SPDK always replies with 256 bytes.
-            (FrontendReply::GetConfig(config), Some(Effect::ReadConfig(size))) => {
-                config.data = config.data.get(..usize::from(*size)).unwrap_or(config.data);
-            }
-            _ => {}
-        }
-        Ok(refusal(&reply).map_or(reply, FrontendReply::Refused))
+        Ok(())
     }
 
     fn backend_request<'b, H>(
         &self,
         frame: &mut Frame<'b, H>,
-        wire: MessageName,
-        known: Option<BackendCode>,
+        message: MessageName,
+        row: Option<&'static Row>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
-        if !frame.header.is_request() {
-            return Err(Rejection::no_request(&frame.header, Channel::Backend));
-        }
-        let negotiated = &self.session.negotiated;
-        let form = self.form(Role::Request, negotiated.protocol).with_dialect(dialect);
-        let (message, row) = match known {
-            Some(code) => (code.message(), code.row()),
-            None => (wire, None),
-        };
-        let Some(row) = row else {
-            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, frame, form), row));
-        };
-        if let Err(violation) = negotiated.check(&row.gate) {
-            return Err(Rejection::violation(message, &violation));
-        }
-        let request = match BackendRequest::of_frame(row, frame, form) {
+        let form = self.form(Role::Request).with_dialect(dialect);
+        let found = Found::new(message, frame, form);
+        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
+        frame.payload = payload;
+        let request = match BackendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(misfit, &Found::new(message, frame, form), Some(row))),
+            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
         };
-        match self.rules().check_backend_request(&request) {
+        match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),
             Err(violation) => Err(Rejection::violation(message, &violation)),
         }
@@ -429,30 +413,16 @@ fn flag(row: &Row, code: FrontendCode, delivery: Delivery, negotiated: &Negotiat
     }
 }
 
-/// Whether a region comes back as it was shared, at whatever address.
-fn check_region(message: MessageName, expected: RegionExtent, found: &MemoryRegion) -> Result<(), PeerMisbehaved> {
-    match RegionExtent::from(found) {
-        found if (found.guest_address, found.size) == (expected.guest_address, expected.size) => Ok(()),
-        found => Err(PeerMisbehaved::WrongRegion { message, expected, found }),
-    }
-}
-
-/// Whether a reply of its own is missing what it is for.
-fn is_empty_refusal<H>(row: &Row, frame: &Frame<'_, H>) -> bool {
-    let nothing_expected = row.reply_payload == PayloadKind::Empty;
-    row.reply == ReplyRule::Own(Refusal::Empty)
-        && frame.handles.is_empty()
-        && (nothing_expected || frame.payload.is_empty())
-}
-
-/// The refusal that hides in a reply's content.
-fn refusal<H>(reply: &FrontendReply<'_, H>) -> Option<NonZeroU64> {
-    match reply {
-        FrontendReply::GetConfig(config) if config.data.is_empty() => Some(NonZeroU64::MIN),
-        FrontendReply::SetDeviceStateFd(number, _) => NonZeroU64::new(number & Transfer::ERROR_MASK),
-        FrontendReply::CreateCryptoSession(session) if session.session_id() > CryptoSession::FAILED >> 1 => {
-            NonZeroU64::new(session.session_id())
+/// What there is to say of a reply that contradicts its request.
+#[cold]
+#[inline(never)]
+fn differs(message: MessageName, difference: &Difference) -> Fault {
+    let error = match *difference {
+        Difference::Ring { expected, found } => PeerMisbehaved::WrongRing { message, expected, found },
+        Difference::Size { expected, found } | Difference::Regions { expected, found } => {
+            PeerMisbehaved::WrongRegionCount { message, expected, found }
         }
-        _ => None,
-    }
+        Difference::Region { expected, found } => PeerMisbehaved::WrongRegion { message, expected, found },
+    };
+    error.into()
 }

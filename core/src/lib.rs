@@ -68,6 +68,7 @@ mod assembler;
 mod backend;
 mod channel;
 mod dialect;
+mod difference;
 mod dirty_log;
 mod error;
 mod frontend;

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::{
     address::{GuestAddress, UserAddress},
-    wire::memory::{MAX_TABLE_REGIONS, MemoryRegion},
+    wire::memory::{MAX_TABLE_REGIONS, MemoryRegion, MemoryTable},
 };
 
 /// Where a memory region lies in both address spaces.
@@ -111,61 +111,41 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
     /// The region that begins at a guest address.
     #[must_use]
     pub(crate) fn at(&self, guest_address: GuestAddress) -> Option<&RegionExtent> {
-        let place = self.regions.binary_search_by_key(&guest_address, |region| region.guest_address).ok()?;
-        self.regions.get(place)
+        self.regions.get(self.place(guest_address)).filter(|region| region.guest_address == guest_address)
     }
 
-    /// A region that shares an address with this one and that counts.
-    pub(crate) fn overlapping(
-        &self,
-        extent: &RegionExtent,
-        mut counts: impl FnMut(&RegionExtent) -> bool,
-    ) -> Option<RegionExtent> {
-        // None overlaps another, so those that overlap it stand side by side in both orders.
-        let end = |start: u64, size: u64| start.saturating_add(size);
-        let guest = (extent.guest_address.0, end(extent.guest_address.0, extent.size));
-        let behind = self.regions.partition_point(|region| region.guest_address.0 < guest.1);
-        for region in self.regions.get(..behind)?.iter().rev() {
-            if end(region.guest_address.0, region.size) <= guest.0 {
-                break;
-            }
-            if counts(region) {
-                return Some(*region);
-            }
+    /// A region that shares an address with this one.
+    pub(crate) fn overlapping(&self, extent: &RegionExtent) -> Option<&RegionExtent> {
+        // None overlaps another, so if any overlaps it, then the last that begins before its end does.
+        let end = GuestAddress(extent.guest_address.0.saturating_add(extent.size));
+        let last = self.regions.get(self.place(end).wrapping_sub(1)).filter(|region| region.overlaps(extent));
+        if last.is_some() {
+            return last;
         }
-        let user = (extent.user_address.0, end(extent.user_address.0, extent.size));
-        let region_at = |place: &u16| self.regions.get(usize::from(*place));
-        let begins_before =
-            |place: &u16, address| region_at(place).is_some_and(|region| region.user_address.0 < address);
-        let behind = self.by_user_address.partition_point(|place| begins_before(place, user.1));
-        for region in self.by_user_address.get(..behind)?.iter().rev().map_while(region_at) {
-            if end(region.user_address.0, region.size) <= user.0 {
-                break;
-            }
-            if counts(region) {
-                return Some(*region);
-            }
-        }
-        None
+        let end = UserAddress(extent.user_address.0.saturating_add(extent.size));
+        let place = self.by_user_address.get(self.user_place(end).wrapping_sub(1))?;
+        self.regions.get(usize::from(*place)).filter(|region| region.overlaps(extent))
     }
 
     /// Puts a region into its place. It was checked that there is room and that it is new.
-    pub(crate) fn add(&mut self, extent: RegionExtent) {
-        let place = self.regions.partition_point(|region| region.guest_address < extent.guest_address);
+    #[inline(never)]
+    pub(crate) fn add(&mut self, extent: &RegionExtent) {
+        let place = self.place(extent.guest_address);
         let user_place = self.user_place(extent.user_address);
         let (Ok(number), false) = (u16::try_from(place), self.regions.is_full()) else { return };
         for other in &mut self.by_user_address {
             *other = other.wrapping_add(u16::from(*other >= number));
         }
-        insert(&mut self.regions, place, extent);
+        insert(&mut self.regions, place, *extent);
         insert(&mut self.by_user_address, user_place, number);
     }
 
     pub(crate) fn remove(&mut self, guest_address: GuestAddress) {
-        let Ok(place) = self.regions.binary_search_by_key(&guest_address, |region| region.guest_address) else {
+        let place = self.place(guest_address);
+        let Some(region) = self.regions.get(place).filter(|region| region.guest_address == guest_address) else {
             return;
         };
-        let (Some(region), Ok(number)) = (self.regions.get(place), u16::try_from(place)) else { return };
+        let Ok(number) = u16::try_from(place) else { return };
         let mut user_place = self.user_place(region.user_address);
         if self.by_user_address.get(user_place) != Some(&number) {
             // A peer that grants what it should not can bring two of one address here.
@@ -182,11 +162,18 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
         self.regions.clear();
         self.by_user_address.clear();
         for extent in table {
-            self.add(*extent);
+            self.add(extent);
         }
     }
 
-    /// Where in the order of user addresses a region is, or would be, that begins at this one.
+    /// Where in the order of guest addresses a region is, or would be, that begins at this one.
+    #[inline(never)]
+    fn place(&self, guest_address: GuestAddress) -> usize {
+        self.regions.partition_point(|region| region.guest_address < guest_address)
+    }
+
+    /// The same in the order of user addresses.
+    #[inline(never)]
     fn user_place(&self, user_address: UserAddress) -> usize {
         let region_at = |place: &u16| self.regions.get(usize::from(*place));
         self.by_user_address
@@ -218,26 +205,33 @@ fn remove<T: Copy, const N: usize>(list: &mut heapless::Vec<T, N>, place: usize)
     }
 }
 
-/// Checks that these regions can be all the memory there is.
+/// Checks that these regions can be all the memory there is, and puts them into `extents`, which is empty.
+#[inline(never)]
 pub(crate) fn check_table(
     slots: usize,
-    regions: impl Iterator<Item = MemoryRegion>,
-) -> Result<TableExtents, MemoryFault> {
-    let mut extents = TableExtents::new();
-    for region in regions {
-        let second = check_alone(&region)?;
-        if let Some(first) = extents.iter().find(|first| first.overlaps(&second)).copied() {
-            return Err(MemoryFault::Overlap { first, second });
+    regions: &MemoryTable<'_>,
+    extents: &mut TableExtents,
+) -> Result<(), MemoryFault> {
+    for at in 0..regions.len() {
+        let Some(region) = &regions.get(at) else { break };
+        let second = check_alone(region)?;
+        for first in extents.iter().copied() {
+            if first.overlaps(&second) {
+                return Err(MemoryFault::Overlap { first, second });
+            }
         }
         if extents.len() >= slots {
             return Err(MemoryFault::TooMany { slots });
         }
-        extents.push(second).map_err(|_| MemoryFault::TooMany { slots: MAX_TABLE_REGIONS })?;
+        if extents.push(second).is_err() {
+            return Err(MemoryFault::TooMany { slots: MAX_TABLE_REGIONS });
+        }
     }
-    Ok(extents)
+    Ok(())
 }
 
 /// Checks what a region must be whatever others there are.
+#[inline(never)]
 pub(crate) fn check_alone(region: &MemoryRegion) -> Result<RegionExtent, MemoryFault> {
     let extent = RegionExtent::from(region);
     let starts = [region.guest_address.0, region.user_address.0, region.mmap_offset];

@@ -4,132 +4,134 @@
 //! which answers one request at a time, has nothing outstanding.
 
 use crate::{
-    channel::Question,
+    channel::Pending,
     memory_map::{RegionExtent, TableExtents},
     session::{Effect, Negotiated, Postcopy, Session},
     vring::Vring,
 };
 
 /// A session and the requests that will change it, in order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Projection<'s, const VRINGS: usize, const REGIONS: usize> {
-    pub(crate) session: &'s Session<VRINGS, REGIONS>,
-    pub(crate) pending: &'s [Question<Effect>],
+    session: &'s Session<VRINGS, REGIONS>,
+    pending: &'s [Pending<Effect>],
     /// The regions of the one memory table that may be pending.
-    pub(crate) table: &'s [RegionExtent],
+    table: &'s [RegionExtent],
+    /// The features.
+    pub(crate) negotiated: Negotiated,
+    /// How far postcopy migration is.
+    pub(crate) postcopy: Postcopy,
 }
 
 impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIONS> {
     /// A session to which nothing is about to happen.
-    pub(crate) const fn settled(session: &'s Session<VRINGS, REGIONS>) -> Self {
-        Self { session, pending: &[], table: &[] }
+    pub(crate) fn settled(session: &'s Session<VRINGS, REGIONS>) -> Self {
+        let (negotiated, postcopy) = (session.negotiated, session.postcopy);
+        Self { session, pending: &[], table: &[], negotiated, postcopy }
     }
 
     pub(crate) fn new(
         session: &'s Session<VRINGS, REGIONS>,
-        pending: &'s [Question<Effect>],
+        pending: &'s [Pending<Effect>],
         table: &'s TableExtents,
     ) -> Self {
-        Self { session, pending, table }
-    }
-
-    /// The features.
-    pub(crate) fn negotiated(&self) -> Negotiated {
-        let mut negotiated = self.session.negotiated;
-        self.effects().for_each(|effect| negotiated.apply(effect));
-        negotiated
-    }
-
-    /// How far postcopy migration is.
-    pub(crate) fn postcopy(&self) -> Postcopy {
-        self.effects().fold(self.session.postcopy, Postcopy::after)
-    }
-
-    /// Ring `index`; `None` beyond the rings of the machine.
-    pub(crate) fn ring(&self, index: u8) -> Option<Vring> {
-        let mut ring = *self.session.rings.get(usize::from(index))?;
-        if self.pending.is_empty() {
-            return Some(ring);
+        let mut state = Self { pending, table, ..Self::settled(session) };
+        for Pending { effect, .. } in pending {
+            state.negotiated.apply(effect);
+            state.postcopy = state.postcopy.after(effect);
         }
-        self.effects().filter(|effect| effect.concerns_ring(index)).for_each(|effect| effect.apply_to(&mut ring));
-        Some(ring)
+        state
+    }
+
+    /// Ring `index`; one that is not set up beyond the rings of the machine.
+    #[inline(never)]
+    pub(crate) fn ring(&self, index: u8) -> Vring {
+        let mut ring = self.session.rings.get(usize::from(index)).copied().unwrap_or_default();
+        for Pending { effect, .. } in self.pending {
+            if let Some(change) = effect.on_ring(index) {
+                ring.change(change);
+            }
+        }
+        ring
     }
 
     /// The first ring that runs.
     pub(crate) fn running_ring(&self) -> Option<u8> {
-        (0..=u8::MAX).zip(&self.session.rings).map(|(index, _)| index).find(|index| self.is_running(*index))
+        let mut rings = (0..=u8::MAX).zip(&self.session.rings);
+        rings.find_map(|(index, _)| self.ring(index).is_running().then_some(index))
     }
 
     /// A memory region that shares an address with this one.
-    pub(crate) fn overlapping(&self, extent: &RegionExtent) -> Option<RegionExtent> {
-        let (table, later) = self.memory();
-        let kept = |region: &RegionExtent| is_kept(region, later);
-        let found = match table {
-            Some(table) => table.iter().find(|region| region.overlaps(extent) && kept(region)).copied(),
-            None => self.session.memory.overlapping(extent, kept),
-        };
-        found.or_else(|| added(later).find(|region| region.overlaps(extent)))
+    pub(crate) fn overlapping(&self, extent: &RegionExtent) -> Option<&RegionExtent> {
+        if self.pending.is_empty() {
+            return self.session.memory.overlapping(extent);
+        }
+        self.find(extent, RegionExtent::overlaps)
     }
 
     /// Whether there is exactly this region.
     pub(crate) fn has_region(&self, extent: &RegionExtent) -> bool {
-        let (table, later) = self.memory();
-        let present = match table {
-            Some(table) => table.contains(extent),
-            None => self.session.memory.at(extent.guest_address) == Some(extent),
-        };
-        present && is_kept(extent, later) || added(later).any(|region| region == *extent)
+        if self.pending.is_empty() {
+            return self.session.memory.at(extent.guest_address) == Some(extent);
+        }
+        self.find(extent, RegionExtent::eq).is_some()
     }
 
     /// How many memory regions there are.
     pub(crate) fn region_count(&self) -> usize {
-        let (table, later) = self.memory();
-        let base = table.unwrap_or(self.session.memory.regions()).len();
-        later.iter().fold(base, |count, question| match question.effect {
-            Some(Effect::AddRegion(_)) => count.saturating_add(1),
-            Some(Effect::RemoveRegion(_)) => count.saturating_sub(1),
+        let (regions, later) = self.memory();
+        later.iter().fold(regions.len(), |count, pending| match pending.effect {
+            Effect::AddRegion(_) => count.saturating_add(1),
+            Effect::RemoveRegion(_) => count.saturating_sub(1),
             _ => count,
         })
     }
 
-    /// The memory table that is pending, and the requests after it.
-    fn memory(&self) -> (Option<&'s [RegionExtent]>, &'s [Question<Effect>]) {
-        let table = tails(self.pending).filter(|(first, _)| matches!(first.effect, Some(Effect::ReplaceMemory))).last();
-        table.map_or((None, self.pending), |(_, later)| (Some(self.table), later))
+    /// A memory region that is to this one as wanted.
+    #[cold]
+    #[inline(never)]
+    fn find(
+        &self,
+        extent: &RegionExtent,
+        wanted: fn(&RegionExtent, &RegionExtent) -> bool,
+    ) -> Option<&'s RegionExtent> {
+        let (regions, mut later) = self.memory();
+        for region in regions {
+            if wanted(region, extent) && is_kept(region, later) {
+                return Some(region);
+            }
+        }
+        while let [Pending { effect, .. }, rest @ ..] = later {
+            later = rest;
+            if let Effect::AddRegion(region) = effect
+                && wanted(region, extent)
+                && is_kept(region, later)
+            {
+                return Some(region);
+            }
+        }
+        None
     }
 
-    fn is_running(&self, index: u8) -> bool {
-        self.ring(index).is_some_and(|ring| ring.is_running())
+    /// The memory regions as of the last table, and the requests after it.
+    fn memory(&self) -> (&'s [RegionExtent], &'s [Pending<Effect>]) {
+        let mut memory = (self.session.memory.regions(), self.pending);
+        let mut later = self.pending;
+        while let [Pending { effect, .. }, rest @ ..] = later {
+            later = rest;
+            if matches!(effect, Effect::ReplaceMemory) {
+                memory = (self.table, later);
+            }
+        }
+        memory
     }
-
-    fn effects(&self) -> impl Iterator<Item = &'s Effect> {
-        self.pending.iter().filter_map(|question| question.effect.as_ref())
-    }
-}
-
-/// Each item with those that come after it.
-fn tails<T>(items: &[T]) -> impl Iterator<Item = (&T, &[T])> {
-    let mut rest = items;
-    core::iter::from_fn(move || {
-        let (first, tail) = rest.split_first()?;
-        rest = tail;
-        Some((first, tail))
-    })
 }
 
 /// Whether none of these requests removes a region.
-fn is_kept(region: &RegionExtent, later: &[Question<Effect>]) -> bool {
-    let removes = |question: &Question<Effect>| match &question.effect {
-        Some(Effect::RemoveRegion(gone)) => gone.guest_address == region.guest_address,
+fn is_kept(region: &RegionExtent, later: &[Pending<Effect>]) -> bool {
+    let removes = |pending: &Pending<Effect>| match &pending.effect {
+        Effect::RemoveRegion(gone) => *gone == region.guest_address,
         _ => false,
     };
     !later.iter().any(removes)
-}
-
-/// The regions that these requests add and do not remove again.
-fn added(pending: &[Question<Effect>]) -> impl Iterator<Item = RegionExtent> {
-    tails(pending).filter_map(|(question, later)| match question.effect {
-        Some(Effect::AddRegion(extent)) if is_kept(&extent, later) => Some(extent),
-        _ => None,
-    })
 }

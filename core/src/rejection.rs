@@ -5,11 +5,12 @@ use core::fmt;
 use crate::{
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     rules::Violation,
+    session::Negotiated,
     wire::{
         header::Header,
         misfit::{Found, Misfit},
         payload::PayloadKind,
-        row::{Channel, HandleRule, MessageName, Row},
+        row::{Channel, Enforcement, HandleRule, MessageName, Row},
     },
 };
 
@@ -66,7 +67,7 @@ impl Rejection {
     /// The bytes do not make the request of this row; `None` if there is no such request.
     #[cold]
     #[inline(never)]
-    pub(crate) fn misfit(misfit: Misfit, found: &Found<'_>, row: Option<&Row>) -> Self {
+    pub(crate) fn misfit(misfit: &Misfit, found: &Found<'_>, row: Option<&Row>) -> Self {
         let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
         Self::refuse(misfit.of(found, kind, rule))
     }
@@ -89,6 +90,30 @@ impl Rejection {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+}
+
+/// The row of a request and its payload; `None` if there is no such request.
+///
+/// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
+/// not those of its row.
+#[inline(never)]
+pub(crate) fn admit<'b>(
+    header: &Header,
+    found: &Found<'b>,
+    row: Option<&'static Row>,
+    negotiated: &Negotiated,
+) -> Result<(&'static Row, &'b [u8]), Rejection> {
+    if !header.is_request() {
+        return Err(Rejection::no_request(header, found.message.channel));
+    }
+    let Some(row) = row else { return Err(Rejection::misfit(&Misfit::Unknown, found, None)) };
+    if row.gate.enforcement() == Enforcement::BothSides && !negotiated.opens(&row.gate) {
+        return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
+    }
+    match found.payload_of(row.payload, row.handles) {
+        Ok(payload) => Ok((row, payload)),
+        Err(misfit) => Err(Rejection::misfit(&misfit, found, Some(row))),
     }
 }
 

@@ -10,10 +10,10 @@ use crate::{
     gpu::GpuViolation,
     memory_map::{MemoryFault, RegionExtent, TableExtents, check_alone, check_table},
     projection::Projection,
-    session::{Effect, Postcopy, RingChange},
+    session::{Effect, Postcopy},
     tolerance::{BrokenDependency, Tolerance, UnofferedFeatures},
     virtqueue::RingLayout,
-    vring::Power,
+    vring::RingChange,
     wire::{
         backend_request::BackendRequest,
         feature::{ProtocolFeatures, VirtioFeatures},
@@ -205,22 +205,25 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         table: &mut TableExtents,
     ) -> Result<Effect, Violation> {
         use FrontendRequest as Request;
-        let index = request.ring().map_or(Ok(0), |index| self.ring(index))?;
+        let index = match request.ring() {
+            Some(index) => check_ring(index, self.rings)?,
+            None => 0,
+        };
         let changes = |change| Ok(Effect::Ring { index, change });
         match request {
             Request::SetFeatures(features) => self.features(*features),
             Request::ResetOwner => Ok(Effect::DisableAll),
             // On the wire this is the acknowledgement of the addresses, byte for byte.
-            Request::SetMemTable(regions, _) if regions.is_empty() && self.state.postcopy() == Postcopy::Answered => {
+            Request::SetMemTable(regions, _) if regions.is_empty() && self.state.postcopy == Postcopy::Answered => {
                 Err(Violation::PostcopyOrder { state: Postcopy::Answered })
             }
             Request::SetMemTable(regions, _) => {
-                *table = check_table(REGIONS, regions.iter())?;
+                check_table(REGIONS, regions, table)?;
                 Ok(Effect::ReplaceMemory)
             }
             Request::AddMemReg(region, _) => {
                 let second = check_alone(region)?;
-                if let Some(first) = self.state.overlapping(&second) {
+                if let Some(&first) = self.state.overlapping(&second) {
                     return Err(MemoryFault::Overlap { first, second }.into());
                 }
                 if self.state.region_count() >= self.slots {
@@ -232,34 +235,39 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
                 // Guest address, size and user address are the key.
                 let extent = RegionExtent::from(region);
                 let known = self.state.has_region(&extent);
-                if known { Ok(Effect::RemoveRegion(extent)) } else { Err(MemoryFault::Unknown(extent).into()) }
+                if known {
+                    Ok(Effect::RemoveRegion(extent.guest_address))
+                } else {
+                    Err(MemoryFault::Unknown(extent).into())
+                }
             }
             Request::SetLogBase(LogBase::Shared(log), _) => {
                 extent(log.size(), log.offset())?;
                 Ok(Effect::Log(Some(*log)))
             }
             Request::SetLogBase(..) => Ok(Effect::Log(None)),
-            Request::SetVringNum(state) => changes(RingChange::Size(self.ring_size(index, state.num())?)),
+            Request::SetVringNum(state) => changes(self.ring_size(index, state.num())?),
             Request::SetVringAddr(address) => {
                 self.check_ring_addresses(index, address)?;
-                changes(RingChange::Addresses)
+                changes(RingChange::ADDRESSED)
             }
             Request::SetVringBase(_) => {
                 self.check_stopped(index)?;
                 Ok(Effect::None)
             }
-            Request::GetVringBase(_) => changes(RingChange::Started(Power::Off)),
-            Request::VringKick(_) | Request::SetVringKick(..) => changes(RingChange::Started(Power::On)),
-            Request::SetVringEnable(state) => changes(RingChange::Enabled(zero_or_one(index, state.num())?)),
-            Request::SetVringEndian(state) => {
-                zero_or_one(index, state.num())?;
-                Ok(Effect::None)
-            }
+            Request::GetVringBase(_) => changes(RingChange::STOPPED),
+            Request::VringKick(_) | Request::SetVringKick(..) => changes(RingChange::STARTED),
+            Request::SetVringEnable(state) | Request::SetVringEndian(state) => match (request, state.num()) {
+                (_, found @ 2..) => Err(Violation::NotZeroOrOne { ring: index, found }),
+                (Request::SetVringEndian(_), _) => Ok(Effect::None),
+                (_, 0) => changes(RingChange::DISABLED),
+                (_, 1) => changes(RingChange::ENABLED),
+            },
             Request::GetProtocolFeatures => Ok(Effect::OpenProtocol),
             Request::SetProtocolFeatures(features) => self.protocol_features(*features),
             Request::SetBackendReqFd(_) => Ok(Effect::OpenBackendChannel),
             Request::PostcopyAdvise => Ok(Effect::Postcopy(Postcopy::Advised)),
-            Request::PostcopyListen => match self.state.postcopy() {
+            Request::PostcopyListen => match self.state.postcopy {
                 Postcopy::Advised => Ok(Effect::Postcopy(Postcopy::Listening)),
                 state => Err(Violation::PostcopyOrder { state }),
             },
@@ -284,19 +292,8 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         }
     }
 
-    /// Which rule a request of the back-end breaks, if any.
-    pub(crate) fn check_backend_request<H>(&self, request: &BackendRequest<H>) -> Result<(), Violation> {
-        match request {
-            BackendRequest::VringCall(state) | BackendRequest::VringErr(state) => {
-                self.ring(u64::from(state.index())).map(drop)
-            }
-            BackendRequest::VringHostNotifierMsg(area, _) => self.ring(area.target().index()).map(drop),
-            _ => request.check_mappings(),
-        }
-    }
-
     fn features(&self, features: VirtioFeatures) -> Result<Effect, Violation> {
-        let negotiated = self.state.negotiated();
+        let negotiated = &self.state.negotiated;
         let excess = features.difference(negotiated.offered | self.tolerance.always_accepted);
         if !excess.is_empty() && self.tolerance.unoffered_features == UnofferedFeatures::Refuse {
             return Err(Violation::FeaturesNotOffered { excess });
@@ -310,7 +307,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     }
 
     fn protocol_features(&self, features: ProtocolFeatures) -> Result<Effect, Violation> {
-        let excess = features.difference(self.state.negotiated().protocol_offered);
+        let excess = features.difference(self.state.negotiated.protocol_offered);
         if !excess.is_empty() {
             return Err(Violation::ProtocolFeaturesNotOffered { excess });
         }
@@ -325,32 +322,23 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         }
     }
 
-    /// The ring of this index, or the violation that there is none.
-    fn ring(&self, index: u64) -> Result<u8, Violation> {
-        let missing = Violation::RingIndex { found: index, rings: self.rings };
-        match u8::try_from(index) {
-            Ok(ring) if usize::from(ring) < self.rings => Ok(ring),
-            _ => Err(missing),
-        }
-    }
-
     fn check_stopped(&self, ring: u8) -> Result<(), Violation> {
-        match self.state.ring(ring) {
-            // Not merely started: libkrun sets a ring up again after disabling it.
-            Some(vring) if vring.is_running() => Err(Violation::RingRunning { ring }),
-            _ => Ok(()),
-        }
+        // Not merely started: libkrun sets a ring up again after disabling it.
+        if self.state.ring(ring).is_running() { Err(Violation::RingRunning { ring }) } else { Ok(()) }
     }
 
-    fn ring_size(&self, ring: u8, found: u32) -> Result<u16, Violation> {
+    fn ring_size(&self, ring: u8, found: u32) -> Result<RingChange, Violation> {
         self.check_stopped(ring)?;
-        self.layout().check_size(found).map_err(|_| Violation::RingSize { ring, found })
+        match self.layout().check_size(found) {
+            Ok(size) => Ok(RingChange::size(size)),
+            Err(_) => Err(Violation::RingSize { ring, found }),
+        }
     }
 
     /// Checks alignment and wrapping. Whether memory is there is known only when the ring starts,
     /// because memory may come later.
     fn check_ring_addresses(&self, ring: u8, address: &VringAddr) -> Result<(), Violation> {
-        let size = self.state.ring(ring).and_then(|vring| vring.size()).unwrap_or(1);
+        let size = self.state.ring(ring).size().unwrap_or(1);
         let check = |part: &'static str, found: u64, alignment: u64, length| {
             let aligned = found & alignment.wrapping_sub(1) == 0;
             let fits = aligned && found.checked_add(length).is_some();
@@ -371,7 +359,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     }
 
     fn layout(&self) -> RingLayout {
-        RingLayout::of(self.state.negotiated().acknowledged)
+        RingLayout::of(self.state.negotiated.acknowledged)
     }
 
     fn inflight(&self, inflight: &Inflight) -> Result<Effect, Violation> {
@@ -390,11 +378,22 @@ pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     }
 }
 
+/// The ring of this index, or the violation that there is none.
 #[inline]
-fn zero_or_one(ring: u8, found: u32) -> Result<Power, Violation> {
-    match found {
-        0 => Ok(Power::Off),
-        1 => Ok(Power::On),
-        found => Err(Violation::NotZeroOrOne { ring, found }),
+fn check_ring(index: u64, rings: usize) -> Result<u8, Violation> {
+    match u8::try_from(index) {
+        Ok(ring) if usize::from(ring) < rings => Ok(ring),
+        _ => Err(Violation::RingIndex { found: index, rings }),
+    }
+}
+
+/// Which rule a request of the back-end breaks, if any, in a session with so many rings.
+pub(crate) fn check_backend_request<H>(request: &BackendRequest<H>, rings: usize) -> Result<(), Violation> {
+    match request {
+        BackendRequest::VringCall(state) | BackendRequest::VringErr(state) => {
+            check_ring(u64::from(state.index()), rings).map(drop)
+        }
+        BackendRequest::VringHostNotifierMsg(area, _) => check_ring(area.target().index(), rings).map(drop),
+        _ => request.check_mappings(),
     }
 }

@@ -1,10 +1,10 @@
 //! What both sides agreed on: features, rings, memory, and how far migration is.
 
 use crate::{
+    address::GuestAddress,
     dialect::Dialect,
     memory_map::{MemoryMap, RegionExtent, TableExtents},
-    rules::Violation,
-    vring::{Power, Vring},
+    vring::{RingChange, Vring},
     wire::{
         feature::{ProtocolFeatures, VirtioFeatures},
         log::Log,
@@ -28,23 +28,18 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
-    /// Refuses a request whose gate is closed.
-    pub(crate) fn check(&self, gate: &Gate) -> Result<(), Violation> {
-        if self.opens(gate) { Ok(()) } else { Err(Violation::NotNegotiated { gate: *gate }) }
-    }
-
     /// Whether a gate is open.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn opens(&self, gate: &Gate) -> bool {
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
-        let opened = match gate.negotiation {
+        let opened = match gate.negotiation() {
             Negotiation::Any => true,
             Negotiation::Offered => self.offered.contains(bit),
             Negotiation::Opened => {
                 self.offered.contains(bit) && (self.protocol_opened || self.acknowledged.contains(bit))
             }
         };
-        opened && self.protocol.contains(gate.protocol) && self.acknowledged.contains(gate.virtio)
+        opened && self.protocol.contains(gate.protocol()) && self.acknowledged.contains(gate.virtio())
     }
 
     /// Carries out what a granted request does to them.
@@ -203,7 +198,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
             Effect::None | Effect::ReadConfig(_) => return,
             Effect::Ring { index, change } => {
                 if let Some(ring) = self.rings.get_mut(usize::from(index)) {
-                    change.apply(ring);
+                    ring.change(change);
                 }
                 return;
             }
@@ -211,8 +206,8 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
                 self.memory.replace(table);
                 table.clear();
             }
-            Effect::AddRegion(extent) => self.memory.add(extent),
-            Effect::RemoveRegion(extent) => self.memory.remove(extent.guest_address),
+            Effect::AddRegion(ref extent) => self.memory.add(extent),
+            Effect::RemoveRegion(guest_address) => self.memory.remove(guest_address),
             Effect::Log(log) => self.log = log,
             Effect::OpenBackendChannel => self.backend_channel = true,
             Effect::Reset => self.status = 0,
@@ -221,9 +216,9 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
         }
         self.negotiated.apply(effect);
         self.postcopy = self.postcopy.after(effect);
-        if effect.concerns_all_rings() {
+        if let Some(change) = effect.on_all_rings() {
             for ring in &mut self.rings {
-                effect.apply_to(ring);
+                ring.change(change);
             }
         }
     }
@@ -243,7 +238,8 @@ pub(crate) enum Effect {
     /// The regions wait beside the effect, because there can be eight of them.
     ReplaceMemory,
     AddRegion(RegionExtent),
-    RemoveRegion(RegionExtent),
+    /// The one that begins there.
+    RemoveRegion(GuestAddress),
     Log(Option<Log>),
     /// Nothing, but the answer has as many bytes as the request.
     ReadConfig(u16),
@@ -255,59 +251,30 @@ pub(crate) enum Effect {
     },
 }
 
-/// What a request does to one ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum RingChange {
-    Size(u16),
-    Addresses,
-    Started(Power),
-    Enabled(Power),
-}
-
 impl Effect {
     /// Whether the request shares memory with the back-end.
     pub(crate) fn shares_memory(&self) -> bool {
         matches!(self, Self::ReplaceMemory | Self::AddRegion(_))
     }
 
-    /// Whether the request may change ring `index`.
-    pub(crate) fn concerns_ring(&self, index: u8) -> bool {
-        match self {
-            Self::Ring { index: changed, .. } => *changed == index,
-            effect => effect.concerns_all_rings(),
+    /// What the request does to ring `index`, if anything.
+    pub(crate) fn on_ring(&self, index: u8) -> Option<RingChange> {
+        match *self {
+            Self::Ring { index: changed, change } if changed == index => Some(change),
+            _ => self.on_all_rings(),
         }
     }
 
-    #[inline]
-    fn concerns_all_rings(&self) -> bool {
+    /// What the request does to every ring, if anything.
+    fn on_all_rings(&self) -> Option<RingChange> {
         match self {
             // From here on there is nothing to enable them by.
-            Self::AcknowledgeFeatures(features) => !features.contains(VirtioFeatures::PROTOCOL_FEATURES),
-            Self::DisableAll | Self::Reset | Self::Status(0) => true,
-            _ => false,
-        }
-    }
-
-    /// Carries out on a ring that the request concerns what it does to it.
-    #[inline]
-    pub(crate) fn apply_to(&self, ring: &mut Vring) {
-        match self {
-            Self::Ring { change, .. } => change.apply(ring),
-            Self::AcknowledgeFeatures(_) => ring.set_enabled(Power::On),
-            Self::DisableAll => ring.set_enabled(Power::Off),
-            Self::Reset | Self::Status(0) => *ring = Vring::NEW,
-            _ => {}
-        }
-    }
-}
-
-impl RingChange {
-    fn apply(self, ring: &mut Vring) {
-        match self {
-            Self::Size(size) => ring.set_size(size),
-            Self::Addresses => ring.set_addressed(),
-            Self::Started(power) => ring.set_started(power),
-            Self::Enabled(power) => ring.set_enabled(power),
+            Self::AcknowledgeFeatures(features) if !features.contains(VirtioFeatures::PROTOCOL_FEATURES) => {
+                Some(RingChange::ENABLED)
+            }
+            Self::DisableAll => Some(RingChange::DISABLED),
+            Self::Reset | Self::Status(0) => Some(RingChange::RESET),
+            _ => None,
         }
     }
 }

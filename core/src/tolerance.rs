@@ -4,6 +4,7 @@ use crate::{
     dialect::Dialect,
     wire::{
         feature::{ProtocolFeatures, VirtioFeatures},
+        log::{Log, LogBase},
         payload::{Form, Role, ShmemBit, TrailingBytes},
     },
 };
@@ -129,4 +130,16 @@ pub enum LogReply {
     Zero,
     /// Nothing, as DPDK.
     Empty,
+}
+
+impl LogReply {
+    /// What answers the request for this log.
+    #[inline(never)]
+    pub(crate) fn to(self, log: &Log) -> LogBase {
+        match self {
+            Self::Echo => LogBase::Shared(*log),
+            Self::Zero => LogBase::Number(0),
+            Self::Empty => LogBase::Empty,
+        }
+    }
 }

@@ -61,26 +61,34 @@ impl Vring {
         self.is_started() && self.is_enabled()
     }
 
-    pub(crate) fn set_size(&mut self, size: u16) {
-        self.size = size;
-    }
-
-    pub(crate) fn set_addressed(&mut self) {
-        self.flags.insert(Flags::ADDRESSED);
-    }
-
-    pub(crate) fn set_started(&mut self, started: Power) {
-        self.flags.set(Flags::STARTED, started == Power::On);
-    }
-
-    pub(crate) fn set_enabled(&mut self, enabled: Power) {
-        self.flags.set(Flags::ENABLED, enabled == Power::On);
+    /// Carries out what a request does to it.
+    pub(crate) fn change(&mut self, change: RingChange) {
+        self.size = self.size & change.kept_size | change.size;
+        self.flags = self.flags.intersection(change.kept_flags).union(change.flags);
     }
 }
 
-/// On or off.
+/// What a request does to a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Power {
-    On,
-    Off,
+pub(crate) struct RingChange {
+    /// All bits if the size stays, else none.
+    kept_size: u16,
+    size: u16,
+    kept_flags: Flags,
+    flags: Flags,
+}
+
+impl RingChange {
+    const NOTHING: Self = Self { kept_size: u16::MAX, size: 0, kept_flags: Flags::all(), flags: Flags::empty() };
+    pub(crate) const ADDRESSED: Self = Self { flags: Flags::ADDRESSED, ..Self::NOTHING };
+    pub(crate) const STARTED: Self = Self { flags: Flags::STARTED, ..Self::NOTHING };
+    pub(crate) const STOPPED: Self = Self { kept_flags: Flags::STARTED.complement(), ..Self::NOTHING };
+    pub(crate) const ENABLED: Self = Self { flags: Flags::ENABLED, ..Self::NOTHING };
+    pub(crate) const DISABLED: Self = Self { kept_flags: Flags::ENABLED.complement(), ..Self::NOTHING };
+    /// It is as it was at first.
+    pub(crate) const RESET: Self = Self { kept_size: 0, kept_flags: Flags::empty(), ..Self::NOTHING };
+
+    pub(crate) const fn size(size: u16) -> Self {
+        Self { kept_size: 0, size, ..Self::NOTHING }
+    }
 }

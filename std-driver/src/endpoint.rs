@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use vhost_core::{Channel, DecodeError, Dialect, Frame, Handles, MAX_HANDLES, Transmit, wire::header::Header};
+use vhost_core::{Channel, DecodeError, Dialect, Frame, Handles, Transmit, wire::header::Header};
 
 use crate::{
     deadline::Deadline,
@@ -134,7 +134,27 @@ impl Endpoint {
     /// [`SocketError::TimedOut`] when the deadline passed; what has arrived is kept, so the call may
     /// be repeated. The channel is of no use after any other error.
     pub fn receive(&mut self, deadline: Deadline) -> Result<Message<'_>, EndpointError> {
-        self.fill(|socket, buffer| socket.receive(buffer, deadline).map(Some))
+        self.fill(|socket, incoming| {
+            let received = socket.receive(incoming.read_buf(), deadline)?;
+            Ok(Some(incoming.take_in(received)))
+        })
+    }
+
+    /// Waits for a whole message that has no descriptors, at less cost; see [`Socket::receive_bytes`].
+    ///
+    /// Somebody who [`observe`](Self::observe)s sees what came nevertheless.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_without_handles(&mut self, deadline: Deadline) -> Result<Message<'_>, EndpointError> {
+        if self.observer.is_some() {
+            return self.receive(deadline);
+        }
+        self.fill(|socket, incoming| {
+            let bytes = socket.receive_bytes(incoming.read_buf(), deadline)?;
+            incoming.filled_without_handles(bytes);
+            Ok(Some(bytes))
+        })
     }
 
     /// Takes a whole message if it is there, and never waits.
@@ -142,7 +162,10 @@ impl Endpoint {
     /// # Errors
     /// As [`receive`](Self::receive), but never a timeout.
     pub fn try_receive(&mut self) -> Result<Message<'_>, EndpointError> {
-        self.fill(Socket::try_receive)
+        self.fill(|socket, incoming| {
+            let received = socket.try_receive(incoming.read_buf())?;
+            Ok(received.map(|received| incoming.take_in(received)))
+        })
     }
 
     /// How many bytes of the image behind the last message were not received yet; only messages of the GPU channel have
@@ -181,10 +204,15 @@ impl Endpoint {
     /// # Errors
     /// See [`Socket::send`].
     pub fn send<H: AsFd>(&self, transmit: &Transmit<'_, H>, deadline: Deadline) -> Result<(), SocketError> {
-        let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
-        self.socket.send(transmit.bytes, &handles, deadline)?;
-        self.saw_sent(transmit.bytes, handles.len());
-        Ok(())
+        let sent = if transmit.handles.is_empty() {
+            self.socket.send(transmit.bytes, &[], deadline)
+        } else {
+            self.socket.send(transmit.bytes, &borrowed(&transmit.handles), deadline)
+        };
+        if sent.is_ok() {
+            self.saw_sent(transmit.bytes, transmit.handles.len());
+        }
+        sent
     }
 
     /// Sends several messages in as few system calls as their descriptors allow.
@@ -200,7 +228,7 @@ impl Endpoint {
     /// # Errors
     /// See [`Socket::try_send`]; and the errno of `fcntl` if descriptors that wait cannot be duplicated.
     pub fn offer<H: AsFd>(&mut self, transmit: &Transmit<'_, H>) -> Result<(), SocketError> {
-        let handles: heapless::Vec<BorrowedFd<'_>, MAX_HANDLES> = transmit.handles.iter().map(AsFd::as_fd).collect();
+        let handles = borrowed(&transmit.handles);
         let sent = if self.has_unsent() { None } else { self.socket.try_send(transmit.bytes, &handles)? };
         let waiting = match sent {
             Some(_) => Handles::new(),
@@ -269,16 +297,19 @@ impl Endpoint {
         &self.socket
     }
 
+    /// The next message, for which `receive` is called as long as more is needed: it tells how many bytes it has
+    /// received, zero at the end of the stream and `None` if there is nothing yet.
+    #[inline]
     fn fill(
         &mut self,
-        receive: impl Fn(&Socket, &mut [u8]) -> Result<Option<Received>, SocketError>,
+        receive: impl Fn(&Socket, &mut Incoming) -> Result<Option<usize>, SocketError>,
     ) -> Result<Message<'_>, EndpointError> {
         while !self.incoming.has_next() {
-            match receive(&self.socket, self.incoming.read_buf())? {
+            match receive(&self.socket, &mut self.incoming)? {
                 None => return Ok(Message::NotYet),
-                Some(Received::Data { bytes, handles }) => self.incoming.filled(bytes, handles),
-                Some(Received::EndOfStream) if self.incoming.is_between_messages() => return Ok(Message::Closed),
-                Some(Received::EndOfStream) => return Err(EndpointError::Truncated),
+                Some(1..) => {}
+                Some(0) if self.incoming.is_between_messages() => return Ok(Message::Closed),
+                Some(0) => return Err(EndpointError::Truncated),
             }
         }
         let Some(frame) = self.incoming.next()? else { return Ok(Message::NotYet) };
@@ -287,6 +318,10 @@ impl Endpoint {
         }
         Ok(Message::Frame(frame))
     }
+}
+
+fn borrowed<H: AsFd>(handles: &Handles<H>) -> Handles<BorrowedFd<'_>> {
+    handles.iter().map(AsFd::as_fd).collect()
 }
 
 impl AsFd for Endpoint {

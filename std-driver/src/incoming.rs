@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use vhost_core::{Assembler, Channel, DecodeError, Dialect, Frame, ReadAhead};
 
-use crate::socket::ReceivedHandles;
+use crate::socket::{Received, ReceivedHandles};
 
 /// The messages that come in on one socket.
 pub(crate) enum Incoming {
@@ -46,8 +46,30 @@ impl Incoming {
         }
     }
 
-    /// Takes note of what one system call has put there.
-    pub(crate) fn filled(&mut self, count: usize, handles: ReceivedHandles) {
+    /// Takes note of what one system call has put there; how many bytes, zero at the end of the stream.
+    pub(crate) fn take_in(&mut self, received: Received) -> usize {
+        match received {
+            Received::EndOfStream => 0,
+            Received::Data { bytes, handles } => {
+                self.filled(bytes, handles);
+                bytes
+            }
+        }
+    }
+
+    /// The same of a system call that brings no descriptors.
+    #[inline]
+    pub(crate) fn filled_without_handles(&mut self, count: usize) {
+        match self {
+            Self::Exact { assembler, fault } => *fault = assembler.filled(count, None).err(),
+            Self::Ahead { messages, room, emptied } => {
+                *emptied = count < *room;
+                messages.filled(count, None);
+            }
+        }
+    }
+
+    fn filled(&mut self, count: usize, handles: ReceivedHandles) {
         match self {
             Self::Exact { assembler, fault } => *fault = assembler.filled(count, handles).err(),
             Self::Ahead { messages, room, emptied } => {

@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf};
 
 use vhost_core::{
     BackendCode, FrontendCode, GpuCode, ProtocolFeatures,
-    wire::row::{HandleRule, Refusal, ReplyRule, Row},
+    wire::row::{HandleRule, MessageName, Refusal, ReplyRule, Row},
 };
 
 fn readme() -> PathBuf {
@@ -73,16 +73,17 @@ fn reply(row: &Row) -> String {
     }
 }
 
-fn table<'r>(rows: impl Iterator<Item = &'r Row>) -> String {
+fn table(messages: impl Iterator<Item = MessageName>) -> String {
     let mut text =
         String::from("| id | request | payload (bytes) | descriptors | needs | reply |\n|---|---|---|---|---|---|\n");
-    for row in rows {
+    for message in messages {
+        let row = message.row().unwrap();
         let gate = row.gate.to_string();
         writeln!(
             text,
             "| {} | {} | {:?} ({}) | {} | {} | {} |",
-            row.id,
-            row.name,
+            message.id,
+            message.name().unwrap(),
             row.payload,
             row.payload.size(),
             descriptors(row.handles),
@@ -96,17 +97,17 @@ fn table<'r>(rows: impl Iterator<Item = &'r Row>) -> String {
 
 #[test]
 fn the_table_of_front_end_requests_is_the_one_in_the_code() {
-    section("front-end requests", &table(FrontendCode::ALL.iter().map(|code| code.row().unwrap())));
+    section("front-end requests", &table(FrontendCode::ALL.iter().map(|code| code.message())));
 }
 
 #[test]
 fn the_table_of_back_end_requests_is_the_one_in_the_code() {
-    section("back-end requests", &table(BackendCode::ALL.iter().map(|code| code.row().unwrap())));
+    section("back-end requests", &table(BackendCode::ALL.iter().map(|code| code.message())));
 }
 
 #[test]
 fn the_table_of_gpu_requests_is_the_one_in_the_code() {
-    section("gpu requests", &table(GpuCode::ALL.iter().map(|code| code.row().unwrap())));
+    section("gpu requests", &table(GpuCode::ALL.iter().map(|code| code.message())));
 }
 
 #[test]

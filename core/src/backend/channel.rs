@@ -4,15 +4,14 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Due, Flagged, Question, acknowledgement, no_acknowledgement},
-    error::{ApiMisuse, DecodeError, Fault},
+    channel::{Asking, Due, Flagged, Pending, Question},
+    error::{ApiMisuse, Fault},
     frontend::Delivery,
-    rules::Violation,
+    rules::{Violation, check_backend_request},
     session::Postcopy,
     wire::{
         backend_request::{BackendReply, BackendRequest},
         header::Header,
-        misfit::Found,
         payload::Role,
         row::{Channel, ReplyRule},
     },
@@ -55,7 +54,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
     pub fn request<'o, H>(
         &mut self,
-        request: BackendRequest<'_, H>,
+        mut request: BackendRequest<'_, H>,
         delivery: Delivery,
         out: &'o mut [u8],
     ) -> Result<Transmit<'o, H>, ApiMisuse> {
@@ -63,10 +62,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let message = request.code().message();
-        let request = match request.said_in(self.session.dialect) {
-            Ok(request) => request,
-            Err(violation) => return Err(ApiMisuse::violation(message, &violation.into())),
-        };
+        if let Err(violation) = request.say_in(self.session.dialect) {
+            return Err(ApiMisuse::violation(message, &violation.into()));
+        }
         let message = request.code().message();
         let form = self.form(Role::Request);
         let wire = form.on_wire(message)?;
@@ -78,7 +76,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if !self.session.backend_channel {
             return Err(ApiMisuse::violation(message, &Violation::NoBackendChannel));
         }
-        if let Err(violation) = self.rules().check_backend_request(&request) {
+        if let Err(violation) = check_backend_request(&request, usize::from(self.config.rings)) {
             return Err(ApiMisuse::violation(message, &violation));
         }
         // A look-up is flagged too: some front-ends answer only then.
@@ -89,15 +87,15 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
             _ => Flagged::No,
         };
-        let due = Due::of(row, flagged, negotiated, Postcopy::Off);
-        if due != Due::Nothing {
-            self.asking.check_room()?;
+        let due = Due::of(Some(row), flagged, negotiated, Postcopy::Off);
+        if due != Due::Nothing && !self.asking.has_room() {
+            return Asking::<(), DEPTH>::no_room();
         }
-        let transmit = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out)?;
-        if due != Due::Nothing {
-            self.asking.ask(Question { message, wire, due, effect: Some(()) });
+        let result = request.write(message, row, Header::opening(wire, flagged == Flagged::Yes), form, out);
+        if result.is_ok() && due != Due::Nothing {
+            self.asking.ask(Question { message, wire: wire.id, due, refused: false }, ());
         }
-        Ok(transmit)
+        result
     }
 
     /// Takes the answer to the oldest outstanding request of the back-end.
@@ -105,37 +103,31 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// # Errors
     /// The back-end's channel is of no use after one, except for [`Fault::Caller`]; the session
     /// goes on.
-    pub fn handle_reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        if self.failed || self.backend_channel_failed {
-            return Err(ApiMisuse::SessionFailed.into());
+    pub fn handle_reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        let mut result = self.reply(&mut frame);
+        if let Ok(reply) = &mut result {
+            let refusal = match reply {
+                BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
+                BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
+                _ => None,
+            };
+            if let Some(number) = refusal {
+                *reply = BackendReply::Refused(number);
+            }
         }
-        let result = self.reply(frame);
-        self.backend_channel_failed = result.is_err();
+        self.backend_channel_failed |= result.is_err() && !self.failed;
         result
     }
 
-    fn reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
-        let Some(question) = self.asking.answered(&frame.header, Channel::Backend) else {
-            return Err(self.asking.unexpected(&frame.header, Channel::Backend));
-        };
-        let message = question.message;
-        if question.due != Due::Reply {
-            return match acknowledgement(&frame) {
-                Some(number) => Ok(NonZeroU64::new(number).map_or(BackendReply::Done, BackendReply::Refused)),
-                None => Err(no_acknowledgement(message, frame.payload, frame.handles.len())),
-            };
+    #[inline(never)]
+    fn reply<'b, H>(&mut self, frame: &mut Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
+        if self.failed || self.backend_channel_failed {
+            return Err(ApiMisuse::SessionFailed.into());
         }
-        let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-        let form = self.form(Role::Reply);
-        let reply = match BackendReply::of_frame(row, &mut frame, form) {
-            Ok(reply) => reply,
-            Err(misfit) => return Err(misfit.of_reply(&Found::new(message, &frame, form), row)),
+        let Some(&Pending { question, .. }) = self.asking.answered(&frame.header, Channel::Backend) else {
+            return self.asking.unexpected(&frame.header, Channel::Backend);
         };
-        let refusal = match &reply {
-            BackendReply::SharedObjectLookup(number, _) => NonZeroU64::new(*number),
-            BackendReply::CacheIo(count) if *count < 0 => NonZeroU64::new(count.unsigned_abs()),
-            _ => None,
-        };
-        Ok(refusal.map_or(reply, BackendReply::Refused))
+        self.asking.forget_oldest();
+        question.answered_by(frame, self.form(Role::Reply))
     }
 }

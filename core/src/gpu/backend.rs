@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Asking, Due, Flagged, Question},
+    channel::{Asking, Due, Flagged, Pending, Question},
     error::{ApiMisuse, Fault},
     rules::Violation,
     session::{Negotiated, Postcopy},
@@ -154,13 +154,13 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         let message = request.code().message();
         let violates = |violation| ApiMisuse::Violation { message, violation };
         let row = request.code().row().ok_or(ApiMisuse::NothingToAnswer)?;
-        if !self.acknowledged.contains(row.gate.gpu) {
+        if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(violates(Violation::NotNegotiated { gate: row.gate }));
         }
         self.check(&request).map_err(|violation| violates(violation.into()))?;
-        let due = Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off);
-        if due != Due::Nothing {
-            self.asking.check_room()?;
+        let due = Due::of(Some(row), Flagged::No, &Negotiated::default(), Postcopy::Off);
+        if due != Due::Nothing && !self.asking.has_room() {
+            return Asking::<Asked, DEPTH>::no_room();
         }
         let image = request.image_bytes();
         let (asked, acknowledged) = match &request {
@@ -172,7 +172,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         self.acknowledged = acknowledged.unwrap_or(self.acknowledged);
         self.image = image;
         if due != Due::Nothing {
-            self.asking.ask(Question { message, wire: message, due, effect: Some(asked) });
+            self.asking.ask(Question { message, wire: message.id, due, refused: false }, asked);
         }
         Ok(transmit)
     }
@@ -205,9 +205,10 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
     }
 
     fn reply<'b, H>(&mut self, frame: Frame<'b, H>) -> Result<GpuReply<'b, H>, Fault> {
-        let Some(question) = self.asking.answered(&frame.header, Channel::Gpu) else {
-            return Err(self.asking.unexpected(&frame.header, Channel::Gpu));
+        let Some(&Pending { question, .. }) = self.asking.answered(&frame.header, Channel::Gpu) else {
+            return self.asking.unexpected(&frame.header, Channel::Gpu);
         };
+        self.asking.forget_oldest();
         // Nothing at all is the shortest refusal.
         if question.due == Due::Reply && frame.payload.is_empty() {
             return Ok(GpuReply::Refused(NonZeroU64::MIN));
@@ -229,7 +230,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
         check(request, self.config.scanouts, self.offered)?;
         let GpuRequest::DmabufUpdate(area) = request else { return Ok(()) };
         let (scanout, limit) = (area.scanout(), self.config.updates);
-        let same = |question: &&Question<Asked>| question.effect == Some(Asked::Update { scanout });
+        let same = |pending: &&Pending<Asked>| pending.effect == Asked::Update { scanout };
         let waiting = self.asking.outstanding().iter().filter(same).fold(0, |count: u8, _| count.saturating_add(1));
         if waiting >= limit {
             return Err(GpuViolation::UpdateOutstanding { scanout, limit });

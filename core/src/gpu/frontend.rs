@@ -1,16 +1,19 @@
 //! The front-end's end of the GPU channel: it answers.
 
+use zerocopy::IntoBytes;
+
 use crate::{
-    assembler::Frame,
-    channel::{Answered, Due, Flagged, Question, answer},
+    assembler::{Frame, Handles},
+    channel::{Answered, Due, Flagged, Pending, Question, answer, send},
     error::ApiMisuse,
     rejection::{Rejection, Verdict},
     rules::Violation,
     session::{Negotiated, Postcopy},
     wire::{
-        gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS},
+        gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
         misfit::{Found, Misfit},
-        row::{Channel, Row},
+        row::{Channel, HandleRule, Refusal, ReplyRule, Row},
+        writer::Writer,
     },
 };
 
@@ -96,7 +99,7 @@ impl GpuFrontendConfig {
 pub struct GpuFrontend {
     config: GpuFrontendConfig,
     acknowledged: GpuFeatures,
-    answering: Option<Question<Effect>>,
+    answering: Option<Pending<Effect>>,
     failed: bool,
 }
 
@@ -142,21 +145,22 @@ impl GpuFrontend {
         if self.failed {
             return Err(Rejection::session_failed());
         }
-        if let Some(question) = &self.answering {
-            return Err(Rejection::answer_outstanding(question.message));
+        if let Some(asked) = &self.answering {
+            return Err(Rejection::answer_outstanding(asked.question.message));
         }
         let code = GpuCode(frame.header.request());
         let result = self.request(frame, code);
         let effect = match &result {
-            Ok(GpuRequest::SetProtocolFeatures(features)) => Some(Effect::Acknowledge(*features)),
-            Ok(_) => Some(Effect::None),
-            Err(_) => None,
+            Ok(GpuRequest::SetProtocolFeatures(features)) => Effect::Acknowledge(*features),
+            _ => Effect::None,
         };
         match &result {
             Err(rejection) if rejection.verdict() == Verdict::Close => self.failed = true,
             _ => {
                 let message = code.message();
-                self.answering = Some(Question { message, wire: message, due: due(code.row()), effect });
+                let (due, refused) = (due(code.row()), result.is_err());
+                let question = Question { message, wire: message.id, due, refused };
+                self.answering = Some(Pending { question, effect });
             }
         }
         result
@@ -165,10 +169,9 @@ impl GpuFrontend {
     /// The answer to the pending request, if the machine knows it without the display.
     #[must_use]
     pub fn own_answer<H>(&self) -> Option<GpuReply<'static, H>> {
-        let question = self.answering.as_ref()?;
-        question.effect?;
-        let asked = GpuCode(question.message.id) == GpuCode::GET_PROTOCOL_FEATURES;
-        asked.then_some(GpuReply::GetProtocolFeatures(self.config.features))
+        let Question { message, refused, .. } = self.answering.as_ref()?.question;
+        let asked = GpuCode(message.id) == GpuCode::GET_PROTOCOL_FEATURES;
+        (asked && !refused).then_some(GpuReply::GetProtocolFeatures(self.config.features))
     }
 
     /// Answers the pending request; a granted one takes effect now.
@@ -176,11 +179,19 @@ impl GpuFrontend {
     /// # Errors
     /// [`ApiMisuse`]; the machine is as before, the request is still pending.
     pub fn answer<'o, H>(&mut self, reply: GpuReply<'_, H>, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
-        let question = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
+        let Pending { question, effect } = self.answering.as_ref().ok_or(ApiMisuse::NothingToAnswer)?;
         let refused = matches!(reply, GpuReply::Refused(_));
-        let answered = answer(question, reply, REPLY, out)?;
-        if let (Some(Effect::Acknowledge(features)), false) = (question.effect, refused) {
-            self.acknowledged = features;
+        let answered = match (reply, question.message.row()) {
+            (GpuReply::Refused(number), Some(row)) if row.reply == ReplyRule::Own(Refusal::GpuError) => {
+                let mut writer = Writer::new(out);
+                writer.put(Response::refusing(number.get()).as_bytes());
+                writer.put_zeros(row.reply_payload.size().usual().saturating_sub(Response::SIZE));
+                send(question, writer, HandleRule::None, Handles::new(), REPLY)?
+            }
+            (reply, _) => answer(question, reply, REPLY, out)?,
+        };
+        if let (Effect::Acknowledge(features), false) = (effect, refused) {
+            self.acknowledged = *features;
         }
         self.answering = None;
         self.failed = matches!(answered, Answered::Close);
@@ -192,14 +203,13 @@ impl GpuFrontend {
         if frame.header.check(Channel::Gpu).is_err() || frame.header.is_reply() {
             return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
-        let Some(row) = code.row() else {
-            return Err(Rejection::misfit(Misfit::Unknown, &Found::new(message, &frame, REQUEST), None));
-        };
-        if !self.acknowledged.contains(row.gate.gpu) {
+        let found = Found::new(message, &frame, REQUEST);
+        let Some(row) = code.row() else { return Err(Rejection::misfit(&Misfit::Unknown, &found, None)) };
+        if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        let request = GpuRequest::of_frame(row, &mut frame, REQUEST)
-            .map_err(|misfit| Rejection::misfit(misfit, &Found::new(message, &frame, REQUEST), Some(row)))?;
+        let request = GpuRequest::of_frame(row, &mut frame, &found)
+            .map_err(|misfit| Rejection::misfit(&misfit, &found, Some(row)))?;
         check(&request, self.config.scanouts, self.config.features)
             .map_err(|violation| Rejection::violation(message, &violation.into()))?;
         Ok(request)
@@ -208,5 +218,5 @@ impl GpuFrontend {
 
 /// What answers a request of this row; nothing answers one that nobody knows.
 fn due(row: Option<&Row>) -> Due {
-    row.map_or(Due::Nothing, |row| Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off))
+    Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off)
 }

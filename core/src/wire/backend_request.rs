@@ -6,21 +6,22 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write_number, write_reply},
+    channel::{seal, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
 use super::{
-    feature::{ProtocolFeatures, VirtioFeatures},
+    feature::ProtocolFeatures,
     fs_cache::CacheEntries,
     header::Header,
     iotlb::Iotlb,
     misfit::{Found, Misfit},
-    payload::{Form, PayloadKind, Writer},
-    row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
+    payload::{Body, Form, PayloadKind},
+    row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     shared::{SharedMemoryMap, Uuid},
-    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
+    table::{content, handle, handle_rule, payload_kind, replies, requests, take},
     vring::{VringArea, VringState},
+    writer::{Content, Writer},
 };
 
 /// The channel itself.
@@ -39,49 +40,49 @@ requests! {
     reply BackendReply<H>;
 
     /// Reports an IOTLB miss or a refused access.
-    1 IOTLB_MSG (Gate::protocol(CHANNEL).and_virtio(VirtioFeatures::ACCESS_PLATFORM)) None
+    1 IOTLB_MSG (Gate::needs(CHANNEL).and(Gate::ACCESS_PLATFORM)) None
         IotlbMsg[payload: Iotlb] => Acknowledged;
     /// The configuration space changed.
-    2 CONFIG_CHANGE_MSG (Gate::protocol(CHANNEL.union(ProtocolFeatures::CONFIG))) None ConfigChangeMsg
+    2 CONFIG_CHANGE_MSG (Gate::needs(CHANNEL.union(ProtocolFeatures::CONFIG))) None ConfigChangeMsg
         => Acknowledged;
     /// Offers a ring's doorbell, or takes it away.
-    3 VRING_HOST_NOTIFIER_MSG (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::HOST_NOTIFIER))) UnlessBit8
+    3 VRING_HOST_NOTIFIER_MSG (Gate::needs(WITH_DESCRIPTORS.union(ProtocolFeatures::HOST_NOTIFIER))) UnlessBit8
         VringHostNotifierMsg[payload: VringArea, optional: Option<H>] => Acknowledged;
     /// Interrupts in band: buffers of a ring were used.
-    4 VRING_CALL (Gate::protocol(CHANNEL.union(ProtocolFeatures::INBAND_NOTIFICATIONS))) None
+    4 VRING_CALL (Gate::needs(CHANNEL.union(ProtocolFeatures::INBAND_NOTIFICATIONS))) None
         VringCall[payload: VringState] => Acknowledged;
     /// Reports a ring's error in band.
-    5 VRING_ERR (Gate::protocol(CHANNEL.union(ProtocolFeatures::INBAND_NOTIFICATIONS))) None
+    5 VRING_ERR (Gate::needs(CHANNEL.union(ProtocolFeatures::INBAND_NOTIFICATIONS))) None
         VringErr[payload: VringState] => Acknowledged;
     /// Offers an object to other devices.
-    6 SHARED_OBJECT_ADD (Gate::protocol(CHANNEL.union(ProtocolFeatures::SHARED_OBJECT))) None
+    6 SHARED_OBJECT_ADD (Gate::needs(CHANNEL.union(ProtocolFeatures::SHARED_OBJECT))) None
         SharedObjectAdd[payload: Uuid] => Acknowledged;
     /// Takes an object back.
-    7 SHARED_OBJECT_REMOVE (Gate::protocol(CHANNEL.union(ProtocolFeatures::SHARED_OBJECT))) None
+    7 SHARED_OBJECT_REMOVE (Gate::needs(CHANNEL.union(ProtocolFeatures::SHARED_OBJECT))) None
         SharedObjectRemove[payload: Uuid] => Acknowledged;
     /// Asks for an object of another device.
-    8 SHARED_OBJECT_LOOKUP (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::SHARED_OBJECT))) None
+    8 SHARED_OBJECT_LOOKUP (Gate::needs(WITH_DESCRIPTORS.union(ProtocolFeatures::SHARED_OBJECT))) None
         SharedObjectLookup[payload: Uuid] => Own(ErrorNumber): Optional [payload: u64, optional: Option<H>];
     /// Maps a part of a file into a shared memory region.
-    9 SHMEM_MAP (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::SHMEM))) One
+    9 SHMEM_MAP (Gate::needs(WITH_DESCRIPTORS.union(ProtocolFeatures::SHMEM))) One
         ShmemMap[payload: SharedMemoryMap, handle: H] => Acknowledged;
     /// Unmaps a part of a shared memory region.
-    10 SHMEM_UNMAP (Gate::protocol(WITH_DESCRIPTORS.union(ProtocolFeatures::SHMEM))) None
+    10 SHMEM_UNMAP (Gate::needs(WITH_DESCRIPTORS.union(ProtocolFeatures::SHMEM))) None
         ShmemUnmap[payload: SharedMemoryMap] => Acknowledged;
     /// Maps parts of a file into the virtio-fs cache window, in the older dialects. These four are
     /// named after the ids of [`Dialect::Private1000`](crate::Dialect::Private1000); see there
     /// which dialect calls them what.
-    1000 FS_MAP (Gate::protocol(WITH_DESCRIPTORS)) One
+    1000 FS_MAP (Gate::needs(WITH_DESCRIPTORS)) One
         CacheMap[payload: CacheEntries<'b>, handle: H] => AcknowledgedWhenFlagged;
     /// Unmaps parts of the cache window, or all of it.
-    1001 FS_UNMAP (Gate::protocol(WITH_DESCRIPTORS)) None
+    1001 FS_UNMAP (Gate::needs(WITH_DESCRIPTORS)) None
         CacheUnmap[payload: CacheEntries<'b>] => AcknowledgedWhenFlagged;
     /// Writes mapped parts of the cache window back to their files.
-    1002 FS_SYNC (Gate::protocol(WITH_DESCRIPTORS)) None
+    1002 FS_SYNC (Gate::needs(WITH_DESCRIPTORS)) None
         CacheSync[payload: CacheEntries<'b>] => AcknowledgedWhenFlagged;
     /// Reads or writes a file for the back-end, which cannot reach the memory. The answer counts
     /// bytes; below zero it is an error.
-    1003 FS_IO (Gate::protocol(WITH_DESCRIPTORS)) Optional
+    1003 FS_IO (Gate::needs(WITH_DESCRIPTORS)) Optional
         CacheIo[payload: CacheEntries<'b>, optional: Option<H>]
         => OwnWhenFlagged(NegativeNumber): None [payload: i64];
 }

@@ -118,10 +118,21 @@ impl ProtocolFeatures {
     /// The first dependency this set breaks: the feature, and what it misses.
     #[must_use]
     pub fn broken_dependency(self) -> Option<(Self, Self)> {
-        Self::DEPENDENCIES.into_iter().find_map(|(feature, needs)| {
+        for (feature, needs) in &Self::DEPENDENCIES {
             let missing = needs.difference(self);
-            (self.contains(feature) && !missing.is_empty()).then_some((feature, missing))
-        })
+            if self.contains(*feature) && !missing.is_empty() {
+                return Some((*feature, missing));
+            }
+        }
+        None
+    }
+
+    /// This set with one bit in the place of another.
+    pub(super) fn moved(mut self, from: Self, to: Self) -> Self {
+        let has = self.contains(from);
+        self.remove(from);
+        self.set(to, has);
+        self
     }
 
     /// This set without the features whose dependencies it does not hold.

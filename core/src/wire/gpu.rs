@@ -3,7 +3,7 @@
 //! This is the only list of them. Source: vhost-user-gpu, section "Message types". The back-end asks and the front-end
 //! answers, on the socket of `GPU_SET_SOCKET`.
 
-mod display;
+pub(super) mod display;
 pub(crate) mod image;
 mod response;
 mod scanout;
@@ -14,17 +14,18 @@ use bitflags::bitflags;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{check_handles, write_number, write_reply},
+    channel::{seal, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
 use super::{
     header::Header,
     misfit::{Found, Misfit},
-    payload::{Form, PayloadKind, Writer},
-    row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row},
+    payload::{Body, Form, PayloadKind},
+    row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     scalar::Scalar,
-    table::{check_count, check_end, handle_rule, payload_kind, put, replies, requests, take},
+    table::{content, handle, handle_rule, payload_kind, replies, requests, take},
+    writer::{Content, Writer},
 };
 
 pub use display::{Display, DisplayInfo, Edid};
@@ -93,10 +94,10 @@ requests! {
     /// Shows a part of a DMABUF that has changed; answered once it is on display.
     10 DMABUF_UPDATE (Gate::ALWAYS) None DmabufUpdate[payload: Area] => Empty;
     /// Asks what the display on a scanout says of itself.
-    11 GET_EDID (Gate::gpu(GpuFeatures::EDID)) None GetEdid[payload: ScanoutId]
+    11 GET_EDID (Gate::EDID) None GetEdid[payload: ScanoutId]
         => Own(GpuError): None [payload: &'b Edid];
     /// As `DMABUF_SCANOUT`, with the DMABUF's modifier.
-    12 DMABUF_SCANOUT2 (Gate::gpu(GpuFeatures::DMABUF2)) IfShown
+    12 DMABUF_SCANOUT2 (Gate::DMABUF2) IfShown
         DmabufScanout2[payload: DmabufScanout2, optional: Option<H>] => Never;
 }
 

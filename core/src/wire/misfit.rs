@@ -5,9 +5,15 @@
 use zerocopy::FromBytes;
 
 use super::{
-    gpu::{Area, CursorImage},
-    payload::{Form, PayloadFault, PayloadKind, SizeRule},
-    row::{HandleRule, MessageName, Row},
+    config, fs_cache,
+    gpu::{
+        Area, CursorImage, display,
+        image::{FRONT, has_whole_image},
+    },
+    log, memory,
+    payload::{Field, Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
+    row::{HandleRule, MessageName, Refusal, ReplyRule, Row},
+    shared::{self, Uuid},
 };
 use crate::{
     assembler::Frame,
@@ -15,14 +21,10 @@ use crate::{
 };
 
 /// Why a part of a message could not be made of its bytes and descriptors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misfit {
-    /// The payload has none of the sizes that its kind can have.
-    Size,
-    /// The payload has not this size, in bytes, which follows from the session or from the payload itself.
-    Exactly(usize),
-    /// A field holds a value that it cannot have.
-    Field(&'static FieldRule, u32),
+    /// The payload has another size than it should have, or a field holds a value that it cannot have.
+    Payload,
     /// The image has another size than its width and height say.
     Image,
     /// Too few or too many descriptors.
@@ -31,23 +33,14 @@ pub(crate) enum Misfit {
     Unknown,
 }
 
-/// What a field may hold.
-#[derive(Debug)]
-pub(crate) struct FieldRule {
-    /// The field.
-    pub(crate) name: &'static str,
-    /// What it may hold, in words.
-    pub(crate) expected: &'static str,
-}
-
 /// What a message was to be, and what came.
 #[derive(Debug)]
 pub(crate) struct Found<'b> {
-    message: MessageName,
+    pub(crate) message: MessageName,
     payload: &'b [u8],
     announced: u32,
     handles: usize,
-    form: Form,
+    pub(crate) form: Form,
 }
 
 impl<'b> Found<'b> {
@@ -55,27 +48,71 @@ impl<'b> Found<'b> {
         let Frame { header, payload, handles } = frame;
         Self { message, payload, announced: header.size(), handles: handles.len(), form }
     }
+
+    /// The payload, which is of this kind, without the bytes after it that are skipped.
+    ///
+    /// Refuses another number of descriptors than this rule says, and another size than the kind has, if it
+    /// can have one only.
+    #[inline(never)]
+    pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Result<&'b [u8], Misfit> {
+        let Self { payload, handles, form, .. } = *self;
+        if rule != HandleRule::None || handles != 0 {
+            let expected = rule.count(payload, form);
+            if handles < expected.least || handles > expected.most {
+                return Err(Misfit::Handles);
+            }
+        }
+        let (SizeRule::Exactly(size), None) = (kind.size(), kind.before_image()) else { return Ok(payload) };
+        let fitting = match form.trailing {
+            // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
+            TrailingBytes::Ignore if kind != PayloadKind::Uuid => payload.get(..size).unwrap_or(payload),
+            _ => payload,
+        };
+        // A reply whose content means nothing may have any (see `LogBase`).
+        let is_free = size == 0 && form.role == Role::Reply;
+        if fitting.len() == size || is_free { Ok(fitting) } else { Err(Misfit::Payload) }
+    }
+
+    /// The number of an acknowledgement: zero for success.
+    pub(crate) fn number(&self) -> Result<u64, Misfit> {
+        match <[u8; 8]>::try_from(self.payload) {
+            _ if self.handles != 0 => Err(Misfit::Handles),
+            Ok(bytes) => Ok(u64::from_ne_bytes(bytes)),
+            Err(_) => Err(Misfit::Payload),
+        }
+    }
+
+    /// Whether a reply to a request of this row is missing what it is for.
+    pub(crate) fn is_empty_refusal(&self, row: &Row) -> bool {
+        let nothing_expected = row.reply_payload == PayloadKind::Empty;
+        row.reply == ReplyRule::Own(Refusal::Empty)
+            && self.handles == 0
+            && (nothing_expected || self.payload.is_empty())
+    }
+
+    /// Refuses an image of another size than the request says.
+    pub(crate) fn check_image(&self, kind: PayloadKind) -> Result<(), Misfit> {
+        let following = following(self.payload, self.announced);
+        let fits = kind.before_image().is_none() || has_whole_image(kind, self.payload, following);
+        if fits { Ok(()) } else { Err(Misfit::Image) }
+    }
 }
 
 impl Misfit {
-    /// The same as a fault of the reply to a request of this row.
+    /// The same as [`Self::of`], as a fault of a reply.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of_reply(self, found: &Found<'_>, row: &Row) -> Fault {
-        self.of(found, row.reply_payload, row.reply_handles).into()
+    pub(crate) fn of_reply<T>(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> Result<T, Fault> {
+        Err(self.of(found, kind, rule).into())
     }
 
     /// The same in words, of a message whose payload is of this kind and whose descriptors follow this rule.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of(self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> DecodeError {
+    pub(crate) fn of(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> DecodeError {
         let Found { message, payload, announced, handles, form } = *found;
-        let fault = match self {
-            Self::Size => PayloadFault::Size { expected: kind.size(), found: payload.len() },
-            Self::Exactly(size) => PayloadFault::Size { expected: SizeRule::Exactly(size), found: payload.len() },
-            Self::Field(FieldRule { name, expected }, found) => {
-                PayloadFault::Field { name, expected, found: u64::from(found) }
-            }
+        let fault = match *self {
+            Self::Payload => kind.fault(payload, form),
             Self::Image => {
                 let (width, height) = match (kind, Area::ref_from_prefix(payload)) {
                     (PayloadKind::AreaImage, Ok((area, _))) => (area.width(), area.height()),
@@ -90,6 +127,44 @@ impl Misfit {
             Self::Unknown => return DecodeError::UnknownRequest { message },
         };
         DecodeError::Payload { message, fault }
+    }
+}
+
+impl PayloadKind {
+    /// Why these bytes are no payload of this kind.
+    fn fault(self, bytes: &[u8], form: Form) -> PayloadFault {
+        if let Some((field, found)) = self.wrong_field(bytes, form) {
+            return PayloadFault::Field { field, found: u64::from(found) };
+        }
+        let expected = self.size_in(bytes, form).map_or(self.size(), SizeRule::Exactly);
+        PayloadFault::Size { expected, found: bytes.len() }
+    }
+
+    /// The field that holds what it cannot, and what that is.
+    #[inline(never)]
+    fn wrong_field(self, bytes: &[u8], form: Form) -> Option<(Field, u32)> {
+        match self {
+            Self::MemoryTable => Some((Field::RegionCount, memory::wrong_count(bytes)?)),
+            Self::CacheEntries => Some((Field::MappingCount, fs_cache::wrong_count(bytes, form.dialect)?)),
+            Self::Config => Some((Field::ConfigSize, config::wrong_size(bytes)?)),
+            Self::SharedMemoryConfig => Some((Field::RegionSizes, shared::wrong_size(bytes)?)),
+            Self::Edid => Some((Field::EdidSize, display::wrong_size(bytes)?)),
+            _ => None,
+        }
+    }
+
+    /// The size that follows from the session or from the payload itself, if one does.
+    #[inline(never)]
+    fn size_in(self, bytes: &[u8], form: Form) -> Option<usize> {
+        match self {
+            Self::MemoryTable => memory::size_of_table(bytes, form),
+            Self::SingleRegion => Some(memory::single_size(form)),
+            Self::LogBase => log::size_in(bytes, form),
+            Self::CacheEntries => Some(fs_cache::size(bytes, form.dialect)),
+            Self::OptionalUuid => Some(Uuid::SIZE),
+            Self::CursorImage | Self::AreaImage => Some(FRONT),
+            _ => None,
+        }
     }
 }
 

@@ -3,36 +3,76 @@
 use core::fmt;
 
 use super::{
-    feature::{ProtocolFeatures, VirtioFeatures},
-    gpu::{DmabufScanout, GpuFeatures},
+    feature::ProtocolFeatures,
+    gpu::DmabufScanout,
     memory::{MAX_TABLE_REGIONS, TableHeader},
     migration::Transfer,
     payload::{Form, PayloadKind},
     vring::VringDescriptor,
 };
 
+pub use super::gate::{Enforcement, Gate, Negotiation};
+
 use zerocopy::FromBytes;
 
-/// One line of a request table.
+/// One line of a request table. Its name is told by [`MessageName::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Row {
-    /// The id on the wire.
-    pub id: u32,
-    /// The name in the specification, without its prefix.
-    pub name: &'static str,
+    /// What must be negotiated before it may be sent.
+    pub gate: Gate,
+    /// See [`Self::id`]; no known one is larger.
+    pub(super) id: u16,
     /// What the request carries.
     pub payload: PayloadKind,
     /// Which descriptors come with the request.
     pub handles: HandleRule,
-    /// What must be negotiated before it may be sent.
-    pub gate: Gate,
     /// How it is answered.
     pub reply: ReplyRule,
     /// What a reply of its own carries.
     pub reply_payload: PayloadKind,
     /// Which descriptors come with a reply of its own.
     pub reply_handles: HandleRule,
+}
+
+impl Row {
+    /// The id on the wire.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        u32::from(self.id)
+    }
+}
+
+/// The lines of a table in the order of their ids.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    /// Those of the ids 1, 2, 3 and so on.
+    ordered: &'static [Row],
+    /// Those behind a gap.
+    others: &'static [Row],
+}
+
+impl Table {
+    pub(super) const fn new(rows: &'static [Row]) -> Self {
+        let (mut others, mut count) = (rows, 0_u16);
+        while let [Row { id, .. }, rest @ ..] = others
+            && *id == count.wrapping_add(1)
+        {
+            (others, count) = (rest, *id);
+        }
+        let ordered = match rows.split_at_checked(rows.len().wrapping_sub(others.len())) {
+            Some((ordered, _)) => ordered,
+            None => rows,
+        };
+        Self { ordered, others }
+    }
+
+    /// The line of this id.
+    #[inline]
+    pub(super) fn row(self, id: u32) -> Option<&'static Row> {
+        let place = usize::try_from(id).ok()?.checked_sub(1)?;
+        self.ordered.get(place).or_else(|| self.others.iter().find(|row| row.id() == id))
+    }
 }
 
 /// The channel on which a message travels; each has its own ids.
@@ -66,12 +106,22 @@ impl MessageName {
             Channel::Gpu => super::gpu::GpuCode(self.id).row(),
         }
     }
+
+    /// The name in the specification, without its prefix; `None` for an unknown id.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        match self.channel {
+            Channel::Frontend => super::frontend_request::FrontendCode(self.id).name(),
+            Channel::Backend => super::backend_request::BackendCode(self.id).name(),
+            Channel::Gpu => super::gpu::GpuCode(self.id).name(),
+        }
+    }
 }
 
 impl fmt::Display for MessageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.row(), self.channel) {
-            (Some(row), _) => write!(f, "{} ({})", row.name, self.id),
+        match (self.name(), self.channel) {
+            (Some(name), _) => write!(f, "{name} ({})", self.id),
             (None, Channel::Frontend) => write!(f, "front-end request {}", self.id),
             (None, Channel::Backend) => write!(f, "back-end request {}", self.id),
             (None, Channel::Gpu) => write!(f, "GPU request {}", self.id),
@@ -200,116 +250,4 @@ pub enum Refusal {
     GpuError,
     /// The error number below zero.
     NegativeNumber,
-}
-
-/// What must be negotiated before a request may be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Gate {
-    /// Protocol features acknowledged.
-    pub protocol: ProtocolFeatures,
-    /// Virtio features acknowledged.
-    pub virtio: VirtioFeatures,
-    /// Features of the GPU channel acknowledged there.
-    pub gpu: GpuFeatures,
-    /// How far the negotiation of protocol features must be.
-    pub negotiation: Negotiation,
-    /// Whether the back-end too refuses the request when the gate is closed.
-    pub enforcement: Enforcement,
-}
-
-/// How far the negotiation of protocol features must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Negotiation {
-    /// It does not matter.
-    Any,
-    /// `VHOST_USER_F_PROTOCOL_FEATURES` is offered.
-    Offered,
-    /// It is offered, and either acknowledged or protocol features were asked for: QEMU's network
-    /// front-end enables rings before its first `SET_FEATURES`.
-    Opened,
-}
-
-/// Who holds a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Enforcement {
-    /// Both sides.
-    BothSides,
-    /// The front-end; the back-end answers anyway, because real front-ends ask anyway.
-    FrontendOnly,
-}
-
-impl Gate {
-    /// Open from the start.
-    pub const ALWAYS: Self = Self {
-        protocol: ProtocolFeatures::empty(),
-        virtio: VirtioFeatures::empty(),
-        gpu: GpuFeatures::empty(),
-        negotiation: Negotiation::Any,
-        enforcement: Enforcement::BothSides,
-    };
-    /// Needs `VHOST_USER_F_PROTOCOL_FEATURES` offered.
-    pub const OFFERED: Self = Self { negotiation: Negotiation::Offered, ..Self::ALWAYS };
-    /// Needs protocol features to be negotiated.
-    pub const OPENED: Self = Self { negotiation: Negotiation::Opened, ..Self::ALWAYS };
-
-    /// Needs these protocol features.
-    #[must_use]
-    pub const fn protocol(protocol: ProtocolFeatures) -> Self {
-        Self { protocol, ..Self::ALWAYS }
-    }
-
-    /// Needs these virtio features.
-    #[must_use]
-    pub const fn virtio(virtio: VirtioFeatures) -> Self {
-        Self { virtio, ..Self::ALWAYS }
-    }
-
-    /// Needs these features of the GPU channel.
-    #[must_use]
-    pub const fn gpu(gpu: GpuFeatures) -> Self {
-        Self { gpu, ..Self::ALWAYS }
-    }
-
-    /// Needs these virtio features too.
-    #[must_use]
-    pub const fn and_virtio(self, virtio: VirtioFeatures) -> Self {
-        Self { virtio, ..self }
-    }
-
-    /// The back-end does not insist.
-    #[must_use]
-    pub const fn frontend_only(self) -> Self {
-        Self { enforcement: Enforcement::FrontendOnly, ..self }
-    }
-}
-
-impl fmt::Display for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        match self.negotiation {
-            Negotiation::Any => {}
-            Negotiation::Offered => {
-                f.write_str("PROTOCOL_FEATURES offered")?;
-                separator = ", ";
-            }
-            Negotiation::Opened => {
-                f.write_str("PROTOCOL_FEATURES negotiated")?;
-                separator = ", ";
-            }
-        }
-        for (name, _) in self.protocol.iter_names() {
-            write!(f, "{separator}{name}")?;
-            separator = ", ";
-        }
-        for (name, _) in self.virtio.iter_names() {
-            write!(f, "{separator}virtio {name}")?;
-            separator = ", ";
-        }
-        for (name, _) in self.gpu.iter_names() {
-            write!(f, "{separator}GPU {name}")?;
-            separator = ", ";
-        }
-        Ok(())
-    }
 }

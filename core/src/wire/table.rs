@@ -5,73 +5,56 @@
 //! and a field's name says where it comes from: `payload` from the bytes; `handle` (one),
 //! `optional` (one or none) and `handles` (all) from the descriptors.
 
-use super::{
-    gpu::image::has_whole_image,
-    misfit::{Misfit, following},
-    payload::{Form, PayloadKind, Role, TrailingBytes},
-    row::HandleRule,
-};
-
-/// Checks the number of descriptors.
-#[inline]
-pub(crate) fn check_count(rule: HandleRule, payload: &[u8], found: usize, form: Form) -> Result<(), Misfit> {
-    if rule == HandleRule::None && found == 0 {
-        return Ok(());
-    }
-    let expected = rule.count(payload, form);
-    if found < expected.least || found > expected.most { Err(Misfit::Handles) } else { Ok(()) }
-}
-
-/// Refuses bytes after a request that has no payload, and an image of another size than the
-/// request says. `announced` is the payload's size according to the header.
-#[inline]
-pub(crate) fn check_end(kind: PayloadKind, payload: &[u8], announced: u32, form: Form) -> Result<(), Misfit> {
-    if kind == PayloadKind::Empty {
-        let surplus = !payload.is_empty()
-            && form.trailing == TrailingBytes::Refuse
-            // A reply whose content means nothing may have any (see `LogBase`).
-            && form.role == Role::Request;
-        return if surplus { Err(Misfit::Size) } else { Ok(()) };
-    }
-    match kind.before_image() {
-        Some(_) if !has_whole_image(kind, payload, following(payload, announced)) => Err(Misfit::Image),
-        _ => Ok(()),
-    }
-}
-
 /// Takes one field of a typed message out of its frame.
 macro_rules! take {
-    ($frame:ident, $form:ident, $b:lifetime, payload, $type:ty) => {
-        <$type as $crate::wire::payload::Payload<$b>>::decode($frame.payload, $form)?
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, payload) => {
+        match $crate::wire::payload::Payload::decode($body, $form) {
+            Some(payload) => payload,
+            None => return Err($crate::wire::misfit::Misfit::Payload),
+        }
     };
-    ($frame:ident, $form:ident, $b:lifetime, handle, $type:ty) => {
-        $frame.handles.pop().ok_or($crate::wire::misfit::Misfit::Handles)?
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, handle) => {
+        match $handle {
+            Some(handle) => handle,
+            None => return Err($crate::wire::misfit::Misfit::Handles),
+        }
     };
-    ($frame:ident, $form:ident, $b:lifetime, optional, $type:ty) => {
-        $frame.handles.pop()
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, optional) => {
+        $handle
     };
-    ($frame:ident, $form:ident, $b:lifetime, handles, $type:ty) => {
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, handles) => {
         core::mem::take(&mut $frame.handles)
     };
 }
 
-/// Puts one field of a typed message into the bytes or among the descriptors.
-macro_rules! put {
-    ($out:ident, $handles:ident, $form:ident, payload, $value:expr) => {
-        $crate::wire::payload::Payload::encode(&$value, $out, $form)
+/// What the fields of a typed message put into the bytes.
+macro_rules! content {
+    ($form:ident; payload $value:ident $(, $field:ident $other:ident)*) => {
+        $crate::wire::payload::Payload::content($value, $form)
     };
-    ($out:ident, $handles:ident, $form:ident, handle, $value:expr) => {
-        // There is room: a message with a single descriptor has no others.
-        drop($handles.push($value))
+    ($form:ident; $($field:ident $value:ident),*) => {
+        $crate::wire::writer::Content::Nothing
     };
-    ($out:ident, $handles:ident, $form:ident, optional, $value:expr) => {
-        if let Some(handle) = $value {
-            drop($handles.push(handle))
-        }
+}
+
+/// The descriptor among the fields of a typed message. Several go where they belong at once.
+macro_rules! handle {
+    ($handles:ident;) => {
+        None
     };
-    ($out:ident, $handles:ident, $form:ident, handles, $value:expr) => {
-        *$handles = $value
+    ($handles:ident; payload $value:ident $(, $field:ident $other:ident)*) => {
+        handle!($handles; $($field $other),*)
     };
+    ($handles:ident; handle $value:ident) => {
+        Some($value)
+    };
+    ($handles:ident; optional $value:ident) => {
+        $value
+    };
+    ($handles:ident; handles $value:ident) => {{
+        *$handles = $value;
+        None
+    }};
 }
 
 /// The kind of the `payload` field, if there is one.
@@ -121,23 +104,29 @@ macro_rules! requests {
             /// Every known id in order.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
+            const TABLE: Table = Table::new(&[
+                $(Row {
+                    id: $id,
+                    payload: $request::<()>::$name,
+                    handles: HandleRule::$handles,
+                    gate: $gate,
+                    reply: ReplyRule::$rule $((Refusal::$refusal))?,
+                    reply_payload: $reply::<()>::$name,
+                    reply_handles: handle_rule!($($reply_handles)?),
+                }),*
+            ]);
+
             /// The request's line in the table; `None` for an unknown id.
             #[must_use]
-            pub const fn row(self) -> Option<&'static Row> {
+            pub fn row(self) -> Option<&'static Row> {
+                Self::TABLE.row(self.0)
+            }
+
+            /// The name in the specification, without its prefix; `None` for an unknown id.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
-                    $($id => {
-                        const ROW: Row = Row {
-                            id: $id,
-                            name: stringify!($name),
-                            payload: $request::<()>::$name,
-                            handles: HandleRule::$handles,
-                            gate: $gate,
-                            reply: ReplyRule::$rule $((Refusal::$refusal))?,
-                            reply_payload: $reply::<()>::$name,
-                            reply_handles: handle_rule!($($reply_handles)?),
-                        };
-                        Some(&ROW)
-                    })*
+                    $($id => Some(stringify!($name)),)*
                     _ => None,
                 }
             }
@@ -171,6 +160,7 @@ macro_rules! requests {
 
             /// Which request this is.
             #[must_use]
+            #[inline(never)]
             pub fn code(&self) -> $code {
                 match self {
                     $(Self::$variant { .. } => $code::$name,)*
@@ -186,24 +176,33 @@ macro_rules! requests {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-                Self::of_frame(row, &mut frame, form)
-                    .map_err(|misfit| misfit.of(&Found::new(message, &frame, form), row.payload, row.handles))
+                let found = Found::new(message, &frame, form);
+                Self::of_frame(row, &mut frame, &found)
+                    .map_err(|misfit| misfit.of(&found, row.payload, row.handles))
             }
 
             /// The same for a request whose row is known. Descriptors that are not the request's
             /// stay in the frame.
-            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                check_count(row.handles, frame.payload, frame.handles.len(), form)?;
-                check_end(row.payload, frame.payload, frame.header.size(), form)?;
-                frame.payload = row.payload.cut(frame.payload, form);
-                Self::of_parts($code(row.id), frame, form)
+            pub(crate) fn of_frame(
+                row: &Row,
+                frame: &mut Frame<'b, H>,
+                found: &Found<'b>,
+            ) -> Result<Self, Misfit> {
+                frame.payload = found.payload_of(row.payload, row.handles)?;
+                if matches!(Channel::$channel, Channel::Gpu) {
+                    found.check_image(row.payload)?;
+                }
+                Self::of_parts(row, frame, found.form)
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                match code {
-                    $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
+            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                let body = Body::new(frame.payload);
+                // Of several descriptors none is taken alone.
+                let handle = if row.handles == HandleRule::PerRegion { None } else { frame.handles.pop() };
+                match $code(row.id()) {
+                    $($code::$name => Ok(Self::$variant $(($(take!(frame, body, handle, form, $field)),+))?),)*
                     _ => Err(Misfit::Unknown),
                 }
             }
@@ -235,19 +234,25 @@ macro_rules! requests {
             ) -> Result<Transmit<'o, H>, ApiMisuse> {
                 let (mut writer, mut handles) = (Writer::new(out), Handles::new());
                 self.put(&mut writer, &mut handles, form);
-                let bytes = writer.seal(message, header)?;
-                check_handles(message, row.handles, bytes, handles.len(), form)?;
-                Ok(Transmit { bytes, handles })
+                seal(writer, message, header, row.handles, handles, form)
+            }
+
+            #[inline(never)]
+            fn content(&self, form: Form) -> Content<'_> {
+                match self {
+                    $(Self::$variant $(($($field),+))? => content!(form; $($($field $field),+)?),)*
+                }
             }
 
             /// Writes the payload and hands out the descriptors.
             #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                match self {
-                    $(Self::$variant $(($($field),+))? => {
-                        $($(put!(out, handles, form, $field, $field);)+)?
-                    })*
-                }
+                out.put_content(self.content(form), form);
+                let handle = match self {
+                    $(Self::$variant $(($($field),+))? => handle!(handles; $($($field $field),+)?),)*
+                };
+                // There is room: a message with a single descriptor has no others.
+                handle.into_iter().for_each(|handle| drop(handles.push(handle)));
             }
         }
 
@@ -296,9 +301,19 @@ macro_rules! replies {
             $(const $name: PayloadKind = payload_kind!('b, $($field: $type),+);)*
             $(const $none: PayloadKind = PayloadKind::Empty;)*
 
+            #[inline(never)]
+            fn content(&self, form: Form) -> Content<'_> {
+                match self {
+                    Self::Done | Self::Refused(_) => Content::Nothing,
+                    $(Self::$variant($($field),+) => content!(form; $($field $field),+),)*
+                    $(Self::$without(never, _) => match *never {},)?
+                }
+            }
+
             /// Which request this answers; `None` for [`Self::Done`] and [`Self::Refused`], which
             /// answer any.
             #[must_use]
+            #[inline(never)]
             pub fn code(&self) -> Option<$code> {
                 match self {
                     Self::Done | Self::Refused(_) => None,
@@ -316,31 +331,17 @@ macro_rules! replies {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-                Self::of_frame(row, &mut frame, form).map_err(|misfit| {
-                    misfit.of(&Found::new(message, &frame, form), row.reply_payload, row.reply_handles)
-                })
-            }
-
-            /// The same for a reply to a request whose row is known.
-            pub(crate) fn of_frame(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                check_count(row.reply_handles, frame.payload, frame.handles.len(), form)?;
-                match row.reply {
-                    ReplyRule::Empty if frame.payload.is_empty() => Ok(Self::Done),
-                    ReplyRule::Empty => Err(Misfit::Size),
-                    _ => {
-                        frame.payload = row.reply_payload.cut(frame.payload, form);
-                        Self::of_parts($code(row.id), frame, form)
+                let found = Found::new(message, &frame, form);
+                let decoded = match (found.payload_of(row.reply_payload, row.reply_handles), row.reply) {
+                    (Err(misfit), _) => Err(misfit),
+                    (Ok(_), ReplyRule::Empty) if frame.payload.is_empty() => Ok(Self::Done),
+                    (Ok(_), ReplyRule::Empty) => Err(Misfit::Payload),
+                    (Ok(payload), _) => {
+                        frame.payload = payload;
+                        $crate::channel::Reply::of_parts(row, &mut frame, form)
                     }
-                }
-            }
-
-            // On its own, so that the value is built where it is wanted and not taken apart on the way.
-            #[inline(never)]
-            fn of_parts(code: $code, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
-                match code {
-                    $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*
-                    _ => Err(Misfit::Unknown),
-                }
+                };
+                decoded.map_err(|misfit| misfit.of(&found, row.reply_payload, row.reply_handles))
             }
 
             /// Writes the whole message that answers request `code`, without any knowledge of the
@@ -351,7 +352,7 @@ macro_rules! replies {
             pub fn encode(self, code: $code, form: Form, out: &mut [u8]) -> Result<Transmit<'_, H>, ApiMisuse> {
                 let message = code.message();
                 let wire = form.on_wire(message)?;
-                if let Some(number) = $crate::channel::Reply::<H>::number(&self) {
+                if let Some(number) = $crate::channel::Reply::number(&self) {
                     return write_number(wire, code.row(), number, out);
                 }
                 let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
@@ -360,7 +361,22 @@ macro_rules! replies {
         }
 
         #[allow(unused_variables, reason = "some replies carry nothing but a descriptor")]
-        impl<'b, H> $crate::channel::Reply<H> for $reply<$($lifetime,)? H> {
+        impl<'b, H> $crate::channel::Reply<'b, H> for $reply<$($lifetime,)? H> {
+            fn telling(number: u64) -> Self {
+                NonZeroU64::new(number).map_or(Self::Done, Self::Refused)
+            }
+
+            // On its own, so that the value is built where it is wanted and not taken apart on the way.
+            #[inline(never)]
+            fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                let body = Body::new(frame.payload);
+                let handle = frame.handles.pop();
+                match $code(row.id()) {
+                    $($code::$name => Ok(Self::$variant($(take!(frame, body, handle, form, $field)),+)),)*
+                    _ => Err(Misfit::Unknown),
+                }
+            }
+
             fn number(&self) -> Option<u64> {
                 match self {
                     Self::Done => Some(0),
@@ -375,13 +391,13 @@ macro_rules! replies {
 
             #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                match self {
-                    Self::Done | Self::Refused(_) => {}
-                    $(Self::$variant($($field),+) => {
-                        $(put!(out, handles, form, $field, $field);)+
-                    })*
+                out.put_content(self.content(form), form);
+                let handle = match self {
+                    Self::Done | Self::Refused(_) => None,
+                    $(Self::$variant($($field),+) => handle!(handles; $($field $field),+),)*
                     $(Self::$without(never, _) => match never {},)?
-                }
+                };
+                handle.into_iter().for_each(|handle| drop(handles.push(handle)));
             }
         }
     };
@@ -390,4 +406,4 @@ macro_rules! replies {
     };
 }
 
-pub(crate) use {handle_rule, payload_kind, put, replies, requests, take};
+pub(crate) use {content, handle, handle_rule, payload_kind, replies, requests, take};

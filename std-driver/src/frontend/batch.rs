@@ -83,7 +83,7 @@ impl<'b> Batch<'b> {
             if frontend.confirmation == Confirmation::Barrier {
                 let deadline = frontend.limit.deadline();
                 let outcome = frontend.send(message, Request::GetFeatures, Delivery::Unacknowledged, deadline);
-                let outcome = outcome.and_then(|_| frontend.receive(message, deadline, |_| Some(())));
+                let outcome = outcome.and_then(|_| frontend.receive(message, deadline, &mut |_| ()));
                 frontend.conclude(Some(message), outcome)?;
             }
             frontend.previous = Some(message);
@@ -142,7 +142,7 @@ impl<'b> Batch<'b> {
     /// Takes the answer to the oldest request. A refusal is kept for the end.
     fn take_answer(&mut self, frontend: &mut Frontend) -> Result<(), FrontendError> {
         let Some(message) = self.waiting.pop_front() else { return Ok(()) };
-        let outcome = frontend.receive(message, frontend.limit.deadline(), |_| Some(()));
+        let outcome = frontend.receive(message, frontend.limit.deadline(), &mut |_| ());
         match frontend.conclude(Some(message), outcome) {
             Err(error) if error.ends_session().is_none() => {
                 self.refused.get_or_insert(error);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
-use vhost_core::{ApiMisuse, Delivery, FrontendReply, FrontendRequest, MessageName};
+use vhost_core::{ApiMisuse, Delivery, FrontendReply, FrontendRequest, MessageName, wire::row::HandleRule};
 
 use super::{Closed, Confirmation, Frontend, FrontendError, wait::wait_for_any};
 use crate::{
@@ -27,7 +27,7 @@ pub(super) enum Due {
 impl Frontend {
     /// Makes a request that succeeds or fails and tells nothing else.
     pub(super) fn order(&mut self, request: Request<'_>) -> Result<(), FrontendError> {
-        self.ask(request, |_| Some(()))
+        self.call(request, &mut |_| ())
     }
 
     /// Makes a request and reads its reply with `read`, which gets none but the reply to this request.
@@ -36,6 +36,15 @@ impl Frontend {
         request: Request<'_>,
         read: impl FnOnce(Reply<'_>) -> Option<T>,
     ) -> Result<T, FrontendError> {
+        let message = request.code().message();
+        let (mut read, mut found) = (Some(read), None);
+        self.call(request, &mut |reply| found = read.take().and_then(|read| read(reply)))?;
+        found.ok_or_else(|| misfit(message))
+    }
+
+    /// Makes a request and shows its reply to `read`: all calls are this one.
+    #[inline(never)]
+    fn call(&mut self, request: Request<'_>, read: &mut dyn FnMut(Reply<'_>)) -> Result<(), FrontendError> {
         self.check_alive()?;
         let message = request.code().message();
         let deadline = self.limit.deadline();
@@ -99,21 +108,24 @@ impl Frontend {
         }
     }
 
-    fn converse<T>(
+    fn converse(
         &mut self,
         message: MessageName,
         request: Request<'_>,
         deadline: Deadline,
-        read: impl FnOnce(Reply<'_>) -> Option<T>,
-    ) -> Result<T, FrontendError> {
+        read: &mut dyn FnMut(Reply<'_>),
+    ) -> Result<(), FrontendError> {
         match self.send(message, request, self.confirmation.delivery(), deadline)? {
             Due::Answer => self.receive(message, deadline, read),
             Due::Nothing => {
-                if self.confirmation == Confirmation::Barrier {
-                    self.send(message, Request::GetFeatures, Delivery::Unacknowledged, deadline)?;
-                    self.receive(message, deadline, |_| Some(()))?;
+                read(Reply::Done);
+                match self.confirmation {
+                    Confirmation::Barrier => {
+                        self.send(message, Request::GetFeatures, Delivery::Unacknowledged, deadline)?;
+                        self.receive(message, deadline, &mut |_| ())
+                    }
+                    _ => Ok(()),
                 }
-                read(Reply::Done).ok_or(misfit(message))
             }
         }
     }
@@ -139,26 +151,33 @@ impl Frontend {
     }
 
     /// Receives the answer to the oldest request, for the call about `message`.
-    pub(super) fn receive<T>(
+    pub(super) fn receive(
         &mut self,
         message: MessageName,
         deadline: Deadline,
-        read: impl FnOnce(Reply<'_>) -> Option<T>,
-    ) -> Result<T, FrontendError> {
+        read: &mut dyn FnMut(Reply<'_>),
+    ) -> Result<(), FrontendError> {
         let (waiting_for, previous) = (Some(message), self.previous);
+        if self.attached.is_some() && !self.endpoint.has_received() {
+            // The answer is rarely there already.
+            let outcome = self.serve_until_readable(deadline);
+            outcome.map_err(|error| FrontendError::of_endpoint(waiting_for, previous, error))?;
+        }
         loop {
             let received = match self.attached {
-                None => self.endpoint.receive(deadline),
                 Some(_) => self.endpoint.try_receive(),
+                None if answers_without_handles(message) => self.endpoint.receive_without_handles(deadline),
+                None => self.endpoint.receive(deadline),
             };
             match received {
                 Ok(Message::Frame(frame)) => {
                     let reply = self.shared.lock().machine.handle_reply(frame);
-                    let reply = reply.map_err(|fault| FrontendError::of_fault(waiting_for, fault))?;
-                    return match reply {
-                        Reply::Refused(number) => Err(FrontendError::Refused { request: message, number }),
-                        reply => read(reply).ok_or(misfit(message)),
-                    };
+                    match reply {
+                        Ok(Reply::Refused(number)) => return Err(FrontendError::Refused { request: message, number }),
+                        Ok(reply) => read(reply),
+                        Err(fault) => return Err(FrontendError::of_fault(waiting_for, fault)),
+                    }
+                    return Ok(());
                 }
                 Ok(Message::Closed) => return Err(self.closed(waiting_for)),
                 Ok(Message::NotYet) => self.serve_until_readable(deadline),
@@ -194,6 +213,11 @@ impl Frontend {
     fn closed(&self, waiting_for: Option<MessageName>) -> FrontendError {
         FrontendError::Closed(Closed { waiting_for, previous: self.previous, within_message: false })
     }
+}
+
+/// Whether no descriptor belongs to the answer to a request.
+fn answers_without_handles(request: MessageName) -> bool {
+    request.row().is_some_and(|row| row.reply_handles == HandleRule::None)
 }
 
 /// The machine lets none but the answer to the request through, so this is never seen.

@@ -128,6 +128,9 @@ impl FrontendError {
         }
     }
 
+    // Out of line, so that no call that goes well is made slower by what it would be otherwise.
+    #[cold]
+    #[inline(never)]
     pub(super) fn of_fault(waiting_for: Option<MessageName>, fault: Fault) -> Self {
         match fault {
             Fault::Bytes(fault) => Self::Bytes { waiting_for, fault },
@@ -137,6 +140,8 @@ impl FrontendError {
     }
 
     /// `previous` is the last request that seemed to succeed.
+    #[cold]
+    #[inline(never)]
     pub(super) fn of_endpoint(
         waiting_for: Option<MessageName>,
         previous: Option<MessageName>,
@@ -149,6 +154,8 @@ impl FrontendError {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn of_socket(
         waiting_for: Option<MessageName>,
         previous: Option<MessageName>,

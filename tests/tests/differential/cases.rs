@@ -38,8 +38,8 @@ pub(crate) fn all(offer: Offer) -> Vec<Case> {
 
 /// The lines of the table, each with the usual form of its request.
 fn requests(offer: Offer) -> impl Iterator<Item = (&'static Row, Fixture)> {
-    let rows = FrontendCode::ALL.iter().filter_map(|code| code.row());
-    rows.map(move |row| (row, within(wire::frontend_request(row.name), offer)))
+    let messages = FrontendCode::ALL.iter().filter_map(|code| Some((code.row()?, code.name()?)));
+    messages.map(move |(row, name)| (row, within(wire::frontend_request(name), offer)))
 }
 
 /// The same fixture; if it acknowledges features, those that are on offer.

@@ -1,9 +1,12 @@
 //! Replies that are right in another way, and replies that are wrong.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
+use vhost_core::wire::header::Header;
 use vhost_core::wire::log::Log;
 use vhost_core::{DecodeError, MessageName, PeerMisbehaved, Violation};
+use vhost_std::endpoint::{Direction, Observer};
 use vhost_std::frontend::{Frontend, FrontendError, SessionEnd};
 use vhost_tests::dialog::{FakeBackend, Received, borrowed, memory};
 use vhost_tests::wire::{self, Bytes, REPLY, feature};
@@ -34,6 +37,18 @@ fn replied<T>(
     }
     finish(frontend, thread);
     outcome
+}
+
+/// The front-end with somebody who looks at its messages.
+fn seen(frontend: &mut Frontend) -> &mut Frontend {
+    struct Anybody;
+
+    impl Observer for Anybody {
+        fn message(&self, _: Direction, _: &Header, _: &[u8], _: usize) {}
+    }
+
+    frontend.observe(Some(Arc::new(Anybody)));
+    frontend
 }
 
 fn message(id: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
@@ -94,8 +109,8 @@ fn a_reply_of_another_version_or_size_ends_the_session() {
 #[test]
 fn descriptors_where_none_belong_and_none_where_one_belongs_end_the_session() {
     let surplus = |outcome| matches!(bytes_fault(outcome), DecodeError::HandleCount { found: 1.., .. });
-    assert!(surplus(replied(message(1, REPLY, &number(0)), 1, |f| f.get_features().map(drop))));
-    assert!(surplus(replied(message(3, REPLY, &number(0)), 1, Frontend::set_owner)));
+    assert!(surplus(replied(message(1, REPLY, &number(0)), 1, |f| seen(f).get_features().map(drop))));
+    assert!(surplus(replied(message(3, REPLY, &number(0)), 1, |f| seen(f).set_owner())));
     assert!(surplus(replied(message(28, REPLY, &[]), 2, |f| f.postcopy_advise().map(drop))));
     let pipe = std::io::pipe().unwrap().0;
     let save =
@@ -106,8 +121,17 @@ fn descriptors_where_none_belong_and_none_where_one_belongs_end_the_session() {
     let record = wire::frontend_request("GET_INFLIGHT_FD").answers()[0].payload.clone();
     assert!(missing(replied(message(31, REPLY, &record), 0, |f| f.get_inflight_fd(2, 256).map(drop))));
     // As many as a socket passes at once are all closed; the test of leaks counts them.
-    let many = replied(message(1, REPLY, &number(0)), 9, Frontend::get_features).unwrap_err();
+    let many = replied(message(1, REPLY, &number(0)), 9, |f| seen(f).get_features()).unwrap_err();
     assert!(matches!(many, FrontendError::Socket { .. }), "{many}");
+}
+
+#[test]
+fn descriptors_that_belong_to_no_answer_are_closed_if_nobody_looks() {
+    // The test of leaks counts them.
+    for count in [1, 9] {
+        assert_eq!(replied(message(1, REPLY, &number(5)), count, Frontend::get_features).map(|f| f.bits()), Ok(5));
+        assert_eq!(replied(message(3, REPLY, &number(0)), count, Frontend::set_owner), Ok(()));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use vhost_core::wire::gpu::{
     ScanoutId,
 };
 use vhost_core::wire::header::Header;
-use vhost_core::wire::payload::{Form, PayloadFault, SizeRule};
+use vhost_core::wire::payload::{Field, Form, PayloadFault, SizeRule};
 use vhost_core::wire::row::{HandleCount, HandleRule, ReplyRule};
 use vhost_core::{DecodeError, Frame, GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_MESSAGE, ProtocolFeatures};
 use vhost_tests::tracked::{Ledger, Token};
@@ -52,14 +52,14 @@ fn expected(ledger: &Ledger) -> Vec<GpuRequest<Token>> {
 
 #[test]
 fn the_table_has_the_twelve_messages() {
-    let names = GpuCode::ALL.iter().map(|code| (code.0, code.row().unwrap().name));
+    let names = GpuCode::ALL.iter().map(|code| (code.0, code.name().unwrap()));
     assert_eq!(Vec::from_iter(names), Vec::from_iter(message::all().iter().map(|message| (message.id, message.name))));
     for message in message::all() {
         let row = GpuCode(message.id).row().unwrap();
         let whole = message.payload.len() + message.image;
         assert!(row.payload.size().allows(whole), "{}", message.name);
         assert_eq!(row.payload.before_image(), (message.image > 0).then_some(20), "{}", message.name);
-        assert_eq!(row.gate.gpu.bits(), message.gate, "{}", message.name);
+        assert_eq!(row.gate.gpu().bits(), message.gate, "{}", message.name);
         assert_eq!(row.handles == HandleRule::IfShown, message.descriptors == 1, "{}", message.name);
         match &message.reply {
             Reply::Nothing => assert_eq!(row.reply, ReplyRule::Never, "{}", message.name),
@@ -232,7 +232,7 @@ fn an_edid_longer_than_its_room_is_refused() {
     payload[24..28].copy_from_slice(&1025_u32.to_le_bytes());
     let bytes = message::reply(11, &payload);
     let error = GpuReply::<Token>::decode(frame(&bytes, &Ledger::new(), 0), REPLY).unwrap_err();
-    let fault = PayloadFault::Field { name: "size", expected: "at most 1024 bytes", found: 1025 };
+    let fault = PayloadFault::Field { field: Field::EdidSize, found: 1025 };
     assert_eq!(error, DecodeError::Payload { message: GpuCode::GET_EDID.message(), fault });
 }
 

@@ -7,25 +7,33 @@ use vhost_core::uapi::vduse_message::VduseVersion;
 use vhost_core::uapi::vhost::VhostIoctl;
 use vhost_core::wire::gpu::{Display, DisplayInfo, Edid};
 use vhost_core::wire::payload::SizeRule;
-use vhost_core::wire::row::{Enforcement, Gate, HandleCount};
+use vhost_core::wire::row::{Enforcement, HandleCount};
 use vhost_core::wire::shared::{SharedMemoryConfig, Uuid};
 use vhost_core::{
-    Assembler, CacheAccess, CacheEntries, Channel, Dialect, DialectViolation, GpuFeatures, GuestAddress, MemoryMap,
-    MemoryRegion, MemoryTable, ProtocolFeatures, ReadAhead, ReceiveError, Tolerance, UserAddress, Violation,
-    VirtioFeatures,
+    Assembler, BackendCode, CacheAccess, CacheEntries, Channel, Dialect, DialectViolation, FrontendCode, GpuCode,
+    GuestAddress, MemoryMap, MemoryRegion, MemoryTable, ProtocolFeatures, ReadAhead, ReceiveError, Tolerance,
+    UserAddress, Violation,
 };
 
 #[test]
 fn gates_say_what_they_need() {
-    let gate = Gate::protocol(ProtocolFeatures::BACKEND_REQ).and_virtio(VirtioFeatures::ACCESS_PLATFORM);
+    let frontend = |code: FrontendCode| code.row().unwrap().gate;
+    let gate = BackendCode::IOTLB_MSG.row().unwrap().gate;
     say([
-        (Gate::OFFERED, "PROTOCOL_FEATURES offered"),
-        (Gate::OPENED, "PROTOCOL_FEATURES negotiated"),
+        (frontend(FrontendCode::SET_OWNER), ""),
+        (frontend(FrontendCode::GET_PROTOCOL_FEATURES), "PROTOCOL_FEATURES offered"),
+        (frontend(FrontendCode::SET_VRING_ENABLE), "PROTOCOL_FEATURES negotiated"),
         (gate, "BACKEND_REQ, virtio ACCESS_PLATFORM"),
-        (Gate::virtio(VirtioFeatures::ACCESS_PLATFORM), "virtio ACCESS_PLATFORM"),
-        (Gate::gpu(GpuFeatures::EDID), "GPU EDID"),
+        (frontend(FrontendCode::IOTLB_MSG), "virtio ACCESS_PLATFORM"),
+        (GpuCode::GET_EDID.row().unwrap().gate, "GPU EDID"),
+        (GpuCode::DMABUF_SCANOUT2.row().unwrap().gate, "GPU DMABUF2"),
     ]);
-    assert_eq!(gate.frontend_only().enforcement, Enforcement::FrontendOnly);
+    let queues = frontend(FrontendCode::GET_QUEUE_NUM);
+    assert_eq!(queues.enforcement(), Enforcement::FrontendOnly);
+    assert_eq!(
+        format!("{gate:?} {queues:?}"),
+        "Gate(BACKEND_REQ, virtio ACCESS_PLATFORM) Gate(MQ; for the front-end only)"
+    );
     let violation = Violation::NotNegotiated { gate };
     assert_eq!(violation.to_string(), "it needs BACKEND_REQ, virtio ACCESS_PLATFORM, which was not negotiated");
 }

@@ -213,3 +213,43 @@ fn a_deadline_and_its_absence_work_in_both_modes() {
         }
     }
 }
+
+#[test]
+fn bytes_alone_come_as_they_are_and_end_as_they_do() {
+    let (near, far) = Socket::pair().unwrap();
+    let mut buffer = [0; 4];
+    assert_eq!(far.receive_bytes(&mut buffer, passed()), Err(SocketError::TimedOut));
+    assert_eq!(far.receive_bytes(&mut [], passed()), Err(SocketError::NoRoom));
+    near.send(b"abcdef", &[], passed()).unwrap();
+    assert_eq!(far.receive_bytes(&mut buffer, passed()), Ok(4));
+    assert_eq!(&buffer, b"abcd");
+    assert_eq!(far.receive_bytes(&mut buffer, Deadline::NEVER), Ok(2));
+    drop(near);
+    assert_eq!(far.receive_bytes(&mut buffer, Deadline::NEVER), Ok(0));
+}
+
+#[test]
+fn bytes_are_waited_for_on_a_socket_in_either_mode() {
+    for blocking in [true, false] {
+        let (near, far) = Socket::pair().unwrap();
+        rustix::io::ioctl_fionbio(&far, !blocking).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| far.receive_bytes(&mut [0; 8], Deadline::NEVER));
+            near.send(b"x", &[], passed()).unwrap();
+            assert_eq!(waiting.join().unwrap(), Ok(1));
+        });
+    }
+}
+
+#[test]
+fn descriptors_that_come_with_bytes_alone_are_closed() {
+    let name = "vhost-receive-bytes";
+    let (near, far) = Socket::pair().unwrap();
+    let sent = file(name);
+    near.send(b"x", &[sent.as_fd(); 4], passed()).unwrap();
+    drop(sent);
+    assert_eq!(far.receive_bytes(&mut [0; 8], passed()), Ok(1));
+    assert_eq!(open_count(name), 0);
+    near.send(b"y", &[], passed()).unwrap();
+    assert_eq!(next(&far, 8), (b"y".to_vec(), 0));
+}

@@ -19,7 +19,7 @@ reach! { gpu;
         off, is_shown;
     wire::gpu::DmabufScanout2: new, base, modifier;
     wire::gpu::Edid: new, response, data;
-    wire::gpu::GpuCode: row, message;
+    wire::gpu::GpuCode: row, name, message;
     wire::gpu::GpuReply<Handle>: code, decode, encode;
     wire::gpu::GpuRequest<Handle>: code, decode, encode, scanout, image_bytes;
     wire::gpu::Response: new, kind;

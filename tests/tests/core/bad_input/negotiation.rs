@@ -200,7 +200,7 @@ fn nothing_is_asked_of_a_backend_that_was_not_negotiated() {
     let back = Stage::with(feature::REPLY_ACK).back();
     for fixture in wire::all_frontend_requests() {
         let gate = vhost_core::FrontendCode(fixture.id).row().unwrap().gate;
-        let is_open = gate.protocol.is_empty() && gate.virtio.is_empty() || fixture.name == "GET_QUEUE_NUM";
+        let is_open = gate.protocol().is_empty() && gate.virtio().is_empty() || fixture.name == "GET_QUEUE_NUM";
         if !is_open {
             let expected = violation(fixture.id, Violation::NotNegotiated { gate });
             assert_eq!(refused(&back, &fixture.request_needing_reply(), fixture.descriptors), expected);

@@ -17,10 +17,10 @@ fn with(stage: Stage, name: &str, special: &str, payload: Bytes) -> Case {
 
 fn ring_indices(offer: Offer) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (row, fixture) in requests(offer).filter(|(_, fixture)| begins_with_ring(fixture)) {
+    for (_, fixture) in requests(offer).filter(|(_, fixture)| begins_with_ring(fixture)) {
         for index in [2, 255, 256, 0x8000_0000, u32::MAX] {
             let payload = Bytes::new().u32(index).raw(&fixture.payload[4..]);
-            cases.push(with(Stage::Shared, row.name, &format!("ring {index:#x}"), payload));
+            cases.push(with(Stage::Shared, fixture.name, &format!("ring {index:#x}"), payload));
         }
     }
     for name in ["SET_VRING_KICK", "SET_VRING_CALL", "SET_VRING_ERR"] {

@@ -15,7 +15,7 @@ pub(super) fn cases(offer: Offer) -> Vec<Case> {
     for (row, fixture) in requests(offer) {
         let mut stages =
             vec![Stage::Fresh, Stage::Unowned, Stage::WithoutBit30, Stage::Running, Stage::Without(feature::REPLY_ACK)];
-        let needed = row.gate.protocol.bits() & offer.protocol;
+        let needed = row.gate.protocol().bits() & offer.protocol;
         if needed != 0 {
             stages.push(Stage::Without(needed));
         }

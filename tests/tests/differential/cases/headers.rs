@@ -15,9 +15,9 @@ const UNKNOWN: [u32; 5] = [0, 45, 1000, 0x8000_0001, u32::MAX];
 
 pub(super) fn cases(offer: Offer) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (row, fixture) in requests(offer) {
+    for (_, fixture) in requests(offer) {
         let mut add = |special: String, flags| {
-            cases.push(case(Stage::Agreed, row.name, &special, [Said::fixture(&fixture, flags)]));
+            cases.push(case(Stage::Agreed, fixture.name, &special, [Said::fixture(&fixture, flags)]));
         };
         for version in [0, 2, 3] {
             add(format!("version {version}"), version);

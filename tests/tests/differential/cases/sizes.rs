@@ -33,11 +33,11 @@ fn bytes(row: &Row, fixture: &Fixture, offer: Offer) -> Vec<Case> {
     let mut cases = Vec::from_iter(wrong.into_iter().map(|size| {
         let mut payload = fixture.payload.clone();
         payload.resize(size, 0);
-        case(stage, row.name, &format!("{size} bytes, not {right}"), [said.clone().carrying(&payload)])
+        case(stage, fixture.name, &format!("{size} bytes, not {right}"), [said.clone().carrying(&payload)])
     }));
     for announced in [LONGEST as u32 + 1, u32::MAX] {
         let said = Said { size: announced, payload: Vec::new(), ..said.clone() };
-        cases.push(case(stage, row.name, &format!("{announced} bytes announced"), [said]));
+        cases.push(case(stage, fixture.name, &format!("{announced} bytes announced"), [said]));
     }
     cases
 }
@@ -47,7 +47,7 @@ fn descriptors(row: &Row, fixture: &Fixture, offer: Offer) -> Vec<Case> {
     let wrong = numbers.iter().filter(|number| **number != fixture.descriptors);
     let cases = wrong.map(|number| {
         let special = format!("{number} descriptors, not {}", fixture.descriptors);
-        case(stage_of(fixture, offer), row.name, &special, [Said::fixture(fixture, REQUEST).with(*number)])
+        case(stage_of(fixture, offer), fixture.name, &special, [Said::fixture(fixture, REQUEST).with(*number)])
     });
     cases.collect()
 }

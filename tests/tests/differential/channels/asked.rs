@@ -42,8 +42,8 @@ pub(super) fn all() -> Vec<Asked> {
         let name = format!("{} ({})", fixture.name, fixture.form);
         asked.push(Asked::new(&name, "as it should be", said(&fixture, REQUEST)));
     }
-    let rows = BackendCode::ALL.iter().filter_map(|code| code.row()).filter(|row| row.id <= 10);
-    asked.extend(rows.flat_map(|row| wrong(&wire::backend_request(row.name))));
+    let names = BackendCode::ALL.iter().filter(|code| code.0 <= 10).filter_map(|code| code.name());
+    asked.extend(names.flat_map(|name| wrong(&wire::backend_request(name))));
     asked.extend(mappings());
     for id in [0, 11, 1000, u32::MAX] {
         asked.push(Asked::new(&format!("unknown request {id}"), "8 bytes", Said::new(id, REQUEST, &[7; 8])));
