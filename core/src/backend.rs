@@ -20,7 +20,7 @@ use crate::{
         header::Header,
         misfit::Found,
         payload::{Form, Role},
-        row::{Channel, HandleRule, MessageName, Row},
+        row::{HandleRule, MessageName, Row},
     },
 };
 
@@ -374,8 +374,7 @@ fn is_postcopy_acknowledgement<H>(frame: &Frame<'_, H>) -> bool {
     let id = frame.header.request();
     frame.payload == [0; 8]
         && frame.handles.is_empty()
-        && frame.header.check(Channel::Frontend).is_ok()
-        && !frame.header.is_reply()
+        && frame.header.is_request()
         && (id == 0 || changes_memory(FrontendCode(id)))
 }
 

@@ -222,11 +222,8 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
 #[inline(never)]
 fn unexpected(oldest: Option<MessageName>, header: &Header, channel: Channel) -> Fault {
     let found = MessageName { channel, id: header.request() };
-    if let Err(error) = header.check(channel) {
-        return error.into();
-    }
-    if !header.is_reply() {
-        return DecodeError::RequestInsteadOfReply { message: found }.into();
+    if !header.is_known(channel) || !header.is_reply() {
+        return header.fault_or(channel, DecodeError::RequestInsteadOfReply { message: found }).into();
     }
     match oldest {
         Some(expected) => PeerMisbehaved::WrongReply { expected, found }.into(),

@@ -59,8 +59,7 @@ impl Rejection {
     #[inline(never)]
     pub(crate) fn no_request(header: &Header, channel: Channel) -> Self {
         let message = MessageName { channel, id: header.request() };
-        let fault = header.check(channel).err().unwrap_or(DecodeError::ReplyInsteadOfRequest { message });
-        Self::close(fault)
+        Self::close(header.fault_or(channel, DecodeError::ReplyInsteadOfRequest { message }))
     }
 
     /// The bytes do not make the request of this row; `None` if there is no such request.

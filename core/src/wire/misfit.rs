@@ -41,8 +41,14 @@ impl<'b> Found<'b> {
     /// `None` if the number of descriptors is not one that this rule says, or the size not the kind's, if it can have
     /// one only; then [`Self::fault`] says why.
     pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Option<&'b [u8]> {
+        let is_usual = rule == HandleRule::None && self.handles == 0 && kind.has_only_size(self.payload.len());
+        if is_usual { Some(self.payload) } else { self.unusual_payload_of(kind, rule) }
+    }
+
+    #[inline(never)]
+    fn unusual_payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Option<&'b [u8]> {
         let Self { payload, form, .. } = *self;
-        if (rule != HandleRule::None || self.handles != 0) && self.wrong_count(rule).is_some() {
+        if self.wrong_count(rule).is_some() {
             return None;
         }
         let SizeRule::Exactly(size) = kind.size() else { return Some(payload) };

@@ -93,6 +93,15 @@ impl<'o> Writer<'o> {
             Content::Nothing => {}
             Content::Number(number) => self.put_number(number),
             Content::Bytes(bytes) => self.put(bytes),
+            _ => self.put_special(content, form),
+        }
+    }
+
+    // On its own, because the others are usual.
+    #[inline(never)]
+    fn put_special(&mut self, content: Content<'_>, form: Form) {
+        match content {
+            Content::Nothing | Content::Number(_) | Content::Bytes(_) => {}
             Content::BeforeImage(bytes, following) => {
                 self.following = following;
                 self.put(bytes);
