@@ -4,7 +4,7 @@ mod channel;
 
 use crate::{
     assembler::Frame,
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, Reply, answer, tell},
     dialect::Dialect,
     difference::{Difference, difference},
     error::ApiMisuse,
@@ -215,7 +215,32 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        let refused = matches!(reply, FrontendReply::Refused(_));
+        let number = reply.number();
+        let mut result = match (number, &asked.effect) {
+            // Most answers are this; but that a log was taken has content.
+            (Some(number), effect) if !matches!(effect, Effect::Log(Some(_))) => {
+                tell(&asked.question, number, self.form(Role::Reply), out)
+            }
+            _ => self.answer_with_content(asked, reply, out),
+        };
+        if let Ok(answered) = &mut result {
+            if number.is_some_and(|number| number != 0) {
+                self.refuse(answered);
+            } else {
+                self.grant();
+            }
+        }
+        result
+    }
+
+    /// Answers with more than a number, mostly.
+    #[inline(never)]
+    fn answer_with_content<'o, H>(
+        &self,
+        asked: &Pending<Effect>,
+        reply: FrontendReply<'_, H>,
+        out: &'o mut [u8],
+    ) -> Result<Answered<'o, H>, ApiMisuse> {
         let mut reply = reply;
         if let (FrontendReply::Done, Effect::Log(Some(log)), Due::Reply) = (&reply, &asked.effect, asked.question.due) {
             reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
@@ -224,15 +249,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if let Some(difference) = difference(&reply, asked, &self.table) {
             return differs(asked.question.message, &difference);
         }
-        let mut result = answer(&asked.question, reply, self.form(Role::Reply), out);
-        if let Ok(answered) = &mut result {
-            if refused {
-                self.refuse(answered);
-            } else {
-                self.grant();
-            }
-        }
-        result
+        answer(&asked.question, reply, self.form(Role::Reply), out)
     }
 
     /// Carries out the pending request.
@@ -340,7 +357,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }

@@ -36,7 +36,8 @@ pub(crate) enum Due {
 
 impl Due {
     /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
         let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
             Self::Acknowledgement
@@ -88,7 +89,8 @@ pub(crate) struct Question {
 impl Question {
     /// The row of the request if a reply with content that answers `found` can be its answer: there is
     /// one, or the sender did not ask for it.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn row_of_answer(&self, found: Option<MessageName>) -> Option<&'static Row> {
         let fits = !self.refused && found == Some(self.message) && matches!(self.due, Due::Reply | Due::Nothing);
         if fits { self.message.row() } else { None }
@@ -109,7 +111,8 @@ impl Question {
         }
     }
 
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn heard<'b>(&self, found: &Found<'b>) -> Result<Heard<'b>, Fault> {
         match self.message.row() {
             Some(row) if self.due == Due::Reply => {
@@ -304,8 +307,14 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
 }
 
 /// Tells success, zero, or a refusal.
-#[inline(never)]
-fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
+pub(crate) fn tell<'o, H>(
+    question: &Question,
+    number: u64,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
         // What the machine itself refused cannot be granted.
@@ -318,7 +327,8 @@ fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) 
 }
 
 /// Sends an answer that is written if one is due.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn send<'o, H>(
     question: &Question,
     writer: Writer<'o>,
@@ -357,7 +367,8 @@ fn put_refusal(message: MessageName, number: u64, writer: &mut Writer<'_>) -> bo
 }
 
 /// Makes a message whole whose payload is written.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn seal<'o, H>(
     writer: Writer<'o>,
     message: MessageName,
@@ -372,7 +383,8 @@ pub(crate) fn seal<'o, H>(
 
 /// Puts its header in front of a message, and refuses it if its row wants another number of
 /// descriptors.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 fn whole<'o>(
     writer: Writer<'o>,
     message: MessageName,
@@ -382,9 +394,11 @@ fn whole<'o>(
     form: Form,
 ) -> Result<&'o [u8], ApiMisuse> {
     let bytes = writer.seal(message, header)?;
-    let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
-    if found < expected.least || found > expected.most {
-        return Err(ApiMisuse::HandleCount { message, expected, found });
+    if rule != HandleRule::None || found != 0 {
+        let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
+        if found < expected.least || found > expected.most {
+            return Err(ApiMisuse::HandleCount { message, expected, found });
+        }
     }
     Ok(bytes)
 }

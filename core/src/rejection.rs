@@ -97,7 +97,8 @@ impl Rejection {
 ///
 /// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
 /// not those of its row.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn admit<'b>(
     header: &Header,
     found: &Found<'b>,

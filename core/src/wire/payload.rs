@@ -106,7 +106,8 @@ impl PayloadKind {
     }
 
     // One table of small numbers: all arms are alike, and constants.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     const fn packed_size(self) -> PackedSize {
         match self {
             Self::Empty => const { PackedSize::new(SizeRule::Exactly(0)) },
