@@ -162,7 +162,8 @@ macro_rules! requests {
 
             /// Which request this is.
             #[must_use]
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             pub fn code(&self) -> $code {
                 match self {
                     $(Self::$variant { .. } => $code::$name,)*
@@ -241,7 +242,8 @@ macro_rules! requests {
                 seal(writer, message, header, row.handles, handles, form)
             }
 
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             fn content(&self, form: Form) -> Content<'_> {
                 match self {
                     $(Self::$variant $(($($field),+))? => content!(form; $($($field $field),+)?),)*
@@ -249,7 +251,8 @@ macro_rules! requests {
             }
 
             /// Writes the payload and hands out the descriptors.
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 out.put_content(self.content(form), form);
                 let handle = match self {
@@ -305,7 +308,8 @@ macro_rules! replies {
             $(const $name: PayloadKind = payload_kind!('b, $($field: $type),+);)*
             $(const $none: PayloadKind = PayloadKind::Empty;)*
 
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             fn content(&self, form: Form) -> Content<'_> {
                 match self {
                     Self::Done | Self::Refused(_) => Content::Nothing,
@@ -317,7 +321,8 @@ macro_rules! replies {
             /// Which request this answers; `None` for [`Self::Done`] and [`Self::Refused`], which
             /// answer any.
             #[must_use]
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             pub fn code(&self) -> Option<$code> {
                 match self {
                     Self::Done | Self::Refused(_) => None,
@@ -392,7 +397,8 @@ macro_rules! replies {
                 self.code().map($code::message)
             }
 
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
                 out.put_content(self.content(form), form);
                 let handle = match self {
