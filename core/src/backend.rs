@@ -340,7 +340,6 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    #[inline(never)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }

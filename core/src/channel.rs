@@ -8,9 +8,11 @@ use zerocopy::IntoBytes;
 use crate::{
     assembler::{Frame, Handles, Transmit},
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
+    frontend::Delivery,
     session::{Negotiated, Postcopy},
     wire::{
         crypto::CryptoSession,
+        frontend_request::FrontendCode,
         header::Header,
         migration::Transfer,
         misfit::{Found, Misfit},
@@ -35,7 +37,6 @@ pub(crate) enum Due {
 
 impl Due {
     /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
-    #[inline(never)]
     pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
         let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
             Self::Acknowledgement
@@ -66,6 +67,39 @@ pub(crate) enum Flagged {
     No,
 }
 
+/// Whether a request carries the need-reply flag, and what answers it then.
+#[inline(never)]
+pub(crate) fn opening(
+    row: &Row,
+    message: MessageName,
+    delivery: Delivery,
+    negotiated: &Negotiated,
+    postcopy: Postcopy,
+) -> (Flagged, Due) {
+    let flag = match row.reply {
+        // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
+        _ if message.channel == Channel::Frontend
+            && Due::of(Some(row), Flagged::No, negotiated, postcopy) == Due::Reply =>
+        {
+            false
+        }
+        // QEMU sets it on these whatever was negotiated, and some back-ends answer only then. The older
+        // dialects of the other channel answer whenever they are asked, and are always asked.
+        ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => true,
+        ReplyRule::Status => message != FrontendCode::CHECK_DEVICE_STATE.message(),
+        // A look-up is flagged too: some front-ends answer only then.
+        ReplyRule::Own(_) => negotiated.has_acknowledgements(),
+        ReplyRule::Acknowledged | ReplyRule::LogFile | ReplyRule::Postcopy => {
+            delivery == Delivery::Acknowledged
+                && negotiated.has_acknowledgements()
+                && message != FrontendCode::SET_PROTOCOL_FEATURES.message()
+        }
+        ReplyRule::Never | ReplyRule::Empty => false,
+    };
+    let flagged = if flag { Flagged::Yes } else { Flagged::No };
+    (flagged, Due::of(Some(row), flagged, negotiated, postcopy))
+}
+
 impl Flagged {
     #[inline]
     pub(crate) fn from_header(header: &Header) -> Self {
@@ -87,7 +121,6 @@ pub(crate) struct Question {
 impl Question {
     /// The row of the request if a reply with content that answers `found` can be its answer: there is
     /// one, or the sender did not ask for it.
-    #[inline(never)]
     fn row_of_answer(&self, found: Option<MessageName>) -> Option<&'static Row> {
         let fits = !self.refused && found == Some(self.message) && matches!(self.due, Due::Reply | Due::Nothing);
         if fits { self.message.row() } else { None }
@@ -108,7 +141,6 @@ impl Question {
         }
     }
 
-    #[inline(never)]
     fn heard<'b>(&self, found: &Found<'b>) -> Result<Heard<'b>, Fault> {
         match self.message.row() {
             Some(row) if self.due == Due::Reply => {
@@ -306,7 +338,6 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
 }
 
 /// Tells success, zero, or a refusal.
-#[inline(never)]
 fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
@@ -320,7 +351,6 @@ fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) 
 }
 
 /// Sends an answer that is written if one is due.
-#[inline(never)]
 pub(crate) fn send<'o, H>(
     question: &Question,
     writer: Writer<'o>,
@@ -359,7 +389,6 @@ fn put_refusal(message: MessageName, number: u64, form: Form, writer: &mut Write
 }
 
 /// Makes a message whole whose payload is written.
-#[inline(never)]
 pub(crate) fn seal<'o, H>(
     writer: Writer<'o>,
     message: MessageName,
@@ -374,7 +403,6 @@ pub(crate) fn seal<'o, H>(
 
 /// Puts its header in front of a message, and refuses it if its row wants another number of
 /// descriptors.
-#[inline(never)]
 fn whole<'o>(
     writer: Writer<'o>,
     message: MessageName,

@@ -32,7 +32,6 @@ pub(crate) enum Difference {
 
 /// Where a reply differs from the request that it answers; `table` has the regions of a request that
 /// replaces memory.
-#[inline(never)]
 pub(crate) fn difference<H>(
     reply: &FrontendReply<'_, H>,
     asked: &Pending<Effect>,

@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer, opening},
     dialect::Dialect,
     difference::{Difference, difference},
     error::{ApiMisuse, Fault, PeerMisbehaved},
@@ -160,12 +160,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = match Due::of(Some(row), Flagged::No, negotiated, postcopy) {
-            // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
-            Due::Reply => Flagged::No,
-            _ => flag(row, code, delivery, negotiated),
-        };
-        let due = Due::of(Some(row), flagged, negotiated, postcopy);
+        let (flagged, due) = opening(row, message, delivery, negotiated, postcopy);
         if !self.asking.has_room() {
             return Asking::<Effect, DEPTH>::no_room();
         }
@@ -320,7 +315,6 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         usize::from(self.config.rings).min(VRINGS)
     }
 
-    #[inline(never)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
@@ -393,23 +387,6 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             Ok(()) => Ok(request),
             Err(violation) => Err(Rejection::violation(message, &violation)),
         }
-    }
-}
-
-/// Whether a request of this row carries the need-reply flag.
-fn flag(row: &Row, code: FrontendCode, delivery: Delivery, negotiated: &Negotiated) -> Flagged {
-    match row.reply {
-        // QEMU sets it on these whatever was negotiated, and some back-ends answer only then.
-        ReplyRule::AcknowledgedWhenFlagged => Flagged::Yes,
-        ReplyRule::Status if code != FrontendCode::CHECK_DEVICE_STATE => Flagged::Yes,
-        ReplyRule::Acknowledged | ReplyRule::LogFile | ReplyRule::Postcopy
-            if delivery == Delivery::Acknowledged
-                && negotiated.has_acknowledgements()
-                && code != FrontendCode::SET_PROTOCOL_FEATURES =>
-        {
-            Flagged::Yes
-        }
-        _ => Flagged::No,
     }
 }
 

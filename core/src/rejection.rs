@@ -97,7 +97,6 @@ impl Rejection {
 ///
 /// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
 /// not those of its row.
-#[inline(never)]
 pub(crate) fn admit<'b>(
     header: &Header,
     found: &Found<'b>,

@@ -29,7 +29,6 @@ pub struct Negotiated {
 
 impl Negotiated {
     /// Whether a gate is open.
-    #[inline(never)]
     pub(crate) fn opens(&self, gate: &Gate) -> bool {
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
         let opened = match gate.negotiation() {

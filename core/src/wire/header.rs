@@ -74,6 +74,7 @@ impl Header {
     ///
     /// The GPU protocol has no version: its requests have no flag, but the version of the other
     /// one is let pass (QEMU does too); its replies have the reply flag and no other.
+    #[inline(never)]
     pub(crate) fn check(&self, channel: Channel) -> Result<(), DecodeError> {
         let message = MessageName { channel, id: self.request() };
         let found = self.flags();

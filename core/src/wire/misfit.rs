@@ -60,7 +60,6 @@ impl<'b> Found<'b> {
     ///
     /// Refuses another number of descriptors than this rule says, and bytes after a request that has
     /// no payload.
-    #[inline(never)]
     pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Result<&'b [u8], Misfit> {
         let Self { payload, handles, form, .. } = *self;
         if rule != HandleRule::None || handles != 0 {
