@@ -16,9 +16,10 @@ use crate::{
         header::Header,
         migration::Transfer,
         misfit::{Found, Misfit},
-        payload::{Form, Payload, PayloadKind, Writer},
+        payload::{Form, PayloadKind},
         row::{Channel, HandleRule, MessageName, Refusal, ReplyRule, Row},
         scalar::Scalar,
+        writer::Writer,
     },
 };
 
@@ -343,8 +344,8 @@ fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) 
     match question.due {
         // What the machine itself refused cannot be granted.
         due if number == 0 && (question.refused || due == Due::Reply) => return question.does_not_fit(None),
-        Due::Acknowledgement => number.encode(&mut writer, form),
-        Due::Reply if !put_refusal(question.message, number, form, &mut writer) => return Ok(Answered::Close),
+        Due::Acknowledgement => writer.put_number(number),
+        Due::Reply if !put_refusal(question.message, number, &mut writer) => return Ok(Answered::Close),
         Due::Reply | Due::Empty | Due::Nothing => {}
     }
     send(question, writer, HandleRule::None, Handles::new(), form)
@@ -368,7 +369,7 @@ pub(crate) fn send<'o, H>(
 
 /// Refuses a request that has a reply of its own, in the way that reply can tell it; says whether it
 /// can.
-fn put_refusal(message: MessageName, number: u64, form: Form, writer: &mut Writer<'_>) -> bool {
+fn put_refusal(message: MessageName, number: u64, writer: &mut Writer<'_>) -> bool {
     let Some(row) = message.row() else { return false };
     let (ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal)) = row.reply else { return false };
     let (zeros, number) = match refusal {
@@ -383,7 +384,7 @@ fn put_refusal(message: MessageName, number: u64, form: Form, writer: &mut Write
     };
     writer.put_zeros(zeros);
     if let Some(number) = number {
-        number.encode(writer, form);
+        writer.put_number(number);
     }
     true
 }

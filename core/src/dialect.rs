@@ -53,73 +53,88 @@ pub enum Dialect {
     Auto,
 }
 
-/// One line of the table of dialects.
+/// One line of the table of dialects. Zero stands for no id.
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    dialect: Dialect,
-    layout: Layout,
+    /// How requests about mappings are laid out; `None` if there are none.
+    layout: Option<Layout>,
     /// The ids of map, unmap, synchronise and read or write.
-    ids: [Option<u32>; 4],
-    /// The ids of what the dialect says besides and is not spoken here.
-    others: &'static [u32],
-}
-
-impl Row {
-    const fn new(dialect: Dialect, layout: Layout, ids: [Option<u32>; 4]) -> Self {
-        Self { dialect, layout, ids, others: &[] }
-    }
+    ids: [u16; 4],
+    /// The id of what the dialect says besides and is not spoken here.
+    other: u16,
 }
 
 /// The requests that the ids of a line stand for.
 const CODES: [BackendCode; 4] = [BackendCode::FS_MAP, BackendCode::FS_UNMAP, BackendCode::FS_SYNC, BackendCode::FS_IO];
 
-const ROWS: [Row; 6] = [
-    Row::new(Dialect::FsA1, Layout::Columns, [Some(4), Some(5), Some(6), Some(7)]),
-    Row::new(Dialect::FsA2, Layout::Columns, [Some(6), Some(7), Some(8), Some(9)]),
-    Row { others: &[9], ..Row::new(Dialect::FsA2Gen, Layout::FlagsAndColumns, [Some(6), Some(7), None, Some(8)]) },
-    Row::new(Dialect::FsB, Layout::List, [Some(6), Some(7), None, Some(8)]),
-    Row::new(Dialect::Private1000, Layout::Columns, [Some(1000), Some(1001), Some(1002), Some(1003)]),
-    Row::new(Dialect::Crosvm1002, Layout::Columns, [Some(1002), Some(1003), Some(1004), Some(1005)]),
-];
+const STANDARD: Row = Row { layout: None, ids: [0; 4], other: 0 };
+const FS_A1: Row = Row { layout: Some(Layout::Columns), ids: [4, 5, 6, 7], other: 0 };
+const FS_A2: Row = Row { ids: [6, 7, 8, 9], ..FS_A1 };
+const FS_A2_GEN: Row = Row { layout: Some(Layout::FlagsAndColumns), ids: [6, 7, 0, 8], other: 9 };
+const FS_B: Row = Row { layout: Some(Layout::List), ids: [6, 7, 0, 8], other: 0 };
+const PRIVATE_1000: Row = Row { ids: [1000, 1001, 1002, 1003], ..FS_A1 };
+const CROSVM_1002: Row = Row { ids: [1002, 1003, 1004, 1005], ..FS_A1 };
+
+impl Row {
+    /// Which of [`CODES`] has this id, which is not zero.
+    fn place(&self, id: u16) -> Option<usize> {
+        self.ids.iter().position(|known| *known == id)
+    }
+}
 
 impl Dialect {
-    fn row(self) -> Option<&'static Row> {
-        ROWS.iter().find(|row| row.dialect == self)
+    fn row(self) -> &'static Row {
+        match self {
+            Self::Standard | Self::Auto => &STANDARD,
+            Self::FsA1 => &FS_A1,
+            Self::FsA2 => &FS_A2,
+            Self::FsA2Gen => &FS_A2_GEN,
+            Self::FsB => &FS_B,
+            Self::Private1000 => &PRIVATE_1000,
+            Self::Crosvm1002 => &CROSVM_1002,
+        }
     }
 
     /// How requests about mappings are laid out; `None` if there are none.
+    #[inline(never)]
     pub(crate) fn layout(self) -> Option<Layout> {
-        self.row().map(|row| row.layout)
+        self.row().layout
     }
 
     /// The request of the back-end that this id means; `None` if it means nothing that is spoken
     /// here. Requests that are in no table are passed through.
     #[must_use]
+    #[inline(never)]
     pub fn code(self, id: u32) -> Option<BackendCode> {
-        if let Some(row) = self.row() {
-            if row.others.contains(&id) {
+        if let Ok(id @ 1..) = u16::try_from(id) {
+            let row = self.row();
+            if let Some(place) = row.place(id) {
+                return CODES.get(place).copied();
+            }
+            if row.other == id {
                 return None;
             }
-            let here = row.ids.iter().zip(CODES).find(|(known, _)| **known == Some(id));
-            if let Some((_, code)) = here {
-                return Some(code);
-            }
         }
-        if CODES.contains(&BackendCode(id)) { None } else { Some(BackendCode(id)) }
+        let code = BackendCode(id);
+        if place(code).is_none() { Some(code) } else { None }
     }
 
     /// The id that means this request of the back-end; `None` if it cannot be said.
     #[must_use]
+    #[inline(never)]
     pub fn id(self, code: BackendCode) -> Option<u32> {
         let row = self.row();
-        if let Some(place) = CODES.iter().position(|known| *known == code) {
-            return row.and_then(|row| row.ids.get(place).copied().flatten());
+        if let Some(place) = place(code) {
+            return row.ids.get(place).filter(|id| **id != 0).map(|id| u32::from(*id));
         }
-        let taken = row.is_some_and(|row| row.others.contains(&code.0) || row.ids.contains(&Some(code.0)));
-        if taken { None } else { Some(code.0) }
+        match u16::try_from(code.0) {
+            Ok(id @ 1..) if row.other == id || row.place(id).is_some() => None,
+            _ => Some(code.0),
+        }
     }
 
     /// The dialect that a request which has just come in makes of this one.
+    #[inline]
     pub(crate) fn chosen_by<H>(self, frame: &Frame<'_, H>) -> Self {
         if self != Self::Auto || frame.payload.len() != Layout::COLUMNS_SIZE {
             return self;
@@ -132,6 +147,11 @@ impl Dialect {
             _ => self,
         }
     }
+}
+
+/// Where in [`CODES`] a request is.
+fn place(code: BackendCode) -> Option<usize> {
+    CODES.iter().position(|known| *known == code)
 }
 
 impl fmt::Display for Dialect {
@@ -153,18 +173,22 @@ impl Form {
     }
 
     /// The message as it is called on the wire.
+    #[inline]
     pub(crate) fn on_wire(self, message: MessageName) -> Result<MessageName, ApiMisuse> {
-        let dialect = self.dialect;
         match message.channel {
-            Channel::Backend => match dialect.id(BackendCode(message.id)) {
+            Channel::Backend => match self.dialect.id(BackendCode(message.id)) {
                 Some(id) => Ok(MessageName { id, ..message }),
-                None => {
-                    let violation = Violation::Dialect(DialectViolation::NotSpoken { dialect });
-                    Err(ApiMisuse::Violation { message, violation })
-                }
+                None => Err(self.not_spoken(message)),
             },
             Channel::Frontend | Channel::Gpu => Ok(message),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_spoken(self, message: MessageName) -> ApiMisuse {
+        let violation = Violation::Dialect(DialectViolation::NotSpoken { dialect: self.dialect });
+        ApiMisuse::Violation { message, violation }
     }
 
     /// The same in another dialect. [`Dialect::Auto`] counts as the standard one.

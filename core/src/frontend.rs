@@ -22,8 +22,9 @@ use crate::{
         header::Header,
         migration::Transfer,
         misfit::Found,
-        payload::{Form, Payload, Role, Writer},
+        payload::{Form, Role},
         row::{Channel, MessageName, ReplyRule, Row},
+        writer::Writer,
     },
 };
 
@@ -200,9 +201,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if self.asking.outstanding().iter().any(|pending| pending.effect.shares_memory()) {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let form = self.form(Role::Request);
         let mut writer = Writer::new(out);
-        0_u64.encode(&mut writer, form);
+        writer.put_number(0);
         let bytes = writer.seal(message, Header::opening(message, false))?;
         self.session.postcopy = Postcopy::Listening;
         Ok(Transmit { bytes, handles: Handles::new() })

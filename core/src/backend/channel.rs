@@ -54,7 +54,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// [`ApiMisuse`]; the machine is as before, and the request's descriptors are dropped.
     pub fn request<'o, H>(
         &mut self,
-        request: BackendRequest<'_, H>,
+        mut request: BackendRequest<'_, H>,
         delivery: Delivery,
         out: &'o mut [u8],
     ) -> Result<Transmit<'o, H>, ApiMisuse> {
@@ -62,10 +62,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let message = request.code().message();
-        let request = match request.said_in(self.session.dialect) {
-            Ok(request) => request,
-            Err(violation) => return Err(ApiMisuse::violation(message, &violation.into())),
-        };
+        if let Err(violation) = request.say_in(self.session.dialect) {
+            return Err(ApiMisuse::violation(message, &violation.into()));
+        }
         let message = request.code().message();
         let form = self.form(Role::Request);
         let wire = form.on_wire(message)?;

@@ -121,62 +121,81 @@ impl<'b, H> BackendRequest<'b, H> {
                 extent(map.length(), map.region_offset())
             }
             Self::ShmemUnmap(map) => extent(map.length(), map.region_offset()),
-            Self::CacheUnmap(entries) => {
-                let mut parts = entries.iter().filter(|entry| entry.length != CacheEntry::WHOLE_WINDOW);
-                parts.try_for_each(|entry| extent(entry.length, entry.cache_offset))
+            Self::CacheUnmap(entries) => check_entries(entries, Away::Yes),
+            Self::CacheMap(entries, _) | Self::CacheIo(entries, _) | Self::CacheSync(entries) => {
+                check_entries(entries, Away::No)
             }
-            _ => self.cache_entries().into_iter().flat_map(CacheEntries::iter).try_for_each(|entry| {
-                extent(entry.length, entry.file_offset)?;
-                extent(entry.length, entry.cache_offset)
-            }),
+            _ => Ok(()),
         }
     }
 
-    /// The request as this dialect says it, if it can.
-    pub(crate) fn said_in(self, dialect: Dialect) -> Result<Self, DialectViolation> {
-        let Some(entries) = self.cache_entries() else { return Ok(self) };
+    /// Says the request in the words of this dialect. After an error it is another request.
+    #[inline]
+    pub(crate) fn say_in(&mut self, dialect: Dialect) -> Result<(), DialectViolation> {
+        if self.cache_entries().is_none() { Ok(()) } else { self.say_mappings_in(dialect) }
+    }
+
+    // On its own, because mappings are rare.
+    #[inline(never)]
+    fn say_mappings_in(&mut self, dialect: Dialect) -> Result<(), DialectViolation> {
+        let not_spoken = Err(DialectViolation::NotSpoken { dialect });
+        let Some(entries) = self.cache_entries() else { return not_spoken };
+        let layout = dialect.layout();
         let (found, flags) = (entries.len(), entries.flags());
-        let limit = match dialect.layout() {
-            Some(_) => MAX_CACHE_ENTRIES,
-            None => 1,
-        };
-        let can_say_flags = match dialect.layout() {
-            Some(Layout::FlagsAndColumns) => true,
-            Some(Layout::List) => u32::try_from(flags).is_ok(),
-            Some(Layout::Columns) | None => flags == 0,
-        };
+        let limit = if layout.is_some() { MAX_CACHE_ENTRIES } else { 1 };
         if found > limit {
             return Err(DialectViolation::Mappings { dialect, found, limit });
         }
-        if !can_say_flags {
+        let largest = match layout {
+            Some(Layout::FlagsAndColumns) => u64::MAX,
+            Some(Layout::List) => u64::from(u32::MAX),
+            Some(Layout::Columns) | None => 0,
+        };
+        if flags > largest {
             return Err(DialectViolation::Flags { dialect, found: flags });
         }
-        match dialect.layout() {
-            Some(_) => Ok(self),
-            None => self.said_today(dialect),
+        if layout.is_some() {
+            return Ok(());
         }
-    }
-
-    /// The request in today's words: one mapping in region 0.
-    fn said_today(self, dialect: Dialect) -> Result<Self, DialectViolation> {
-        let only = self.cache_entries().and_then(|entries| entries.iter().next());
-        match (self, only) {
-            (Self::CacheMap(_, handle), Some(entry)) => {
-                let CacheEntry { file_offset, cache_offset, length, access } = entry;
+        // In today's words it is one mapping in region 0.
+        let Some(entry) = entries.iter().next() else { return not_spoken };
+        let CacheEntry { file_offset, cache_offset, length, access } = entry;
+        *self = match core::mem::replace(self, Self::ConfigChangeMsg) {
+            Self::CacheMap(_, handle) => {
                 let flags = match access {
                     CacheAccess::READ => 0,
                     access if access == CacheAccess::READ | CacheAccess::WRITE => SharedMemoryMap::READ_WRITE,
                     found => return Err(DialectViolation::Access { dialect, found }),
                 };
-                Ok(Self::ShmemMap(SharedMemoryMap::new(WINDOW, file_offset, cache_offset, length, flags), handle))
+                Self::ShmemMap(SharedMemoryMap::new(WINDOW, file_offset, cache_offset, length, flags), handle)
             }
-            (Self::CacheUnmap(_), Some(CacheEntry { length: CacheEntry::WHOLE_WINDOW, .. })) => {
-                Err(DialectViolation::WholeWindow { dialect })
+            Self::CacheUnmap(_) if length == CacheEntry::WHOLE_WINDOW => {
+                return Err(DialectViolation::WholeWindow { dialect });
             }
-            (Self::CacheUnmap(_), Some(CacheEntry { cache_offset, length, .. })) => {
-                Ok(Self::ShmemUnmap(SharedMemoryMap::new(WINDOW, 0, cache_offset, length, 0)))
-            }
-            _ => Err(DialectViolation::NotSpoken { dialect }),
-        }
+            Self::CacheUnmap(_) => Self::ShmemUnmap(SharedMemoryMap::new(WINDOW, 0, cache_offset, length, 0)),
+            _ => return not_spoken,
+        };
+        Ok(())
     }
+}
+
+/// Whether mappings are taken away: then offsets in the file mean nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Away {
+    Yes,
+    No,
+}
+
+/// Refuses mappings that wrap around.
+#[inline(never)]
+fn check_entries(entries: &CacheEntries<'_>, away: Away) -> Result<(), Violation> {
+    for CacheEntry { file_offset, cache_offset, length, .. } in entries.iter() {
+        match away {
+            Away::Yes if length == CacheEntry::WHOLE_WINDOW => continue,
+            Away::Yes => {}
+            Away::No => extent(length, file_offset)?,
+        }
+        extent(length, cache_offset)?;
+    }
+    Ok(())
 }

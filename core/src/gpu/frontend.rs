@@ -12,8 +12,8 @@ use crate::{
     wire::{
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
         misfit::{Found, Misfit},
-        payload::Writer,
         row::{Channel, HandleRule, Refusal, ReplyRule, Row},
+        writer::Writer,
     },
 };
 

@@ -16,11 +16,12 @@ use super::{
     header::Header,
     iotlb::Iotlb,
     misfit::{Found, Misfit},
-    payload::{Form, PayloadKind, Writer},
+    payload::{Body, Form, PayloadKind},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     shared::{SharedMemoryMap, Uuid},
-    table::{handle_rule, payload_kind, put, replies, requests, take},
+    table::{content, handle, handle_rule, payload_kind, replies, requests, take},
     vring::{VringArea, VringState},
+    writer::{Content, Writer},
 };
 
 /// The channel itself.

@@ -3,9 +3,9 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    misfit::{FieldRule, Misfit},
-    payload::{Form, Payload, PayloadKind, Role, SizeRule, Writer},
+    payload::{Body, Form, Payload, PayloadKind, Role, SizeRule},
     scalar::layout,
+    writer::{Content, Writer},
 };
 
 /// The most bytes of configuration space one message carries.
@@ -48,27 +48,37 @@ impl Config<'_> {
 impl<'b> Payload<'b> for Config<'b> {
     const KIND: PayloadKind = PayloadKind::Config;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        if !SIZE.allows(bytes.len()) {
-            return Err(Misfit::Size);
+    #[inline(never)]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        let (header, rest) = ConfigHeader::ref_from_prefix(body.bytes).ok()?;
+        if rest.len() > MAX_CONFIG_SIZE {
+            return None;
         }
-        let (header, rest) = ConfigHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
         let wanted = usize::try_from(header.size()).unwrap_or(usize::MAX);
         let data = match rest.get(..wanted) {
             // SPDK always sends 256 bytes, of which the first `size` count.
             Some(data) => data,
             // Replies may be shorter than what was asked for.
             None if form.role == Role::Reply => rest,
-            None => {
-                static RULE: FieldRule =
-                    FieldRule { name: "size", expected: "at most the number of bytes that follow" };
-                return Err(Misfit::Field(&RULE, header.size()));
-            }
+            None => return None,
         };
-        Ok(Self { offset: header.offset(), flags: header.flags(), data })
+        Some(Self { offset: header.offset(), flags: header.flags(), data })
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Config(self)
+    }
+}
+
+/// How many bytes are meant, if more than there are.
+pub(super) fn wrong_size(bytes: &[u8]) -> Option<u32> {
+    let (header, _) = ConfigHeader::ref_from_prefix(bytes).ok()?;
+    SIZE.allows(bytes.len()).then(|| header.size())
+}
+
+impl Config<'_> {
+    pub(super) fn write(&self, out: &mut Writer<'_>) {
         match u32::try_from(self.data.len()) {
             Ok(size) if self.data.len() <= MAX_CONFIG_SIZE => {
                 out.put(ConfigHeader::new(self.offset, size, self.flags).as_bytes());

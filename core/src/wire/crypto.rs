@@ -9,9 +9,9 @@ use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, native_endian::U64};
 
 use super::{
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadFault, PayloadKind, Writer, fixed},
+    payload::{Body, Field, Form, Payload, PayloadFault, PayloadKind},
     scalar::layout,
+    writer::Content,
 };
 
 /// Parameters and keys.
@@ -160,12 +160,14 @@ impl fmt::Debug for CryptoSession {
 impl<'b> Payload<'b> for &'b CryptoSession {
     const KIND: PayloadKind = PayloadKind::CryptoSession;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        fixed(bytes, form)
+    #[inline]
+    fn decode(body: Body<'b>, _form: Form) -> Option<Self> {
+        CryptoSession::ref_from_bytes(body.bytes).ok()
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-        out.put(self.as_bytes());
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Bytes(self.as_bytes())
     }
 }
 
@@ -273,18 +275,14 @@ layout! {
 
 /// Where a key lies in the parameters and how long it may be.
 struct Room {
-    name: &'static str,
-    expected: &'static str,
+    field: Field,
     offset: usize,
     size: usize,
 }
 
-const CIPHER_KEY: Room =
-    Room { name: "cipher key length", expected: "at most 64 bytes", offset: SymmetricLayout::SIZE, size: 64 };
-const AUTHENTICATION_KEY: Room =
-    Room { name: "authentication key length", expected: "at most 512 bytes", offset: 112, size: 512 };
-const ASYMMETRIC_KEY: Room =
-    Room { name: "key length", expected: "at most 1024 bytes", offset: AsymmetricLayout::SIZE, size: 1024 };
+const CIPHER_KEY: Room = Room { field: Field::CipherKeyLength, offset: SymmetricLayout::SIZE, size: 64 };
+const AUTHENTICATION_KEY: Room = Room { field: Field::AuthenticationKeyLength, offset: 112, size: 512 };
+const ASYMMETRIC_KEY: Room = Room { field: Field::KeyLength, offset: AsymmetricLayout::SIZE, size: 1024 };
 
 const _: () = assert!(AUTHENTICATION_KEY.offset == CIPHER_KEY.offset + CIPHER_KEY.size);
 const _: () = assert!(ASYMMETRIC_KEY.offset + ASYMMETRIC_KEY.size == size_of::<Parameters>());
@@ -306,7 +304,7 @@ impl Room {
     }
 
     const fn too_long(&self, found: u64) -> PayloadFault {
-        PayloadFault::Field { name: self.name, expected: self.expected, found }
+        PayloadFault::Field { field: self.field, found }
     }
 }
 
@@ -315,6 +313,6 @@ fn head<T>(parameters: &Parameters) -> Result<&T, PayloadFault>
 where
     T: FromBytes + Immutable + KnownLayout + Unaligned,
 {
-    let fault = PayloadFault::Field { name: "parameters", expected: "room for what stands in front", found: 0 };
+    let fault = PayloadFault::Field { field: Field::Parameters, found: 0 };
     T::ref_from_prefix(parameters).map(|(head, _)| head).map_err(|_| fault)
 }

@@ -127,6 +127,14 @@ impl ProtocolFeatures {
         None
     }
 
+    /// This set with one bit in the place of another.
+    pub(super) fn moved(mut self, from: Self, to: Self) -> Self {
+        let has = self.contains(from);
+        self.remove(from);
+        self.set(to, has);
+        self
+    }
+
     /// This set without the features whose dependencies it does not hold.
     #[must_use]
     pub fn without_broken(mut self) -> Self {

@@ -21,11 +21,12 @@ use super::{
     memory::{MemoryRegion, MemoryTable},
     migration::Transfer,
     misfit::{Found, Misfit},
-    payload::{Form, PayloadKind, Writer},
+    payload::{Body, Form, PayloadKind},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     shared::{SharedMemoryConfig, Uuid},
-    table::{handle_rule, payload_kind, put, replies, requests, take},
+    table::{content, handle, handle_rule, payload_kind, replies, requests, take},
     vring::{VringAddr, VringDescriptor, VringState},
+    writer::{Content, Writer},
 };
 
 requests! {

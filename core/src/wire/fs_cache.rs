@@ -3,13 +3,14 @@
 use core::fmt;
 
 use bitflags::bitflags;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, native_endian::U64};
+use zerocopy::{FromBytes, IntoBytes, native_endian::U64};
 
 use super::{
-    misfit::{FieldRule, Misfit},
-    payload::{Form, Payload, PayloadKind, SizeRule, Writer},
-    scalar::{Scalar, layout},
+    payload::{Body, Form, Payload, PayloadKind, SizeRule},
+    scalar::layout,
+    writer::{Content, Writer},
 };
+use crate::dialect::Dialect;
 
 /// The most mappings that a request is sent with.
 pub const MAX_CACHE_ENTRIES: usize = 8;
@@ -17,7 +18,8 @@ pub const MAX_CACHE_ENTRIES: usize = 8;
 /// The most mappings of a list; a later version of that dialect has so many.
 const MAX_LIST: usize = 32;
 
-static COUNT: FieldRule = FieldRule { name: "count", expected: "at most 32 mappings" };
+/// The numbers that make a mapping.
+const NUMBERS: usize = 4;
 
 pub(crate) const SIZE: SizeRule = SizeRule::Between(ListHeader::SIZE, ListHeader::SIZE + MAX_LIST * EntryLayout::SIZE);
 
@@ -34,7 +36,7 @@ pub(crate) enum Layout {
 
 impl Layout {
     /// Bytes of the columns.
-    pub(crate) const COLUMNS_SIZE: usize = size_of::<Columns>();
+    pub(crate) const COLUMNS_SIZE: usize = MAX_CACHE_ENTRIES * EntryLayout::SIZE;
     /// Bytes of flags and columns.
     const FLAGS_AND_COLUMNS_SIZE: usize = 8 + Self::COLUMNS_SIZE;
 }
@@ -67,37 +69,10 @@ pub struct CacheEntry {
 impl CacheEntry {
     /// The length that means, in `FS_UNMAP`, the whole window.
     pub const WHOLE_WINDOW: u64 = u64::MAX;
-}
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Columns {
-    columns: [[U64; MAX_CACHE_ENTRIES]; 4],
-}
-
-impl Columns {
-    /// Mapping `at`, used or not.
-    fn get(&self, at: usize) -> Option<CacheEntry> {
-        let [file_offset, cache_offset, length, access] = &self.columns;
-        Some(CacheEntry {
-            file_offset: file_offset.get(at)?.get(),
-            cache_offset: cache_offset.get(at)?.get(),
-            length: length.get(at)?.get(),
-            access: CacheAccess::from_bits_retain(access.get(at)?.get()),
-        })
-    }
-
-    fn of(slots: impl Iterator<Item = CacheEntry>) -> Self {
-        let mut all = Self { columns: [[U64::ZERO; MAX_CACHE_ENTRIES]; 4] };
-        let [file_offset, cache_offset, length, access] = &mut all.columns;
-        let rows = file_offset.iter_mut().zip(cache_offset).zip(length).zip(access);
-        for ((((file_offset, cache_offset), length), access), slot) in rows.zip(slots) {
-            file_offset.set(slot.file_offset);
-            cache_offset.set(slot.cache_offset);
-            length.set(slot.length);
-            access.set(slot.access.bits());
-        }
-        all
+    /// The numbers of a mapping in the order of all layouts.
+    fn numbers(&self) -> [u64; NUMBERS] {
+        [self.file_offset, self.cache_offset, self.length, self.access.bits()]
     }
 }
 
@@ -135,8 +110,9 @@ pub struct CacheEntries<'b> {
 
 #[derive(Clone, Copy)]
 enum Slots<'b> {
-    Columns(&'b Columns),
-    List(&'b [EntryLayout]),
+    /// All numbers of one kind and then those of the next.
+    Columns(&'b [[U64; MAX_CACHE_ENTRIES]; NUMBERS]),
+    List(&'b [[U64; NUMBERS]]),
     Given(&'b [CacheEntry]),
 }
 
@@ -165,13 +141,15 @@ impl<'b> CacheEntries<'b> {
 
     /// The mappings in order; those that are not used are left out.
     pub fn iter(&self) -> impl Iterator<Item = CacheEntry> + use<'b> {
-        self.slots().filter(|entry| entry.length != 0)
+        let (slots, mut at) = (self.slots, 0);
+        core::iter::from_fn(move || slots.next_used(&mut at))
     }
 
     /// How many mappings there are, without those that are not used.
     #[must_use]
+    #[inline(never)]
     pub fn len(&self) -> usize {
-        count(self.iter())
+        self.iter().fold(0, |count, _| count.saturating_add(1))
     }
 
     /// Whether no mapping is used.
@@ -179,35 +157,48 @@ impl<'b> CacheEntries<'b> {
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
-
-    fn slots(&self) -> impl Iterator<Item = CacheEntry> + use<'b> {
-        let slots = self.slots;
-        (0..MAX_LIST.max(self.given())).map_while(move |at| slots.get(at))
-    }
-
-    /// How many entries the caller gave.
-    fn given(&self) -> usize {
-        if let Slots::Given(given) = self.slots { given.len() } else { 0 }
-    }
 }
 
 impl Slots<'_> {
-    fn get(&self, at: usize) -> Option<CacheEntry> {
+    /// How many there are, used or not.
+    fn len(&self) -> usize {
         match self {
-            Self::Columns(columns) => columns.get(at),
-            Self::List(list) => list.get(at).map(|entry| CacheEntry {
-                file_offset: entry.file_offset(),
-                cache_offset: entry.cache_offset(),
-                length: entry.length(),
-                access: CacheAccess::from_bits_retain(entry.access()),
-            }),
-            Self::Given(given) => given.get(at).copied(),
+            Self::Columns(_) => MAX_CACHE_ENTRIES,
+            Self::List(list) => list.len(),
+            Self::Given(given) => given.len(),
         }
     }
-}
 
-fn count(entries: impl Iterator<Item = CacheEntry>) -> usize {
-    entries.fold(0, |count, _| count.saturating_add(1))
+    /// The next one from this place on that is used; the place behind it.
+    #[inline(never)]
+    fn next_used(&self, at: &mut usize) -> Option<CacheEntry> {
+        loop {
+            let entry = self.get(*at)?;
+            *at = at.saturating_add(1);
+            if entry.length != 0 {
+                return Some(entry);
+            }
+        }
+    }
+
+    // On its own, because there are three ways.
+    #[inline(never)]
+    fn get(&self, at: usize) -> Option<CacheEntry> {
+        let [file_offset, cache_offset, length, access] = match self {
+            Self::Columns([file_offset, cache_offset, length, access]) => {
+                [file_offset.get(at)?, cache_offset.get(at)?, length.get(at)?, access.get(at)?]
+            }
+            Self::List(list) => list.get(at)?.each_ref(),
+            Self::Given(given) => return given.get(at).copied(),
+        };
+        let access = CacheAccess::from_bits_retain(access.get());
+        Some(CacheEntry {
+            file_offset: file_offset.get(),
+            cache_offset: cache_offset.get(),
+            length: length.get(),
+            access,
+        })
+    }
 }
 
 impl PartialEq for CacheEntries<'_> {
@@ -228,57 +219,83 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
     const KIND: PayloadKind = PayloadKind::CacheEntries;
 
     /// The sizes of the dialects differ by eight bytes only, so none is ever let pass for another.
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let wrong_size = Misfit::Exactly;
-        match form.dialect.layout() {
-            Some(Layout::Columns) => {
-                let columns = Columns::ref_from_bytes(bytes).map_err(|_| wrong_size(Layout::COLUMNS_SIZE))?;
-                Ok(Self { slots: Slots::Columns(columns), flags: 0 })
-            }
-            Some(Layout::FlagsAndColumns) => {
-                let both = |bytes| {
-                    let (flags, rest) = <u64 as Scalar>::Wire::ref_from_prefix(bytes).ok()?;
-                    Some((u64::from_wire(*flags), Columns::ref_from_bytes(rest).ok()?))
-                };
-                let (flags, columns) = both(bytes).ok_or(wrong_size(Layout::FLAGS_AND_COLUMNS_SIZE))?;
-                Ok(Self { slots: Slots::Columns(columns), flags })
-            }
-            Some(Layout::List) => {
-                let (header, rest) = ListHeader::ref_from_prefix(bytes).map_err(|_| wrong_size(ListHeader::SIZE))?;
-                let count = usize::from(header.count());
-                if count > MAX_LIST {
-                    return Err(Misfit::Field(&COUNT, u32::from(header.count())));
-                }
-                let whole = ListHeader::SIZE.saturating_add(count.saturating_mul(EntryLayout::SIZE));
-                let list = <[EntryLayout]>::ref_from_bytes_with_elems(rest, count).map_err(|_| wrong_size(whole))?;
-                Ok(Self { slots: Slots::List(list), flags: u64::from(header.flags()) })
-            }
-            None => Err(wrong_size(0)),
+    #[inline(never)]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        let (layout, count) = (form.dialect.layout()?, usize::from(listed(body.bytes, form.dialect)));
+        if count > MAX_LIST {
+            return None;
         }
+        let (flags, rest) = match layout {
+            Layout::Columns => (0, body.bytes),
+            Layout::FlagsAndColumns => (body.number, body.bytes.get(ListHeader::SIZE..)?),
+            Layout::List => {
+                let (header, rest) = ListHeader::ref_from_prefix(body.bytes).ok()?;
+                (u64::from(header.flags()), rest)
+            }
+        };
+        let slots = match layout {
+            Layout::List => Slots::List(<_>::ref_from_bytes_with_elems(rest, count).ok()?),
+            Layout::Columns | Layout::FlagsAndColumns => Slots::Columns(<_>::ref_from_bytes(rest).ok()?),
+        };
+        Some(Self { slots, flags })
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
-        let count = count(self.slots());
-        let is_list = form.dialect.layout() == Some(Layout::List);
-        if count > (if is_list { MAX_LIST } else { MAX_CACHE_ENTRIES }) {
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Mappings(self)
+    }
+}
+
+/// How many mappings a list says it has; none for other layouts.
+fn listed(bytes: &[u8], dialect: Dialect) -> u16 {
+    match (dialect.layout(), ListHeader::ref_from_prefix(bytes)) {
+        (Some(Layout::List), Ok((header, _))) => header.count(),
+        _ => 0,
+    }
+}
+
+/// The same, if these are too many.
+pub(super) fn wrong_count(bytes: &[u8], dialect: Dialect) -> Option<u32> {
+    let count = listed(bytes, dialect);
+    if usize::from(count) > MAX_LIST { Some(count.into()) } else { None }
+}
+
+/// How many bytes the mappings of a request should be.
+pub(super) fn size(bytes: &[u8], dialect: Dialect) -> usize {
+    match dialect.layout() {
+        None => 0,
+        Some(Layout::Columns) => Layout::COLUMNS_SIZE,
+        Some(Layout::FlagsAndColumns) => Layout::FLAGS_AND_COLUMNS_SIZE,
+        Some(Layout::List) => {
+            let list = usize::from(listed(bytes, dialect)).saturating_mul(EntryLayout::SIZE);
+            ListHeader::SIZE.saturating_add(list)
+        }
+    }
+}
+
+impl CacheEntries<'_> {
+    pub(super) fn write(&self, out: &mut Writer<'_>, dialect: Dialect) {
+        let (slots, count) = (self.slots, self.slots.len());
+        let Some(layout) = dialect.layout() else { return out.overflow() };
+        if count > (if layout == Layout::List { MAX_LIST } else { MAX_CACHE_ENTRIES }) {
             return out.overflow();
         }
-        match form.dialect.layout() {
-            Some(Layout::Columns) => out.put(Columns::of(self.slots()).as_bytes()),
-            Some(Layout::FlagsAndColumns) => {
-                self.flags.encode(out, form);
-                out.put(Columns::of(self.slots()).as_bytes());
-            }
-            Some(Layout::List) => {
-                let (Ok(flags), Ok(count)) = (u32::try_from(self.flags), u16::try_from(count)) else {
-                    return out.overflow();
-                };
-                out.put(ListHeader::new(flags, count).as_bytes());
-                for CacheEntry { file_offset, cache_offset, length, access } in self.slots() {
-                    out.put(EntryLayout::new(file_offset, cache_offset, length, access.bits()).as_bytes());
-                }
-            }
-            None => out.overflow(),
+        match (layout, u32::try_from(self.flags), u16::try_from(count)) {
+            (Layout::Columns, ..) => {}
+            (Layout::FlagsAndColumns, ..) => out.put(self.flags.as_bytes()),
+            (Layout::List, Ok(flags), Ok(count)) => out.put(ListHeader::new(flags, count).as_bytes()),
+            (Layout::List, ..) => return out.overflow(),
+        }
+        let is_list = layout == Layout::List;
+        let lines = if is_list { count } else { MAX_CACHE_ENTRIES };
+        for place in 0..lines.saturating_mul(NUMBERS) {
+            let (at, column) = if is_list {
+                (place / NUMBERS, place % NUMBERS)
+            } else {
+                (place % MAX_CACHE_ENTRIES, place / MAX_CACHE_ENTRIES)
+            };
+            let numbers = slots.get(at).map_or([0; NUMBERS], |entry| entry.numbers());
+            out.put(numbers.get(column).unwrap_or(&0).as_bytes());
         }
     }
 }

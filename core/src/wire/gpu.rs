@@ -3,7 +3,7 @@
 //! This is the only list of them. Source: vhost-user-gpu, section "Message types". The back-end asks and the front-end
 //! answers, on the socket of `GPU_SET_SOCKET`.
 
-mod display;
+pub(super) mod display;
 pub(crate) mod image;
 mod response;
 mod scanout;
@@ -21,10 +21,11 @@ use crate::{
 use super::{
     header::Header,
     misfit::{Found, Misfit},
-    payload::{Form, PayloadKind, Writer},
+    payload::{Body, Form, PayloadKind},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     scalar::Scalar,
-    table::{handle_rule, payload_kind, put, replies, requests, take},
+    table::{content, handle, handle_rule, payload_kind, replies, requests, take},
+    writer::{Content, Writer},
 };
 
 pub use display::{Display, DisplayInfo, Edid};

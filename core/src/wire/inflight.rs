@@ -3,9 +3,9 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadKind, SizeRule, Writer},
+    payload::{Body, Form, Payload, PayloadKind, SizeRule},
     scalar::layout,
+    writer::{Content, Writer},
 };
 
 /// 24 bytes as every C peer sends them, or 20 as the specification counts them.
@@ -31,14 +31,24 @@ layout! {
 impl<'b> Payload<'b> for Inflight {
     const KIND: PayloadKind = PayloadKind::Inflight;
 
-    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
-        match Self::ref_from_prefix(bytes) {
-            Ok((inflight, _)) if SIZE.allows(bytes.len()) => Ok(*inflight),
-            _ => Err(Misfit::Size),
+    #[inline]
+    fn decode(body: Body<'b>, _form: Form) -> Option<Self> {
+        let padded = Self::SIZE.saturating_add(PADDING.len());
+        match Self::ref_from_prefix(body.bytes) {
+            Ok((inflight, [])) => Some(*inflight),
+            Ok((inflight, _)) if body.bytes.len() == padded => Some(*inflight),
+            _ => None,
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Inflight(self)
+    }
+}
+
+impl Inflight {
+    pub(super) fn write(&self, out: &mut Writer<'_>) {
         out.put(self.as_bytes());
         out.put(&PADDING);
     }

@@ -1,12 +1,12 @@
 //! Bytes: where the dirty log lies.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
     feature::ProtocolFeatures,
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadKind, Role, TrailingBytes, Writer, fixed},
-    scalar::{Scalar, layout},
+    payload::{Body, Form, Payload, PayloadKind, Role, TrailingBytes, is_of_size},
+    scalar::layout,
+    writer::Content,
 };
 
 layout! {
@@ -34,27 +34,45 @@ pub enum LogBase {
 impl<'b> Payload<'b> for LogBase {
     const KIND: PayloadKind = PayloadKind::LogBase;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let shared = form.protocol.contains(ProtocolFeatures::LOG_SHMFD);
-        match (bytes.len(), form.role) {
-            (0, Role::Reply) => Ok(Self::Empty),
-            // The front-end takes every reply that a real back-end sends (8, 0 or 16 bytes).
-            (8, Role::Reply) => u64::decode(bytes, form).map(Self::Number),
-            (_, Role::Request) if !shared => {
-                fixed::<<u64 as Scalar>::Wire>(bytes, form).map(|number| Self::Number(number.get()))
-            }
-            _ => fixed::<Log>(bytes, form).map(|log| Self::Shared(*log)).map_err(|misfit| match form.role {
-                Role::Reply if form.trailing == TrailingBytes::Refuse => Misfit::Size,
-                _ => misfit,
-            }),
+    #[inline(never)]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        let Body { bytes, number } = body;
+        if form.role == Role::Reply && bytes.is_empty() {
+            return Some(Self::Empty);
+        }
+        if !is_of_size(bytes, size(bytes, form), form) {
+            return None;
+        }
+        match Log::ref_from_prefix(bytes) {
+            Ok((log, _)) if size(bytes, form) == Log::SIZE => Some(Self::Shared(*log)),
+            _ => Some(Self::Number(number)),
         }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
         match self {
-            Self::Shared(log) => out.put(log.as_bytes()),
-            Self::Number(number) => number.encode(out, form),
-            Self::Empty => {}
+            Self::Shared(log) => Content::Bytes(log.as_bytes()),
+            Self::Number(number) => Content::Number(*number),
+            Self::Empty => Content::Nothing,
         }
+    }
+}
+
+/// How many bytes it should be.
+fn size(bytes: &[u8], form: Form) -> usize {
+    let is_number = match form.role {
+        Role::Request => !form.protocol.contains(ProtocolFeatures::LOG_SHMFD),
+        // The front-end takes every reply that a real back-end sends (8, 0 or 16 bytes).
+        Role::Reply => bytes.len() == size_of::<u64>(),
+    };
+    if is_number { size_of::<u64>() } else { Log::SIZE }
+}
+
+/// How many bytes it should be, if it cannot be more or fewer.
+pub(super) fn size_in(bytes: &[u8], form: Form) -> Option<usize> {
+    match (form.role, form.trailing) {
+        (Role::Reply, TrailingBytes::Refuse) => None,
+        _ => Some(size(bytes, form)),
     }
 }

@@ -8,9 +8,9 @@ use crate::address::{GuestAddress, UserAddress};
 
 use super::{
     feature::ProtocolFeatures,
-    misfit::{FieldRule, Misfit},
-    payload::{Form, Payload, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
+    payload::{Body, Form, Payload, PayloadKind, SizeRule, is_of_size},
     scalar::layout,
+    writer::{Content, Writer},
 };
 
 /// The most regions one memory table carries, and so the most descriptors of any message.
@@ -143,11 +143,24 @@ impl MemoryRegion {
         Self { guest_address, size, user_address, mmap_offset, xen: None }
     }
 
-    fn write(&self, out: &mut Writer<'_>, form: Form) {
-        let plain = RegionLayout::new(self.guest_address, self.size, self.user_address, self.mmap_offset);
-        if !has_xen(form) {
-            return out.put(plain.as_bytes());
+    /// The region that these bytes begin with.
+    #[inline]
+    fn read(bytes: &[u8], form: Form) -> Option<Self> {
+        if has_xen(form) {
+            XenRegionLayout::ref_from_prefix(bytes).ok().map(|(region, _)| Self::from(region))
+        } else {
+            RegionLayout::ref_from_prefix(bytes).ok().map(|(region, _)| Self::from(region))
         }
+    }
+
+    /// Writes it as a payload of its own.
+    pub(super) fn write(&self, out: &mut Writer<'_>, form: Form) {
+        out.put(SinglePadding::new().as_bytes());
+        self.write_alone(out, form);
+    }
+
+    #[inline(never)]
+    fn write_alone(&self, out: &mut Writer<'_>, form: Form) {
         let xen = self.xen.unwrap_or(Xen { flags: 0, domain_id: 0 });
         let whole = XenRegionLayout::new(
             self.guest_address,
@@ -157,7 +170,8 @@ impl MemoryRegion {
             xen.flags,
             xen.domain_id,
         );
-        out.put(whole.as_bytes());
+        // Without the Xen fields, which are its end, it is the other layout.
+        out.put(whole.as_bytes().get(..region_size(form)).unwrap_or_default());
     }
 }
 
@@ -165,27 +179,28 @@ fn has_xen(form: Form) -> bool {
     form.protocol.contains(ProtocolFeatures::XEN_MMAP)
 }
 
+/// Bytes of a region.
+fn region_size(form: Form) -> usize {
+    if has_xen(form) { XenRegionLayout::SIZE } else { RegionLayout::SIZE }
+}
+
+/// Bytes of a payload that is one region.
+pub(super) fn single_size(form: Form) -> usize {
+    region_size(form).saturating_add(SinglePadding::SIZE)
+}
+
 impl<'b> Payload<'b> for MemoryRegion {
     const KIND: PayloadKind = PayloadKind::SingleRegion;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        fn read<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned>(
-            bytes: &[u8],
-            form: Form,
-        ) -> Result<&T, Misfit> {
-            let rest = bytes.get(SinglePadding::SIZE..).unwrap_or_default();
-            fixed(rest, form).map_err(|_| Misfit::Exactly(SinglePadding::SIZE.saturating_add(size_of::<T>())))
-        }
-        if has_xen(form) {
-            read::<XenRegionLayout>(bytes, form).map(Self::from)
-        } else {
-            read::<RegionLayout>(bytes, form).map(Self::from)
-        }
+    #[inline(never)]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        let fits = is_of_size(body.bytes, single_size(form), form);
+        body.bytes.get(SinglePadding::SIZE..).filter(|_| fits).and_then(|rest| Self::read(rest, form))
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
-        out.put(SinglePadding::new().as_bytes());
-        self.write(out, form);
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Region(self)
     }
 }
 
@@ -223,6 +238,16 @@ impl<'b> MemoryTable<'b> {
         self.len() == 0
     }
 
+    pub(super) fn write(&self, out: &mut Writer<'_>, form: Form) {
+        match u32::try_from(self.len()) {
+            Ok(count) => out.put(TableHeader::new(count).as_bytes()),
+            Err(_) => return out.overflow(),
+        }
+        for region in self.iter() {
+            region.write_alone(out, form);
+        }
+    }
+
     /// The regions in order.
     pub fn iter(&self) -> impl Iterator<Item = MemoryRegion> + 'b {
         let table = *self;
@@ -258,44 +283,43 @@ impl fmt::Debug for MemoryTable<'_> {
 impl<'b> Payload<'b> for MemoryTable<'b> {
     const KIND: PayloadKind = PayloadKind::MemoryTable;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let (header, rest) = TableHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
-        let count = match usize::try_from(header.count()) {
-            Ok(count) if count <= MAX_TABLE_REGIONS => count,
-            _ => {
-                static RULE: FieldRule = FieldRule { name: "count", expected: "at most 8 regions" };
-                return Err(Misfit::Field(&RULE, header.count()));
-            }
-        };
-        if has_xen(form) {
-            regions(rest, count, form).map(|regions| Self(Regions::ReceivedXen(regions)))
-        } else {
-            regions(rest, count, form).map(|regions| Self(Regions::Received(regions)))
+    #[inline(never)]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        let (header, rest) = TableHeader::ref_from_prefix(body.bytes).ok()?;
+        let count = usize::try_from(header.count()).ok().filter(|count| *count <= MAX_TABLE_REGIONS)?;
+        // Old front-ends send all eight slots of the table whatever the count.
+        let all_slots = table_size(MAX_TABLE_REGIONS, form);
+        if body.bytes.len() != all_slots && !is_of_size(body.bytes, table_size(count, form), form) {
+            return None;
         }
+        let regions = if has_xen(form) {
+            Regions::ReceivedXen(<_>::ref_from_prefix_with_elems(rest, count).ok()?.0)
+        } else {
+            Regions::Received(<_>::ref_from_prefix_with_elems(rest, count).ok()?.0)
+        };
+        Some(Self(regions))
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
-        match u32::try_from(self.len()) {
-            Ok(count) => out.put(TableHeader::new(count).as_bytes()),
-            Err(_) => return out.overflow(),
-        }
-        for region in self.iter() {
-            region.write(out, form);
-        }
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Table(self)
     }
 }
 
-/// `count` regions; old front-ends send all eight slots of the table whatever the count.
-fn regions<T>(rest: &[u8], count: usize, form: Form) -> Result<&[T], Misfit>
-where
-    T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
-{
-    let wrong_size = Misfit::Exactly(TableHeader::SIZE.saturating_add(count.saturating_mul(size_of::<T>())));
-    let Ok((regions, trailing)) = <[T]>::ref_from_prefix_with_elems(rest, count) else { return Err(wrong_size) };
-    let all_slots = rest.len() == MAX_TABLE_REGIONS.saturating_mul(size_of::<T>());
-    if trailing.is_empty() || all_slots || form.trailing == TrailingBytes::Ignore {
-        Ok(regions)
-    } else {
-        Err(wrong_size)
-    }
+/// Bytes of a table of so many regions.
+fn table_size(count: usize, form: Form) -> usize {
+    TableHeader::SIZE.saturating_add(count.saturating_mul(region_size(form)))
+}
+
+/// How many regions a table says it has, if these are too many.
+pub(super) fn wrong_count(bytes: &[u8]) -> Option<u32> {
+    let (header, _) = TableHeader::ref_from_prefix(bytes).ok()?;
+    let fits = usize::try_from(header.count()).is_ok_and(|count| count <= MAX_TABLE_REGIONS);
+    if fits { None } else { Some(header.count()) }
+}
+
+/// How many bytes a table should be.
+pub(super) fn size_of_table(bytes: &[u8], form: Form) -> Option<usize> {
+    let (header, _) = TableHeader::ref_from_prefix(bytes).ok()?;
+    usize::try_from(header.count()).ok().map(|count| table_size(count, form))
 }

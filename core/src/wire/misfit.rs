@@ -5,9 +5,15 @@
 use zerocopy::FromBytes;
 
 use super::{
-    gpu::{Area, CursorImage, image::has_whole_image},
-    payload::{Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
+    config, fs_cache,
+    gpu::{
+        Area, CursorImage, display,
+        image::{FRONT, has_whole_image},
+    },
+    log, memory,
+    payload::{Field, Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
     row::{HandleRule, MessageName, Refusal, ReplyRule, Row},
+    shared::{self, Uuid},
 };
 use crate::{
     assembler::Frame,
@@ -15,29 +21,16 @@ use crate::{
 };
 
 /// Why a part of a message could not be made of its bytes and descriptors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misfit {
-    /// The payload has none of the sizes that its kind can have.
-    Size,
-    /// The payload has not this size, in bytes, which follows from the session or from the payload itself.
-    Exactly(usize),
-    /// A field holds a value that it cannot have.
-    Field(&'static FieldRule, u32),
+    /// The payload has another size than it should have, or a field holds a value that it cannot have.
+    Payload,
     /// The image has another size than its width and height say.
     Image,
     /// Too few or too many descriptors.
     Handles,
     /// There is no such message.
     Unknown,
-}
-
-/// What a field may hold.
-#[derive(Debug)]
-pub(crate) struct FieldRule {
-    /// The field.
-    pub(crate) name: &'static str,
-    /// What it may hold, in words.
-    pub(crate) expected: &'static str,
 }
 
 /// What a message was to be, and what came.
@@ -58,8 +51,8 @@ impl<'b> Found<'b> {
 
     /// The payload, which is of this kind, without the bytes after it that are skipped.
     ///
-    /// Refuses another number of descriptors than this rule says, and bytes after a request that has
-    /// no payload.
+    /// Refuses another number of descriptors than this rule says, and another size than the kind has, if it
+    /// can have one only.
     pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Result<&'b [u8], Misfit> {
         let Self { payload, handles, form, .. } = *self;
         if rule != HandleRule::None || handles != 0 {
@@ -68,12 +61,15 @@ impl<'b> Found<'b> {
                 return Err(Misfit::Handles);
             }
         }
-        let surplus = kind == PayloadKind::Empty && !payload.is_empty();
+        let (SizeRule::Exactly(size), None) = (kind.size(), kind.before_image()) else { return Ok(payload) };
+        let fitting = match form.trailing {
+            // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
+            TrailingBytes::Ignore if kind != PayloadKind::Uuid => payload.get(..size).unwrap_or(payload),
+            _ => payload,
+        };
         // A reply whose content means nothing may have any (see `LogBase`).
-        if surplus && form.trailing == TrailingBytes::Refuse && form.role == Role::Request {
-            return Err(Misfit::Size);
-        }
-        Ok(kind.cut(payload, form))
+        let is_free = size == 0 && form.role == Role::Reply;
+        if fitting.len() == size || is_free { Ok(fitting) } else { Err(Misfit::Payload) }
     }
 
     /// The number of an acknowledgement: zero for success.
@@ -81,7 +77,7 @@ impl<'b> Found<'b> {
         match <[u8; 8]>::try_from(self.payload) {
             _ if self.handles != 0 => Err(Misfit::Handles),
             Ok(bytes) => Ok(u64::from_ne_bytes(bytes)),
-            Err(_) => Err(Misfit::Size),
+            Err(_) => Err(Misfit::Payload),
         }
     }
 
@@ -115,11 +111,7 @@ impl Misfit {
     pub(crate) fn of(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> DecodeError {
         let Found { message, payload, announced, handles, form } = *found;
         let fault = match *self {
-            Self::Size => PayloadFault::Size { expected: kind.size(), found: payload.len() },
-            Self::Exactly(size) => PayloadFault::Size { expected: SizeRule::Exactly(size), found: payload.len() },
-            Self::Field(FieldRule { name, expected }, found) => {
-                PayloadFault::Field { name, expected, found: u64::from(found) }
-            }
+            Self::Payload => kind.fault(payload, form),
             Self::Image => {
                 let (width, height) = match (kind, Area::ref_from_prefix(payload)) {
                     (PayloadKind::AreaImage, Ok((area, _))) => (area.width(), area.height()),
@@ -134,6 +126,44 @@ impl Misfit {
             Self::Unknown => return DecodeError::UnknownRequest { message },
         };
         DecodeError::Payload { message, fault }
+    }
+}
+
+impl PayloadKind {
+    /// Why these bytes are no payload of this kind.
+    fn fault(self, bytes: &[u8], form: Form) -> PayloadFault {
+        if let Some((field, found)) = self.wrong_field(bytes, form) {
+            return PayloadFault::Field { field, found: u64::from(found) };
+        }
+        let expected = self.size_in(bytes, form).map_or(self.size(), SizeRule::Exactly);
+        PayloadFault::Size { expected, found: bytes.len() }
+    }
+
+    /// The field that holds what it cannot, and what that is.
+    #[inline(never)]
+    fn wrong_field(self, bytes: &[u8], form: Form) -> Option<(Field, u32)> {
+        match self {
+            Self::MemoryTable => Some((Field::RegionCount, memory::wrong_count(bytes)?)),
+            Self::CacheEntries => Some((Field::MappingCount, fs_cache::wrong_count(bytes, form.dialect)?)),
+            Self::Config => Some((Field::ConfigSize, config::wrong_size(bytes)?)),
+            Self::SharedMemoryConfig => Some((Field::RegionSizes, shared::wrong_size(bytes)?)),
+            Self::Edid => Some((Field::EdidSize, display::wrong_size(bytes)?)),
+            _ => None,
+        }
+    }
+
+    /// The size that follows from the session or from the payload itself, if one does.
+    #[inline(never)]
+    fn size_in(self, bytes: &[u8], form: Form) -> Option<usize> {
+        match self {
+            Self::MemoryTable => memory::size_of_table(bytes, form),
+            Self::SingleRegion => Some(memory::single_size(form)),
+            Self::LogBase => log::size_in(bytes, form),
+            Self::CacheEntries => Some(fs_cache::size(bytes, form.dialect)),
+            Self::OptionalUuid => Some(Uuid::SIZE),
+            Self::CursorImage | Self::AreaImage => Some(FRONT),
+            _ => None,
+        }
     }
 }
 

@@ -24,3 +24,4 @@ pub mod row;
 pub mod shared;
 mod table;
 pub mod vring;
+pub(crate) mod writer;

@@ -4,7 +4,7 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::{dialect::Dialect, error::ApiMisuse};
+use crate::dialect::Dialect;
 
 use super::{
     config,
@@ -14,17 +14,15 @@ use super::{
     gpu::{
         Area, CursorPosition, DisplayInfo, DmabufScanout, DmabufScanout2, Edid, GpuFeatures, Scanout, ScanoutId, image,
     },
-    header::Header,
     inflight,
     iotlb::Iotlb,
     log::Log,
     memory,
     migration::Transfer,
-    misfit::Misfit,
-    row::MessageName,
     scalar::Scalar,
     shared::{self, SharedMemoryMap, Uuid},
     vring::{VringAddr, VringArea, VringDescriptor, VringState},
+    writer::Content,
 };
 
 /// How the bytes after a header are laid out.
@@ -94,49 +92,42 @@ pub enum PayloadKind {
 impl PayloadKind {
     /// The sizes this payload may have, in bytes.
     #[must_use]
-    pub const fn size(self) -> SizeRule {
-        match self {
-            Self::Empty => SizeRule::Exactly(0),
-            Self::U64 | Self::VringDescriptor => SizeRule::Exactly(8),
-            Self::VringState => SizeRule::Exactly(VringState::SIZE),
-            Self::VringAddr => SizeRule::Exactly(VringAddr::SIZE),
-            Self::VringArea => SizeRule::Exactly(VringArea::SIZE),
-            Self::MemoryTable => memory::TABLE_SIZE,
-            Self::SingleRegion => memory::SINGLE_SIZE,
-            Self::LogBase => SizeRule::Either(Log::SIZE, 8),
-            Self::Iotlb => SizeRule::Exactly(Iotlb::SIZE),
-            Self::Config => config::SIZE,
-            Self::Inflight => inflight::SIZE,
-            Self::Uuid => SizeRule::Exactly(Uuid::SIZE),
-            Self::OptionalUuid => SizeRule::Either(Uuid::SIZE, 0),
-            Self::Transfer => SizeRule::Exactly(Transfer::SIZE),
-            Self::SharedMemoryMap => SizeRule::Exactly(SharedMemoryMap::SIZE),
-            Self::SharedMemoryConfig => shared::CONFIG_SIZE,
-            Self::CryptoSession => SizeRule::Exactly(CryptoSession::SIZE),
-            Self::CacheEntries => fs_cache::SIZE,
-            Self::ScanoutId => SizeRule::Exactly(ScanoutId::SIZE),
-            Self::CursorPosition => SizeRule::Exactly(CursorPosition::SIZE),
-            Self::CursorImage => SizeRule::Exactly(image::CURSOR_MESSAGE),
-            Self::Scanout => SizeRule::Exactly(Scanout::SIZE),
-            Self::Area => SizeRule::Exactly(Area::SIZE),
-            Self::AreaImage => SizeRule::Between(image::FRONT, usize::MAX),
-            Self::DmabufScanout => SizeRule::Exactly(DmabufScanout::SIZE),
-            Self::DmabufScanout2 => SizeRule::Exactly(DmabufScanout2::SIZE),
-            Self::DisplayInfo => SizeRule::Exactly(DisplayInfo::SIZE),
-            Self::Edid => SizeRule::Exactly(Edid::SIZE),
-        }
+    pub fn size(self) -> SizeRule {
+        self.packed_size().rule()
     }
 
-    /// The payload without the bytes after it that are skipped. After a UUID none are: the length tells
-    /// one from what other dialects send under the same id.
-    #[inline]
-    pub(crate) fn cut(self, payload: &[u8], form: Form) -> &[u8] {
-        if form.trailing == TrailingBytes::Refuse {
-            return payload;
-        }
-        match self.size() {
-            SizeRule::Exactly(size) if self != Self::Uuid => payload.get(..size).unwrap_or(payload),
-            _ => payload,
+    // One table of small numbers: all arms are alike, and constants.
+    #[inline(never)]
+    const fn packed_size(self) -> PackedSize {
+        match self {
+            Self::Empty => const { PackedSize::new(SizeRule::Exactly(0)) },
+            Self::U64 | Self::VringDescriptor => const { PackedSize::new(SizeRule::Exactly(8)) },
+            Self::VringState => const { PackedSize::new(SizeRule::Exactly(VringState::SIZE)) },
+            Self::VringAddr => const { PackedSize::new(SizeRule::Exactly(VringAddr::SIZE)) },
+            Self::VringArea => const { PackedSize::new(SizeRule::Exactly(VringArea::SIZE)) },
+            Self::MemoryTable => const { PackedSize::new(memory::TABLE_SIZE) },
+            Self::SingleRegion => const { PackedSize::new(memory::SINGLE_SIZE) },
+            Self::LogBase => const { PackedSize::new(SizeRule::Either(Log::SIZE, 8)) },
+            Self::Iotlb => const { PackedSize::new(SizeRule::Exactly(Iotlb::SIZE)) },
+            Self::Config => const { PackedSize::new(config::SIZE) },
+            Self::Inflight => const { PackedSize::new(inflight::SIZE) },
+            Self::Uuid => const { PackedSize::new(SizeRule::Exactly(Uuid::SIZE)) },
+            Self::OptionalUuid => const { PackedSize::new(SizeRule::Either(Uuid::SIZE, 0)) },
+            Self::Transfer => const { PackedSize::new(SizeRule::Exactly(Transfer::SIZE)) },
+            Self::SharedMemoryMap => const { PackedSize::new(SizeRule::Exactly(SharedMemoryMap::SIZE)) },
+            Self::SharedMemoryConfig => const { PackedSize::new(shared::CONFIG_SIZE) },
+            Self::CryptoSession => const { PackedSize::new(SizeRule::Exactly(CryptoSession::SIZE)) },
+            Self::CacheEntries => const { PackedSize::new(fs_cache::SIZE) },
+            Self::ScanoutId => const { PackedSize::new(SizeRule::Exactly(ScanoutId::SIZE)) },
+            Self::CursorPosition => const { PackedSize::new(SizeRule::Exactly(CursorPosition::SIZE)) },
+            Self::CursorImage => const { PackedSize::new(SizeRule::Exactly(image::CURSOR_MESSAGE)) },
+            Self::Scanout => const { PackedSize::new(SizeRule::Exactly(Scanout::SIZE)) },
+            Self::Area => const { PackedSize::new(SizeRule::Exactly(Area::SIZE)) },
+            Self::AreaImage => const { PackedSize::new(SizeRule::Between(image::FRONT, usize::MAX)) },
+            Self::DmabufScanout => const { PackedSize::new(SizeRule::Exactly(DmabufScanout::SIZE)) },
+            Self::DmabufScanout2 => const { PackedSize::new(SizeRule::Exactly(DmabufScanout2::SIZE)) },
+            Self::DisplayInfo => const { PackedSize::new(SizeRule::Exactly(DisplayInfo::SIZE)) },
+            Self::Edid => const { PackedSize::new(SizeRule::Exactly(Edid::SIZE)) },
         }
     }
 
@@ -161,6 +152,41 @@ pub enum SizeRule {
     Either(usize, usize),
     /// Any size from the first to the second.
     Between(usize, usize),
+}
+
+/// The same in four bytes: two sizes, and above the second what they mean.
+#[derive(Clone, Copy)]
+struct PackedSize([u8; 4]);
+
+impl PackedSize {
+    const EITHER: u16 = 1 << 14;
+    const BETWEEN: u16 = 1 << 15;
+    const AT_LEAST: u16 = Self::EITHER | Self::BETWEEN;
+
+    const fn new(rule: SizeRule) -> Self {
+        let (first, second, meaning) = match rule {
+            SizeRule::Exactly(size) => (size, 0, 0),
+            SizeRule::Either(one, other) => (one, other, Self::EITHER),
+            SizeRule::Between(least, usize::MAX) => (least, 0, Self::AT_LEAST),
+            SizeRule::Between(least, most) => (least, most, Self::BETWEEN),
+        };
+        assert!(first <= 0xffff && second < 1 << 14, "a size does not fit");
+        let ([a, b, ..], [c, d, ..]) = (first.to_le_bytes(), second.to_le_bytes());
+        let [_, e] = meaning.to_le_bytes();
+        Self([a, b, c, d | e])
+    }
+
+    fn rule(self) -> SizeRule {
+        let Self([a, b, c, d]) = self;
+        let (first, second) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        let (first, most) = (usize::from(first), usize::from(second & !Self::AT_LEAST));
+        match second & Self::AT_LEAST {
+            0 => SizeRule::Exactly(first),
+            Self::EITHER => SizeRule::Either(first, most),
+            Self::BETWEEN => SizeRule::Between(first, most),
+            _ => SizeRule::Between(first, usize::MAX),
+        }
+    }
 }
 
 impl SizeRule {
@@ -206,10 +232,8 @@ pub enum PayloadFault {
     },
     /// A field holds a value it cannot have.
     Field {
-        /// The field.
-        name: &'static str,
-        /// What it may hold.
-        expected: &'static str,
+        /// The field, and what it may hold.
+        field: Field,
         /// What it held.
         found: u64,
     },
@@ -228,11 +252,51 @@ impl fmt::Display for PayloadFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Size { expected, found } => write!(f, "expected {expected} payload bytes, found {found}"),
-            Self::Field { name, expected, found } => write!(f, "field {name}: expected {expected}, found {found:#x}"),
+            Self::Field { field, found } => write!(f, "field {field}, found {found:#x}"),
             Self::Image { width, height, found } => {
                 write!(f, "expected an image of {width} x {height} pixels of 4 bytes, found {found} bytes of it")
             }
         }
+    }
+}
+
+/// A field that may hold some values only; shows itself with these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Field {
+    /// How many regions a memory table has.
+    RegionCount,
+    /// How many mappings a list has.
+    MappingCount,
+    /// How many bytes of the configuration space are meant.
+    ConfigSize,
+    /// The sizes of the shared memory regions.
+    RegionSizes,
+    /// Bytes that a display says of itself.
+    EdidSize,
+    /// Bytes of the key of a cipher.
+    CipherKeyLength,
+    /// Bytes of the key of a MAC.
+    AuthenticationKeyLength,
+    /// Bytes of an asymmetric key.
+    KeyLength,
+    /// The parameters of a crypto session.
+    Parameters,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RegionCount => "count: expected at most 8 regions",
+            Self::MappingCount => "count: expected at most 32 mappings",
+            Self::ConfigSize => "size: expected at most the number of bytes that follow",
+            Self::RegionSizes => "sizes: expected whole numbers of 8 bytes",
+            Self::EdidSize => "size: expected at most 1024 bytes",
+            Self::CipherKeyLength => "cipher key length: expected at most 64 bytes",
+            Self::AuthenticationKeyLength => "authentication key length: expected at most 512 bytes",
+            Self::KeyLength => "key length: expected at most 1024 bytes",
+            Self::Parameters => "parameters: expected room for what stands in front",
+        })
     }
 }
 
@@ -261,12 +325,12 @@ pub enum ShmemBit {
 }
 
 impl ShmemBit {
-    /// The bit on the wire; `None` where it is the specification's.
-    const fn moved_to(self) -> Option<ProtocolFeatures> {
+    /// The bit on the wire.
+    const fn on_wire(self) -> ProtocolFeatures {
         match self {
-            Self::Bit22 => None,
-            Self::Bit21 => Some(ProtocolFeatures::GPA_ADDRESSES),
-            Self::Bit20 => Some(ProtocolFeatures::GET_VRING_BASE_INFLIGHT),
+            Self::Bit22 => ProtocolFeatures::SHMEM,
+            Self::Bit21 => ProtocolFeatures::GPA_ADDRESSES,
+            Self::Bit20 => ProtocolFeatures::GET_VRING_BASE_INFLIGHT,
         }
     }
 }
@@ -313,82 +377,30 @@ impl Form {
     }
 }
 
-/// A message that is being written into the caller's buffer, from its front.
-///
-/// What does not fit is remembered, and told once by [`Self::seal`].
-#[derive(Debug)]
-pub(crate) struct Writer<'o> {
-    out: &'o mut [u8],
-    /// Where the next byte goes; the header's place is left free.
-    end: usize,
-    /// Bytes that belong to the message, but that the caller sends from where they are.
-    following: u32,
-    overflown: bool,
+/// What is left of a frame when its header is read and its descriptors are counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Body<'b> {
+    /// The payload. Of a kind that has a single size it is of that size, see [`Found::payload_of`](super::misfit::Found::payload_of).
+    pub(crate) bytes: &'b [u8],
+    /// The number that a payload of eight bytes is.
+    pub(crate) number: u64,
 }
 
-impl<'o> Writer<'o> {
-    pub(crate) fn new(out: &'o mut [u8]) -> Self {
-        Self { out, end: Header::SIZE, following: 0, overflown: false }
-    }
-
+impl<'b> Body<'b> {
     #[inline]
-    pub(crate) fn put(&mut self, bytes: &[u8]) {
-        let end = self.end.saturating_add(bytes.len());
-        match self.out.get_mut(self.end..end) {
-            Some(target) => {
-                for (to, from) in target.iter_mut().zip(bytes) {
-                    *to = *from;
-                }
-                self.end = end;
-            }
-            None => self.overflown = true,
-        }
-    }
-
-    /// Writes zeros.
-    pub(crate) fn put_zeros(&mut self, count: usize) {
-        let end = self.end.saturating_add(count);
-        match self.out.get_mut(self.end..end) {
-            Some(target) => {
-                target.fill(0);
-                self.end = end;
-            }
-            None => self.overflown = true,
-        }
-    }
-
-    /// Announces bytes that follow the written ones.
-    pub(crate) fn follow(&mut self, bytes: u32) {
-        self.following = bytes;
-    }
-
-    /// Something cannot be said in the form of the message.
-    pub(crate) fn overflow(&mut self) {
-        self.overflown = true;
-    }
-
-    /// Writes the header, into which the payload's size goes, and gives out the whole message.
-    #[inline]
-    pub(crate) fn seal(self, message: MessageName, header: Header) -> Result<&'o [u8], ApiMisuse> {
-        let too_small = ApiMisuse::BufferTooSmall { message, given: self.out.len() };
-        let written = self.end.checked_sub(Header::SIZE).and_then(|written| u32::try_from(written).ok());
-        let size = written.and_then(|written| written.checked_add(self.following));
-        match (size, self.out.get_mut(..self.end)) {
-            (Some(size), Some(whole)) if !self.overflown => {
-                header.with_size(size).write_to(whole);
-                Ok(whole)
-            }
-            _ => Err(too_small),
-        }
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
+        let number = bytes.first_chunk().map_or(0, |number| u64::from_ne_bytes(*number));
+        Self { bytes, number }
     }
 }
 
-/// A payload that is read from and written to bytes. One that can have a single size is given no
-/// bytes beyond it, see [`PayloadKind::cut`].
+/// A payload that is read from and written to bytes.
 pub(crate) trait Payload<'b>: Sized {
     const KIND: PayloadKind;
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit>;
-    fn encode(&self, out: &mut Writer<'_>, form: Form);
+    /// `None` if the bytes do not make it; then [`Misfit::of`](super::misfit::Misfit::of) knows why.
+    fn decode(body: Body<'b>, form: Form) -> Option<Self>;
+    /// What there is to write.
+    fn content(&self, form: Form) -> Content<'_>;
 }
 
 /// A payload with one layout of one size.
@@ -399,24 +411,29 @@ pub(crate) trait FixedPayload: FromBytes + IntoBytes + Immutable + KnownLayout +
 impl<'b, T: FixedPayload> Payload<'b> for T {
     const KIND: PayloadKind = <T as FixedPayload>::KIND;
 
-    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
-        Self::read_from_bytes(bytes).map_err(|_| Misfit::Exactly(size_of::<Self>()))
+    #[inline]
+    fn decode(body: Body<'b>, _form: Form) -> Option<Self> {
+        // Payloads of eight bytes are many, and alike.
+        match Self::ref_from_bytes(body.number.as_bytes()) {
+            Ok(value) => Some(*value),
+            Err(_) => Self::ref_from_bytes(body.bytes).ok().copied(),
+        }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-        out.put(self.as_bytes());
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        match <[u8; 8]>::try_from(self.as_bytes()) {
+            Ok(number) => Content::Number(u64::from_ne_bytes(number)),
+            Err(_) => Content::Bytes(self.as_bytes()),
+        }
     }
 }
 
-/// A layout of one size seen in place, in a payload of another size.
-pub(crate) fn fixed<T>(bytes: &[u8], form: Form) -> Result<&T, Misfit>
-where
-    T: FromBytes + Immutable + KnownLayout + Unaligned,
-{
-    match T::ref_from_prefix(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((value, _)) if form.trailing == TrailingBytes::Ignore => Ok(value),
-        _ => Err(Misfit::Exactly(size_of::<T>())),
+/// Whether a payload may have as many bytes as it has where it should have `size`.
+pub(crate) fn is_of_size(bytes: &[u8], size: usize, form: Form) -> bool {
+    match form.trailing {
+        TrailingBytes::Refuse => bytes.len() == size,
+        TrailingBytes::Ignore => bytes.len() >= size,
     }
 }
 
@@ -428,7 +445,7 @@ macro_rules! fixed_payloads {
     )*};
 }
 
-fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap);
+fixed_payloads!(VringState, VringAddr, VringArea, VringDescriptor, Iotlb, Transfer, SharedMemoryMap, Uuid);
 fixed_payloads!(ScanoutId, CursorPosition, Scanout, Area, DmabufScanout, DmabufScanout2);
 
 macro_rules! number_payloads {
@@ -436,15 +453,14 @@ macro_rules! number_payloads {
         impl<'b> Payload<'b> for $name {
             const KIND: PayloadKind = PayloadKind::U64;
 
-            fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
-                match <Self as Scalar>::Wire::read_from_bytes(bytes) {
-                    Ok(wire) => Ok(Self::from_wire(wire)),
-                    Err(_) => Err(Misfit::Exactly(size_of::<Self>())),
-                }
+            #[inline]
+            fn decode(body: Body<'b>, _form: Form) -> Option<Self> {
+                Some(Self::from_wire(zerocopy::transmute!(body.number)))
             }
 
-            fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-                out.put(self.to_wire().as_bytes());
+            #[inline]
+            fn content(&self, _form: Form) -> Content<'_> {
+                Content::Number(zerocopy::transmute!(self.to_wire()))
             }
         }
     )*};
@@ -455,22 +471,13 @@ number_payloads!(u64, i64, VirtioFeatures, GpuFeatures);
 impl<'b> Payload<'b> for ProtocolFeatures {
     const KIND: PayloadKind = PayloadKind::U64;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let mut features = u64::decode(bytes, form).map(Self::from_bits_retain)?;
-        if let Some(moved) = form.shmem_bit.moved_to() {
-            let has_shmem = features.contains(moved);
-            features.remove(moved);
-            features.set(Self::SHMEM, has_shmem);
-        }
-        Ok(features)
+    #[inline]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        Some(Self::from_bits_retain(body.number).moved(form.shmem_bit.on_wire(), Self::SHMEM))
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
-        let mut features = *self;
-        if let Some(moved) = form.shmem_bit.moved_to() {
-            features.set(moved, self.contains(Self::SHMEM));
-            features.remove(Self::SHMEM);
-        }
-        features.bits().encode(out, form);
+    #[inline]
+    fn content(&self, form: Form) -> Content<'_> {
+        Content::Number(self.moved(Self::SHMEM, form.shmem_bit.on_wire()).bits())
     }
 }

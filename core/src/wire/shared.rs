@@ -5,9 +5,9 @@ use core::fmt;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    misfit::{FieldRule, Misfit},
-    payload::{Form, Payload, PayloadKind, SizeRule, TrailingBytes, Writer, fixed},
+    payload::{Body, Form, Payload, PayloadKind, SizeRule},
     scalar::{Scalar, layout},
+    writer::{Content, Writer},
 };
 
 layout! {
@@ -30,31 +30,17 @@ impl fmt::Display for Uuid {
     }
 }
 
-impl<'b> Payload<'b> for Uuid {
-    const KIND: PayloadKind = PayloadKind::Uuid;
-
-    /// Never with bytes after it: older virtio-fs back-ends send 256 bytes under the ids of shared
-    /// objects and mean mappings.
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        fixed::<Self>(bytes, form.with_trailing_bytes(TrailingBytes::Refuse)).copied()
-    }
-
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-        out.put(self.as_bytes());
-    }
-}
-
 impl<'b> Payload<'b> for Option<Uuid> {
     const KIND: PayloadKind = PayloadKind::OptionalUuid;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        if bytes.is_empty() { Ok(None) } else { Uuid::decode(bytes, form).map(Some) }
+    #[inline]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        if body.bytes.is_empty() { Some(None) } else { Uuid::decode(body, form).map(Some) }
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
-        if let Some(uuid) = self {
-            uuid.encode(out, form);
-        }
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        self.as_ref().map_or(Content::Nothing, |uuid| Content::Bytes(uuid.as_bytes()))
     }
 }
 
@@ -116,7 +102,11 @@ impl<'b> SharedMemoryConfig<'b> {
     /// The size of region `id` in bytes; zero if the device has none of that id.
     #[must_use]
     pub fn size(&self, id: u8) -> u64 {
-        let at = usize::from(id);
+        self.size_at(id.into())
+    }
+
+    #[inline(never)]
+    fn size_at(&self, at: usize) -> u64 {
         match self.0 {
             Sizes::Received(sizes) => sizes.get(at).map_or(0, |size| size.get()),
             Sizes::Given(sizes) => sizes.get(at).copied().unwrap_or(0),
@@ -146,23 +136,36 @@ impl fmt::Debug for SharedMemoryConfig<'_> {
 impl<'b> Payload<'b> for SharedMemoryConfig<'b> {
     const KIND: PayloadKind = PayloadKind::SharedMemoryConfig;
 
-    fn decode(bytes: &'b [u8], _form: Form) -> Result<Self, Misfit> {
-        if !CONFIG_SIZE.allows(bytes.len()) {
-            return Err(Misfit::Size);
+    #[inline(never)]
+    fn decode(body: Body<'b>, _form: Form) -> Option<Self> {
+        if !CONFIG_SIZE.allows(body.bytes.len()) {
+            return None;
         }
-        let (_, rest) = SharedMemoryHeader::ref_from_prefix(bytes).map_err(|_| Misfit::Size)?;
-        let sizes = <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).map_err(|_| {
-            static RULE: FieldRule = FieldRule { name: "sizes", expected: "whole numbers of 8 bytes" };
-            Misfit::Field(&RULE, u32::try_from(rest.len()).unwrap_or(u32::MAX))
-        })?;
-        Ok(Self(Sizes::Received(sizes)))
+        let (_, rest) = SharedMemoryHeader::ref_from_prefix(body.bytes).ok()?;
+        <[<u64 as Scalar>::Wire]>::ref_from_bytes(rest).ok().map(|sizes| Self(Sizes::Received(sizes)))
     }
 
-    fn encode(&self, out: &mut Writer<'_>, form: Form) {
-        let regions = self.sizes().filter(|size| *size != 0).fold(0_u32, |count, _| count.saturating_add(1));
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Sizes(self)
+    }
+}
+
+/// Bytes of sizes, if no whole number of them.
+pub(super) fn wrong_size(bytes: &[u8]) -> Option<u32> {
+    let sizes = bytes.get(SharedMemoryHeader::SIZE..)?;
+    CONFIG_SIZE.allows(bytes.len()).then(|| u32::try_from(sizes.len()).unwrap_or(u32::MAX))
+}
+
+impl SharedMemoryConfig<'_> {
+    pub(super) fn write(&self, out: &mut Writer<'_>) {
+        let mut regions = 0_u32;
+        for at in 0..MAX_SHARED_REGIONS {
+            regions = regions.saturating_add((self.size_at(at) != 0).into());
+        }
         out.put(SharedMemoryHeader::new(regions).as_bytes());
-        for size in self.sizes() {
-            size.encode(out, form);
+        for at in 0..MAX_SHARED_REGIONS {
+            out.put_number(self.size_at(at));
         }
     }
 }

@@ -7,37 +7,54 @@
 
 /// Takes one field of a typed message out of its frame.
 macro_rules! take {
-    ($frame:ident, $form:ident, $b:lifetime, payload, $type:ty) => {
-        <$type as $crate::wire::payload::Payload<$b>>::decode($frame.payload, $form)?
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, payload) => {
+        match $crate::wire::payload::Payload::decode($body, $form) {
+            Some(payload) => payload,
+            None => return Err($crate::wire::misfit::Misfit::Payload),
+        }
     };
-    ($frame:ident, $form:ident, $b:lifetime, handle, $type:ty) => {
-        $frame.handles.pop().ok_or($crate::wire::misfit::Misfit::Handles)?
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, handle) => {
+        match $handle {
+            Some(handle) => handle,
+            None => return Err($crate::wire::misfit::Misfit::Handles),
+        }
     };
-    ($frame:ident, $form:ident, $b:lifetime, optional, $type:ty) => {
-        $frame.handles.pop()
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, optional) => {
+        $handle
     };
-    ($frame:ident, $form:ident, $b:lifetime, handles, $type:ty) => {
+    ($frame:ident, $body:ident, $handle:ident, $form:ident, handles) => {
         core::mem::take(&mut $frame.handles)
     };
 }
 
-/// Puts one field of a typed message into the bytes or among the descriptors.
-macro_rules! put {
-    ($out:ident, $handles:ident, $form:ident, payload, $value:expr) => {
-        $crate::wire::payload::Payload::encode(&$value, $out, $form)
+/// What the fields of a typed message put into the bytes.
+macro_rules! content {
+    ($form:ident; payload $value:ident $(, $field:ident $other:ident)*) => {
+        $crate::wire::payload::Payload::content($value, $form)
     };
-    ($out:ident, $handles:ident, $form:ident, handle, $value:expr) => {
-        // There is room: a message with a single descriptor has no others.
-        drop($handles.push($value))
+    ($form:ident; $($field:ident $value:ident),*) => {
+        $crate::wire::writer::Content::Nothing
     };
-    ($out:ident, $handles:ident, $form:ident, optional, $value:expr) => {
-        if let Some(handle) = $value {
-            drop($handles.push(handle))
-        }
+}
+
+/// The descriptor among the fields of a typed message. Several go where they belong at once.
+macro_rules! handle {
+    ($handles:ident;) => {
+        None
     };
-    ($out:ident, $handles:ident, $form:ident, handles, $value:expr) => {
-        *$handles = $value
+    ($handles:ident; payload $value:ident $(, $field:ident $other:ident)*) => {
+        handle!($handles; $($field $other),*)
     };
+    ($handles:ident; handle $value:ident) => {
+        Some($value)
+    };
+    ($handles:ident; optional $value:ident) => {
+        $value
+    };
+    ($handles:ident; handles $value:ident) => {{
+        *$handles = $value;
+        None
+    }};
 }
 
 /// The kind of the `payload` field, if there is one.
@@ -181,8 +198,11 @@ macro_rules! requests {
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
             pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                let body = Body::new(frame.payload);
+                // Of several descriptors none is taken alone.
+                let handle = if row.handles == HandleRule::PerRegion { None } else { frame.handles.pop() };
                 match $code(row.id()) {
-                    $($code::$name => Ok(Self::$variant $(($(take!(frame, form, 'b, $field, $type)),+))?),)*
+                    $($code::$name => Ok(Self::$variant $(($(take!(frame, body, handle, form, $field)),+))?),)*
                     _ => Err(Misfit::Unknown),
                 }
             }
@@ -217,14 +237,22 @@ macro_rules! requests {
                 seal(writer, message, header, row.handles, handles, form)
             }
 
+            #[inline(never)]
+            fn content(&self, form: Form) -> Content<'_> {
+                match self {
+                    $(Self::$variant $(($($field),+))? => content!(form; $($($field $field),+)?),)*
+                }
+            }
+
             /// Writes the payload and hands out the descriptors.
             #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                match self {
-                    $(Self::$variant $(($($field),+))? => {
-                        $($(put!(out, handles, form, $field, $field);)+)?
-                    })*
-                }
+                out.put_content(self.content(form), form);
+                let handle = match self {
+                    $(Self::$variant $(($($field),+))? => handle!(handles; $($($field $field),+)?),)*
+                };
+                // There is room: a message with a single descriptor has no others.
+                handle.into_iter().for_each(|handle| drop(handles.push(handle)));
             }
         }
 
@@ -273,6 +301,15 @@ macro_rules! replies {
             $(const $name: PayloadKind = payload_kind!('b, $($field: $type),+);)*
             $(const $none: PayloadKind = PayloadKind::Empty;)*
 
+            #[inline(never)]
+            fn content(&self, form: Form) -> Content<'_> {
+                match self {
+                    Self::Done | Self::Refused(_) => Content::Nothing,
+                    $(Self::$variant($($field),+) => content!(form; $($field $field),+),)*
+                    $(Self::$without(never, _) => match *never {},)?
+                }
+            }
+
             /// Which request this answers; `None` for [`Self::Done`] and [`Self::Refused`], which
             /// answer any.
             #[must_use]
@@ -298,7 +335,7 @@ macro_rules! replies {
                 let decoded = match (found.payload_of(row.reply_payload, row.reply_handles), row.reply) {
                     (Err(misfit), _) => Err(misfit),
                     (Ok(_), ReplyRule::Empty) if frame.payload.is_empty() => Ok(Self::Done),
-                    (Ok(_), ReplyRule::Empty) => Err(Misfit::Size),
+                    (Ok(_), ReplyRule::Empty) => Err(Misfit::Payload),
                     (Ok(payload), _) => {
                         frame.payload = payload;
                         $crate::channel::Reply::of_parts(row, &mut frame, form)
@@ -332,8 +369,10 @@ macro_rules! replies {
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
             fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+                let body = Body::new(frame.payload);
+                let handle = frame.handles.pop();
                 match $code(row.id()) {
-                    $($code::$name => Ok(Self::$variant($(take!(frame, form, 'b, $field, $type)),+)),)*
+                    $($code::$name => Ok(Self::$variant($(take!(frame, body, handle, form, $field)),+)),)*
                     _ => Err(Misfit::Unknown),
                 }
             }
@@ -352,13 +391,13 @@ macro_rules! replies {
 
             #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                match self {
-                    Self::Done | Self::Refused(_) => {}
-                    $(Self::$variant($($field),+) => {
-                        $(put!(out, handles, form, $field, $field);)+
-                    })*
+                out.put_content(self.content(form), form);
+                let handle = match self {
+                    Self::Done | Self::Refused(_) => None,
+                    $(Self::$variant($($field),+) => handle!(handles; $($field $field),+),)*
                     $(Self::$without(never, _) => match never {},)?
-                }
+                };
+                handle.into_iter().for_each(|handle| drop(handles.push(handle)));
             }
         }
     };
@@ -367,4 +406,4 @@ macro_rules! replies {
     };
 }
 
-pub(crate) use {handle_rule, payload_kind, put, replies, requests, take};
+pub(crate) use {content, handle, handle_rule, payload_kind, replies, requests, take};

@@ -2,7 +2,7 @@
 
 use vhost_core::FrontendRequest;
 use vhost_core::wire::crypto::{AsymmetricKey, CryptoSession, SymmetricKeys};
-use vhost_core::wire::payload::{Form, PayloadFault};
+use vhost_core::wire::payload::{Field, Form, PayloadFault};
 use vhost_core::{MAX_MESSAGE, ProtocolFeatures};
 use vhost_tests::tracked::{Ledger, Token};
 use vhost_tests::wire::{Bytes, header};
@@ -98,7 +98,7 @@ fn what_came_goes_back_to_the_same_bytes() {
 /// CVE-2020-10724: a length beyond the room reads what lies behind it.
 #[test]
 fn a_key_is_no_longer_than_its_room() {
-    let too_long = |name, expected, found: u32| PayloadFault::Field { name, expected, found: found.into() };
+    let too_long = |field, found: u32| PayloadFault::Field { field, found: found.into() };
     for (cipher, authentication) in [(0, 0), (64, 512)] {
         let session = session(&symmetric(cipher, authentication));
         let keys = session.symmetric().unwrap();
@@ -106,16 +106,16 @@ fn a_key_is_no_longer_than_its_room() {
         assert_eq!(keys.authentication_key, counting(authentication as usize, 100));
     }
     for found in [65, 512, 0x100, 0x1_0010, 0x8000_0000, u32::MAX] {
-        let fault = too_long("cipher key length", "at most 64 bytes", found);
+        let fault = too_long(Field::CipherKeyLength, found);
         assert_eq!(session(&symmetric(found, 20)).symmetric(), Err(fault));
     }
     for found in [513, 0x1_0010, u32::MAX - 112, u32::MAX] {
-        let fault = too_long("authentication key length", "at most 512 bytes", found);
+        let fault = too_long(Field::AuthenticationKeyLength, found);
         assert_eq!(session(&symmetric(16, found)).symmetric(), Err(fault));
     }
     assert_eq!(session(&asymmetric(1024)).asymmetric().unwrap().key, counting(1024, 7));
     for found in [1025, 0x1_0010, u32::MAX] {
-        let fault = too_long("key length", "at most 1024 bytes", found);
+        let fault = too_long(Field::KeyLength, found);
         assert_eq!(session(&asymmetric(found)).asymmetric(), Err(fault));
     }
 }
@@ -136,14 +136,14 @@ fn a_key_that_is_too_long_is_not_sent() {
     };
     let with = |keys: SymmetricKeys<'_>| CryptoSession::with_symmetric(CryptoSession::MAC, &keys).map(drop);
     assert_eq!(with(keys), Ok(()));
-    let fault = |name, expected, found| Err(PayloadFault::Field { name, expected, found });
+    let fault = |field, found| Err(PayloadFault::Field { field, found });
     let long = SymmetricKeys { cipher_key: &[0; 65], ..keys };
-    assert_eq!(with(long), fault("cipher key length", "at most 64 bytes", 65));
+    assert_eq!(with(long), fault(Field::CipherKeyLength, 65));
     let long = SymmetricKeys { authentication_key: &[0; 513], ..keys };
-    assert_eq!(with(long), fault("authentication key length", "at most 512 bytes", 513));
+    assert_eq!(with(long), fault(Field::AuthenticationKeyLength, 513));
     let long = AsymmetricKey { algorithm: 0, kind: 0, key: &[0; 1025], padding: 0, hash: 0 };
     let with = CryptoSession::with_asymmetric(CryptoSession::ASYMMETRIC, &long).map(drop);
-    assert_eq!(with, fault("key length", "at most 1024 bytes", 1025));
+    assert_eq!(with, fault(Field::KeyLength, 1025));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::session::{
     EVERYTHING, FrontendMachine, NEEDED, Outcome, WITHOUT_DESCRIPTORS, acknowledgement, deliver, frame, session,
 };
 use core::num::NonZeroU64;
-use vhost_core::wire::payload::{Form, PayloadFault, SizeRule};
+use vhost_core::wire::payload::{Field, Form, PayloadFault, SizeRule};
 use vhost_core::{
     BackendCode, BackendReply, BackendRequest, CacheAccess, CacheEntries, CacheEntry, DecodeError, Dialect, Fault,
     MAX_MESSAGE, PeerMisbehaved, Violation,
@@ -238,7 +238,7 @@ fn a_list_has_as_many_entries_as_it_counts() {
         let bytes = message.bytes(9);
         let frame = frame(&bytes, &Ledger::new(), 1);
         let (_, rejection) = deliver(&mut frontend(Dialect::FsB), frame, BackendReply::Done, drop);
-        let expected = PayloadFault::Field { name: "count", expected: "at most 32 mappings", found: count as u64 };
+        let expected = PayloadFault::Field { field: Field::MappingCount, found: count as u64 };
         let Fault::Bytes(DecodeError::Payload { fault, .. }) = rejection.unwrap().fault() else { panic!() };
         assert_eq!(fault, expected);
     }

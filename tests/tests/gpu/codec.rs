@@ -6,7 +6,7 @@ use vhost_core::wire::gpu::{
     ScanoutId,
 };
 use vhost_core::wire::header::Header;
-use vhost_core::wire::payload::{Form, PayloadFault, SizeRule};
+use vhost_core::wire::payload::{Field, Form, PayloadFault, SizeRule};
 use vhost_core::wire::row::{HandleCount, HandleRule, ReplyRule};
 use vhost_core::{DecodeError, Frame, GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_MESSAGE, ProtocolFeatures};
 use vhost_tests::tracked::{Ledger, Token};
@@ -232,7 +232,7 @@ fn an_edid_longer_than_its_room_is_refused() {
     payload[24..28].copy_from_slice(&1025_u32.to_le_bytes());
     let bytes = message::reply(11, &payload);
     let error = GpuReply::<Token>::decode(frame(&bytes, &Ledger::new(), 0), REPLY).unwrap_err();
-    let fault = PayloadFault::Field { name: "size", expected: "at most 1024 bytes", found: 1025 };
+    let fault = PayloadFault::Field { field: Field::EdidSize, found: 1025 };
     assert_eq!(error, DecodeError::Payload { message: GpuCode::GET_EDID.message(), fault });
 }
 

@@ -1,7 +1,7 @@
 //! What is said of messages, peers and callers.
 
 use crate::say;
-use vhost_core::wire::payload::PayloadFault;
+use vhost_core::wire::payload::{Field, PayloadFault};
 use vhost_core::wire::row::HandleCount;
 use vhost_core::{
     ApiMisuse, Channel, DecodeError, Fault, FrontendCode, GpuFeatures, GpuViolation, GuestAddress, MemoryFault,
@@ -37,12 +37,19 @@ fn bytes_that_are_wrong() {
         (DecodeError::RequestInsteadOfReply { message }, "SET_VRING_NUM (8): expected a reply, found no reply flag"),
         (DecodeError::UnknownRequest { message }, "SET_VRING_NUM (8) is unknown"),
         (
-            DecodeError::Payload {
-                message,
-                fault: PayloadFault::Field { name: "index", expected: "0 or 1", found: 16 },
-            },
-            "SET_VRING_NUM (8): field index: expected 0 or 1, found 0x10",
+            DecodeError::Payload { message, fault: PayloadFault::Field { field: Field::RegionCount, found: 16 } },
+            "SET_VRING_NUM (8): field count: expected at most 8 regions, found 0x10",
         ),
+    ]);
+    say([
+        (Field::MappingCount, "count: expected at most 32 mappings"),
+        (Field::ConfigSize, "size: expected at most the number of bytes that follow"),
+        (Field::RegionSizes, "sizes: expected whole numbers of 8 bytes"),
+        (Field::EdidSize, "size: expected at most 1024 bytes"),
+        (Field::CipherKeyLength, "cipher key length: expected at most 64 bytes"),
+        (Field::AuthenticationKeyLength, "authentication key length: expected at most 512 bytes"),
+        (Field::KeyLength, "key length: expected at most 1024 bytes"),
+        (Field::Parameters, "parameters: expected room for what stands in front"),
     ]);
 }
 

@@ -5,8 +5,8 @@ use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U32};
 
 use crate::wire::{
-    misfit::{FieldRule, Misfit},
-    payload::{Form, Payload, PayloadKind, Writer, fixed},
+    payload::{Body, Form, Payload, PayloadKind},
+    writer::Content,
 };
 
 use super::{MAX_SCANOUTS, Response};
@@ -96,12 +96,12 @@ impl fmt::Debug for DisplayInfo {
 impl<'b> Payload<'b> for &'b DisplayInfo {
     const KIND: PayloadKind = PayloadKind::DisplayInfo;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        fixed(bytes, form)
+    fn decode(body: Body<'b>, _form: Form) -> Option<Self> {
+        DisplayInfo::ref_from_bytes(body.bytes).ok()
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-        out.put(self.as_bytes());
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Bytes(self.as_bytes())
     }
 }
 
@@ -159,18 +159,18 @@ impl fmt::Debug for Edid {
 impl<'b> Payload<'b> for &'b Edid {
     const KIND: PayloadKind = PayloadKind::Edid;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let edid: &Edid = fixed(bytes, form)?;
-        let size = edid.size.get();
-        if usize::try_from(size).is_ok_and(|size| size <= Edid::MAX_DATA) {
-            Ok(edid)
-        } else {
-            static RULE: FieldRule = FieldRule { name: "size", expected: "at most 1024 bytes" };
-            Err(Misfit::Field(&RULE, size))
-        }
+    fn decode(body: Body<'b>, _form: Form) -> Option<Self> {
+        let edid = Edid::ref_from_bytes(body.bytes).ok()?;
+        let fits = usize::try_from(edid.size.get()).is_ok_and(|size| size <= Edid::MAX_DATA);
+        fits.then_some(edid)
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-        out.put(self.as_bytes());
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Bytes(self.as_bytes())
     }
+}
+
+/// How many bytes a display says of itself, if these are too many.
+pub(in crate::wire) fn wrong_size(bytes: &[u8]) -> Option<u32> {
+    Edid::ref_from_bytes(bytes).ok().map(|edid| edid.size.get())
 }

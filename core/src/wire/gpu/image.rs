@@ -4,12 +4,12 @@
 //! it is shown, and sent from where it was drawn. So a message holds what stands in front of the image; the image's
 //! bytes are the caller's.
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::wire::{
-    misfit::Misfit,
-    payload::{Form, Payload, PayloadKind, Writer, fixed},
+    payload::{Body, Form, Payload, PayloadKind, is_of_size},
     scalar::layout,
+    writer::Content,
 };
 
 use super::scanout::Area;
@@ -50,13 +50,12 @@ impl CursorImage {
 impl<'b> Payload<'b> for CursorImage {
     const KIND: PayloadKind = PayloadKind::CursorImage;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        fixed(bytes, form).copied()
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        front(body.bytes, form).copied()
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-        out.follow(Self::BYTES);
-        out.put(self.as_bytes());
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::BeforeImage(self.as_bytes(), Self::BYTES)
     }
 }
 
@@ -95,16 +94,19 @@ impl AreaImage {
 impl<'b> Payload<'b> for AreaImage {
     const KIND: PayloadKind = PayloadKind::AreaImage;
 
-    fn decode(bytes: &'b [u8], form: Form) -> Result<Self, Misfit> {
-        let area = *fixed::<Area>(bytes, form)?;
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
         // That width and height fit what follows was checked before.
-        Self::new(area).ok_or(Misfit::Size)
+        front(body.bytes, form).and_then(|area| Self::new(*area))
     }
 
-    fn encode(&self, out: &mut Writer<'_>, _form: Form) {
-        out.follow(self.bytes);
-        out.put(self.area.as_bytes());
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::BeforeImage(self.area.as_bytes(), self.bytes)
     }
+}
+
+/// What stands in front of an image.
+fn front<T: FromBytes + Immutable + KnownLayout + Unaligned>(bytes: &[u8], form: Form) -> Option<&T> {
+    T::ref_from_prefix(bytes).ok().filter(|_| is_of_size(bytes, FRONT, form)).map(|(front, _)| front)
 }
 
 /// Compares the size that the header announces with the one that the message itself tells, before

@@ -3,7 +3,7 @@
 use super::{refused, refused_by_front};
 use crate::machines::{Back, Front, frame, offering};
 use crate::stage::{PROTOCOL_OFFERED, Stage, flagged, message, say};
-use vhost_core::wire::payload::{PayloadFault, SizeRule};
+use vhost_core::wire::payload::{Field, PayloadFault, SizeRule};
 use vhost_core::{
     BackendReply, BackendRequest, DecodeError, Fault, Form, FrontendConfig, FrontendReply, FrontendRequest,
     TrailingBytes,
@@ -37,10 +37,10 @@ fn assert_names_size(fault: Fault, found: usize, title: &str) {
             assert!(!expected.allows(found), "{title}: {expected:?}");
         }
         // The size that the payload itself tells is wrong then.
-        Fault::Bytes(DecodeError::Payload { fault: PayloadFault::Field { name: "size", .. }, .. }) => {
+        Fault::Bytes(DecodeError::Payload { fault: PayloadFault::Field { field: Field::ConfigSize, .. }, .. }) => {
             assert!(title.contains("CONFIG"), "{title}");
         }
-        Fault::Bytes(DecodeError::Payload { fault: PayloadFault::Field { name: "sizes", .. }, .. }) => {
+        Fault::Bytes(DecodeError::Payload { fault: PayloadFault::Field { field: Field::RegionSizes, .. }, .. }) => {
             assert_eq!((title, found), ("GET_SHMEM_CONFIG", 2055));
         }
         other => panic!("{title}: {other}"),
@@ -148,7 +148,7 @@ fn a_memory_table_with_more_regions_than_eight_is_refused_by_name() {
         let payload = wire::Bytes::new().u32(count).padding(4 + regions * 32).done();
         for descriptors in [0, 8] {
             let fault = refused(&back, &flagged(5, REQUEST_NEEDING_REPLY, &payload), descriptors);
-            let expected = PayloadFault::Field { name: "count", expected: "at most 8 regions", found: count.into() };
+            let expected = PayloadFault::Field { field: Field::RegionCount, found: count.into() };
             let message = vhost_core::FrontendCode(5).message();
             assert_eq!(fault, Fault::Bytes(DecodeError::Payload { message, fault: expected }));
         }
@@ -162,8 +162,7 @@ fn a_configuration_larger_than_its_message_is_refused_by_name() {
         for id in [24, 25] {
             let payload = wire::Bytes::new().u32(0).u32(size).u32(0).padding(follows).done();
             let fault = refused(&back, &flagged(id, REQUEST_NEEDING_REPLY, &payload), 0);
-            let expected = "at most the number of bytes that follow";
-            let fault_of_size = PayloadFault::Field { name: "size", expected, found: size.into() };
+            let fault_of_size = PayloadFault::Field { field: Field::ConfigSize, found: size.into() };
             let message = vhost_core::FrontendCode(id).message();
             assert_eq!(fault, Fault::Bytes(DecodeError::Payload { message, fault: fault_of_size }));
         }
