@@ -4,13 +4,13 @@ mod channel;
 
 use crate::{
     assembler::Frame,
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, Reply, answer_with_content, tell},
     dialect::Dialect,
     difference::{Difference, difference},
     error::ApiMisuse,
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict, admit},
+    rejection::{Obstacle, Rejection, Verdict, admit},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{ExtraHandles, SilentRefusal, Tolerance, UnknownRequest},
@@ -18,7 +18,6 @@ use crate::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
-        misfit::Found,
         payload::{Form, Role},
         row::{Channel, HandleRule, MessageName, Row},
     },
@@ -170,22 +169,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// # Errors
     /// See [`Rejection`]: a rejected request too is answered, with a refusal.
     pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
-        if self.failed {
-            return Err(Rejection::session_failed());
+        let mut result = self.request_of(&mut frame);
+        if let Err(rejection) = &mut result {
+            self.reject(&frame.header, rejection);
         }
-        if let Some(asked) = &self.answering {
-            return Err(Rejection::answer_outstanding(asked.question.message));
-        }
-        if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(&frame) {
-            self.session.postcopy = Postcopy::Listening;
-            return Ok(Incoming::PostcopyMemoryMapped);
-        }
-        let code = FrontendCode(frame.header.request());
-        let row = code.row();
-        match self.request_of(code.message(), row, &mut frame) {
-            Ok(request) => Ok(request),
-            Err(rejection) => Err(self.rejected(&frame.header, row, &rejection)),
-        }
+        result
     }
 
     /// The answer to the pending request, if the machine knows it without the device.
@@ -211,20 +199,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
-        if self.failed {
-            return Err(ApiMisuse::SessionFailed);
-        }
-        let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
         let refused = matches!(reply, FrontendReply::Refused(_));
-        let mut reply = reply;
-        if let (FrontendReply::Done, Effect::Log(Some(log)), Due::Reply) = (&reply, &asked.effect, asked.question.due) {
-            reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
-        }
-        // Front-ends close the connection over these.
-        if let Some(difference) = difference(&reply, asked, &self.table) {
-            return differs(asked.question.message, &difference);
-        }
-        let mut result = answer(&asked.question, reply, self.form(Role::Reply), out);
+        let mut result = self.answer_to(reply, out);
         if let Ok(answered) = &mut result {
             if refused {
                 self.refuse(answered);
@@ -233,6 +209,30 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             }
         }
         result
+    }
+
+    /// Writes the answer to the pending request.
+    fn answer_to<'o, H>(
+        &self,
+        mut reply: FrontendReply<'_, H>,
+        out: &'o mut [u8],
+    ) -> Result<Answered<'o, H>, ApiMisuse> {
+        if self.failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
+        let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
+        match (reply.number(), &asked.effect) {
+            (Some(0), Effect::Log(Some(log))) if asked.question.due == Due::Reply => {
+                reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
+            }
+            (Some(number), _) => return tell(&asked.question, number, out),
+            _ => {}
+        }
+        // Front-ends close the connection over these.
+        match difference(&reply, asked, &self.table) {
+            None => answer_with_content(&asked.question, reply, self.form(Role::Reply), out),
+            Some(difference) => differs(asked.question.message, &difference),
+        }
     }
 
     /// Carries out the pending request.
@@ -264,13 +264,19 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
 
     /// The request that a frame holds, remembered until it is answered. The regions of a table go to
     /// where its effect expects them.
-    fn request_of<'b, H>(
-        &mut self,
-        message: MessageName,
-        row: Option<&'static Row>,
-        frame: &mut Frame<'b, H>,
-    ) -> Result<Incoming<'b, H>, Rejection> {
-        let form = self.form(Role::Request);
+    fn request_of<'b, H>(&mut self, frame: &mut Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
+        if self.failed {
+            return Err(Rejection::session_failed());
+        }
+        if let Some(asked) = &self.answering {
+            return Err(Rejection::answer_outstanding(asked.question.message));
+        }
+        if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(frame) {
+            self.session.postcopy = Postcopy::Listening;
+            return Ok(Incoming::PostcopyMemoryMapped);
+        }
+        let code = FrontendCode(frame.header.request());
+        let (message, row, form) = (code.message(), code.row(), self.form(Role::Request));
         if self.config.tolerance.extra_handles == ExtraHandles::Close
             && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
             // A table without regions is not a message that has none.
@@ -278,12 +284,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         {
             frame.handles.clear();
         }
-        let found = Found::new(message, frame, form);
-        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
-        frame.payload = payload;
+        let row = match admit(frame, row, form, &self.session.negotiated) {
+            Ok(row) => row,
+            Err(obstacle) => return obstacle.rejects(message, frame, row, form),
+        };
         let request = match FrontendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
+            Err(misfit) => return Obstacle::Misfit(misfit).rejects(message, frame, Some(row), form),
         };
         let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
         let state = Projection::settled(&self.session);
@@ -295,41 +302,43 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
                 return Err(broken(message, &violation));
             }
         };
-        let due = self.due(Some(row), Flagged::from_header(&frame.header), &effect);
-        self.answering =
-            Some(Pending { question: Question { message, wire: message.id, due, refused: false }, effect });
+        let due = self.due(Some(row), &frame.header, &effect);
+        let question = Question { message, wire: message.id, due, refused: false };
+        self.answering = Some(Pending { question, effect });
         Ok(Incoming::Request(request))
     }
 
     /// What answers a request that is well-formed.
-    fn due(&self, row: Option<&Row>, flagged: Flagged, effect: &Effect) -> Due {
-        let (negotiated, postcopy) = (&self.session.negotiated, self.session.postcopy);
-        match effect {
+    fn due(&self, row: Option<&Row>, header: &Header, effect: &Effect) -> Due {
+        let protocol = match effect {
             // The flag on the request that negotiates acknowledgements counts.
-            Effect::AcknowledgeProtocol(protocol) => {
-                Due::of(row, flagged, &Negotiated { protocol: *protocol, ..*negotiated }, postcopy)
-            }
-            _ => Due::of(row, flagged, negotiated, postcopy),
-        }
+            Effect::AcknowledgeProtocol(protocol) => *protocol,
+            _ => self.session.negotiated.protocol,
+        };
+        Due::of(row, Flagged::from_header(header), protocol, self.session.postcopy)
     }
 
     /// What becomes of a request that is rejected: it is to be answered with a refusal, or the
     /// session ends.
     #[cold]
-    fn rejected(&mut self, header: &Header, row: Option<&Row>, rejection: &Rejection) -> Rejection {
-        let flagged = Flagged::from_header(header);
-        let message = FrontendCode(header.request()).message();
-        let due = self.due(row, flagged, &Effect::None);
+    #[inline(never)]
+    fn reject(&mut self, header: &Header, rejection: &mut Rejection) {
+        let code = FrontendCode(header.request());
+        let (message, row) = (code.message(), code.row());
+        let due = self.due(row, header, &Effect::None);
         let untold = row.is_none() && due == Due::Nothing;
-        if rejection.verdict() == Verdict::Close
-            || untold && self.config.tolerance.unknown_request == UnknownRequest::Close
-        {
-            self.failed = true;
-            return Rejection::close(rejection.fault());
+        let closes = untold && self.config.tolerance.unknown_request == UnknownRequest::Close;
+        match rejection.verdict() {
+            Verdict::Misuse => {}
+            Verdict::Refuse if !closes => {
+                let question = Question { message, wire: message.id, due, refused: true };
+                self.answering = Some(Pending { question, effect: Effect::None });
+            }
+            Verdict::Refuse | Verdict::Close => {
+                self.failed = true;
+                *rejection = Rejection::close(rejection.fault());
+            }
         }
-        let question = Question { message, wire: message.id, due, refused: true };
-        self.answering = Some(Pending { question, effect: Effect::None });
-        *rejection
     }
 
     fn closes_silently(&self, code: FrontendCode) -> bool {

@@ -9,9 +9,10 @@ use crate::{
     assembler::{Frame, Handles, Transmit},
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     frontend::Delivery,
-    session::{Negotiated, Postcopy},
+    session::Postcopy,
     wire::{
         crypto::CryptoSession,
+        feature::ProtocolFeatures,
         frontend_request::FrontendCode,
         header::Header,
         migration::Transfer,
@@ -38,8 +39,8 @@ pub(crate) enum Due {
 
 impl Due {
     /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
-    pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
-        let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
+    pub(crate) fn of(row: Option<&Row>, flagged: Flagged, protocol: ProtocolFeatures, postcopy: Postcopy) -> Self {
+        let acknowledged = if flagged == Flagged::Yes && protocol.contains(ProtocolFeatures::REPLY_ACK) {
             Self::Acknowledgement
         } else {
             Self::Nothing
@@ -50,7 +51,7 @@ impl Due {
             ReplyRule::AcknowledgedWhenFlagged => Self::Nothing,
             ReplyRule::Status => Self::Acknowledgement,
             ReplyRule::Own(_) => Self::Reply,
-            ReplyRule::LogFile if negotiated.has_log_file() => Self::Reply,
+            ReplyRule::LogFile if protocol.contains(ProtocolFeatures::LOG_SHMFD) => Self::Reply,
             ReplyRule::LogFile => acknowledged,
             ReplyRule::Postcopy if matches!(postcopy, Postcopy::Listening | Postcopy::Answered) => Self::Reply,
             ReplyRule::Postcopy => acknowledged,
@@ -74,13 +75,14 @@ pub(crate) fn opening(
     row: &Row,
     message: MessageName,
     delivery: Delivery,
-    negotiated: &Negotiated,
+    protocol: ProtocolFeatures,
     postcopy: Postcopy,
 ) -> (Flagged, Due) {
+    let acknowledges = protocol.contains(ProtocolFeatures::REPLY_ACK);
     let flag = match row.reply {
         // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
         _ if message.channel == Channel::Frontend
-            && Due::of(Some(row), Flagged::No, negotiated, postcopy) == Due::Reply =>
+            && Due::of(Some(row), Flagged::No, protocol, postcopy) == Due::Reply =>
         {
             false
         }
@@ -89,16 +91,16 @@ pub(crate) fn opening(
         ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => true,
         ReplyRule::Status => message != FrontendCode::CHECK_DEVICE_STATE.message(),
         // A look-up is flagged too: some front-ends answer only then.
-        ReplyRule::Own(_) => negotiated.has_acknowledgements(),
+        ReplyRule::Own(_) => acknowledges,
         ReplyRule::Acknowledged | ReplyRule::LogFile | ReplyRule::Postcopy => {
             delivery == Delivery::Acknowledged
-                && negotiated.has_acknowledgements()
+                && acknowledges
                 && message != FrontendCode::SET_PROTOCOL_FEATURES.message()
         }
         ReplyRule::Never | ReplyRule::Empty => false,
     };
     let flagged = if flag { Flagged::Yes } else { Flagged::No };
-    (flagged, Due::of(Some(row), flagged, negotiated, postcopy))
+    (flagged, Due::of(Some(row), flagged, protocol, postcopy))
 }
 
 impl Flagged {
@@ -120,6 +122,11 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    /// The header of what answers it.
+    fn header(&self) -> Header {
+        Header::answering(MessageName { id: self.wire, ..self.message })
+    }
+
     /// The row of the request if a reply with content that answers `found` can be its answer: there is
     /// one, or the sender did not ask for it.
     fn row_of_answer(&self, found: Option<MessageName>) -> Option<&'static Row> {
@@ -129,35 +136,26 @@ impl Question {
 
     /// What a frame tells that answers it.
     pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(&self, frame: &mut Frame<'b, H>, form: Form) -> Result<R, Fault> {
-        let found = Found::new(self.message, frame, form);
-        match self.heard(&found)? {
-            Heard::Number(number) => Ok(R::telling(number)),
-            Heard::Content(row, payload) => {
-                frame.payload = payload;
-                match R::of_parts(row, frame, form) {
-                    Ok(reply) => Ok(reply),
-                    Err(misfit) => misfit.of_reply(&found, row.reply_payload, row.reply_handles),
-                }
-            }
-        }
-    }
-
-    fn heard<'b>(&self, found: &Found<'b>) -> Result<Heard<'b>, Fault> {
-        match self.message.row() {
+        let (misfit, kind, rule) = match self.message.row() {
             Some(row) if self.due == Due::Reply => {
-                if found.is_empty_refusal(row) {
-                    return Ok(Heard::Number(1));
+                let (kind, rule) = (row.reply_payload, row.reply_handles);
+                if frame.is_empty_refusal(row) {
+                    return Ok(R::telling(1));
                 }
-                match found.payload_of(row.reply_payload, row.reply_handles) {
-                    Ok(payload) => Ok(Heard::Content(row, payload)),
-                    Err(misfit) => misfit.of_reply(found, row.reply_payload, row.reply_handles),
+                match frame.fit(kind, rule, form) {
+                    Ok(()) => match R::of_parts(row, frame, form) {
+                        Ok(reply) => return Ok(reply),
+                        Err(misfit) => (misfit, kind, rule),
+                    },
+                    Err(misfit) => (misfit, kind, rule),
                 }
             }
-            _ => match found.number() {
-                Ok(number) => Ok(Heard::Number(number)),
-                Err(misfit) => misfit.of_reply(found, PayloadKind::U64, HandleRule::None),
+            _ => match frame.number() {
+                Ok(number) => return Ok(R::telling(number)),
+                Err(misfit) => (misfit, PayloadKind::U64, HandleRule::None),
             },
-        }
+        };
+        Err(misfit.of(&Found::new(self.message, frame, form), kind, rule).into())
     }
 
     /// What there is to say of an answer that belongs to another request, or to any.
@@ -166,14 +164,6 @@ impl Question {
     fn does_not_fit<T>(&self, found: Option<MessageName>) -> Result<T, ApiMisuse> {
         Err(ApiMisuse::AnswerDoesNotFit { expected: self.message, found })
     }
-}
-
-/// What answers a question.
-enum Heard<'b> {
-    /// Success, zero, or a refusal.
-    Number(u64),
-    /// A payload that has what a reply to a request of this row is made of.
-    Content(&'static Row, &'b [u8]),
 }
 
 /// A request that waits for its answer, and what it does once it is granted.
@@ -328,9 +318,19 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
     form: Form,
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
-    if let Some(number) = reply.number() {
-        return tell(question, number, form, out);
+    match reply.number() {
+        Some(number) => tell(question, number, out),
+        None => answer_with_content(question, reply, form, out),
     }
+}
+
+/// Writes a reply of its own.
+pub(crate) fn answer_with_content<'o, 'b, H, R: Reply<'b, H>>(
+    question: &Question,
+    reply: R,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
     let found = reply.message();
     let Some(row) = question.row_of_answer(found) else { return question.does_not_fit(found) };
     let (mut writer, mut handles) = (Writer::new(out), Handles::new());
@@ -339,16 +339,21 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
 }
 
 /// Tells success, zero, or a refusal.
-fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
+#[inline(never)]
+pub(crate) fn tell<'o, H>(question: &Question, number: u64, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
         // What the machine itself refused cannot be granted.
         due if number == 0 && (question.refused || due == Due::Reply) => return question.does_not_fit(None),
+        Due::Nothing => return Ok(Answered::Silent),
         Due::Acknowledgement => writer.put_number(number),
         Due::Reply if !put_refusal(question.message, number, &mut writer) => return Ok(Answered::Close),
-        Due::Reply | Due::Empty | Due::Nothing => {}
+        Due::Reply | Due::Empty => {}
     }
-    send(question, writer, HandleRule::None, Handles::new(), form)
+    match writer.seal(question.message, question.header()) {
+        Ok(bytes) => Ok(Answered::Send(Transmit { bytes, handles: Handles::new() })),
+        Err(misuse) => Err(misuse),
+    }
 }
 
 /// Sends an answer that is written if one is due.
@@ -362,8 +367,7 @@ pub(crate) fn send<'o, H>(
     if question.due == Due::Nothing {
         return Ok(Answered::Silent);
     }
-    let header = Header::answering(MessageName { id: question.wire, ..question.message });
-    let bytes = whole(writer, question.message, header, rule, handles.len(), form)?;
+    let bytes = whole(writer, question.message, question.header(), rule, handles.len(), form)?;
     Ok(Answered::Send(Transmit { bytes, handles }))
 }
 

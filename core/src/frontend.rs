@@ -10,7 +10,7 @@ use crate::{
     error::{ApiMisuse, Fault, PeerMisbehaved},
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict, admit},
+    rejection::{Obstacle, Rejection, Verdict, admit},
     rules::{Rules, Violation, check_backend_request},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{BrokenDependency, Tolerance},
@@ -21,7 +21,6 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         migration::Transfer,
-        misfit::Found,
         payload::{Form, Role},
         row::{Channel, MessageName, ReplyRule, Row},
         writer::Writer,
@@ -161,7 +160,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let (flagged, due) = opening(row, message, delivery, negotiated, postcopy);
+        let (flagged, due) = opening(row, message, delivery, negotiated.protocol, postcopy);
         if !self.asking.has_room() {
             return Asking::<Effect, DEPTH>::no_room();
         }
@@ -231,28 +230,23 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// # Errors
     /// See [`Rejection`].
     pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
-        if self.failed || self.backend_channel_failed {
-            return Err(Rejection::session_failed());
-        }
-        if let Some(question) = &self.answering {
-            return Err(Rejection::answer_outstanding(question.message));
-        }
         let wire = BackendCode(frame.header.request());
         let dialect = self.session.dialect.chosen_by(&frame);
         let known = dialect.code(wire.0);
         let (message, row) = (known.unwrap_or(wire).message(), known.and_then(BackendCode::row));
         let result = self.backend_request(&mut frame, message, row, dialect);
-        if let Err(rejection) = &result
-            && rejection.verdict() == Verdict::Close
-        {
-            self.backend_channel_failed = true;
-            return result;
+        match result.as_ref().map_err(Rejection::verdict) {
+            Err(Verdict::Misuse) => {}
+            Err(Verdict::Close) => self.backend_channel_failed = true,
+            Ok(_) | Err(Verdict::Refuse) => {
+                if result.is_ok() {
+                    self.session.dialect = dialect;
+                }
+                let (flagged, protocol) = (Flagged::from_header(&frame.header), self.session.negotiated.protocol);
+                let due = Due::of(row, flagged, protocol, self.session.postcopy);
+                self.answering = Some(Question { message, wire: wire.0, due, refused: result.is_err() });
+            }
         }
-        if result.is_ok() {
-            self.session.dialect = dialect;
-        }
-        let due = Due::of(row, Flagged::from_header(&frame.header), &self.session.negotiated, self.session.postcopy);
-        self.answering = Some(Question { message, wire: wire.0, due, refused: result.is_err() });
         result
     }
 
@@ -265,12 +259,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         reply: BackendReply<H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
-        if self.failed || self.backend_channel_failed {
-            return Err(ApiMisuse::SessionFailed);
-        }
-        let Some(question) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        let form = self.form(Role::Reply);
-        let result = answer(question, reply, form, out);
+        let result = match &self.answering {
+            _ if self.failed || self.backend_channel_failed => Err(ApiMisuse::SessionFailed),
+            Some(question) => answer(question, reply, self.form(Role::Reply), out),
+            None => Err(ApiMisuse::NothingToAnswer),
+        };
         if let Ok(answered) = &result {
             self.answering = None;
             self.backend_channel_failed = matches!(answered, Answered::Close);
@@ -375,13 +368,20 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         row: Option<&'static Row>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
+        if self.failed || self.backend_channel_failed {
+            return Err(Rejection::session_failed());
+        }
+        if let Some(question) = &self.answering {
+            return Err(Rejection::answer_outstanding(question.message));
+        }
         let form = self.form(Role::Request).with_dialect(dialect);
-        let found = Found::new(message, frame, form);
-        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
-        frame.payload = payload;
+        let row = match admit(frame, row, form, &self.session.negotiated) {
+            Ok(row) => row,
+            Err(obstacle) => return obstacle.rejects(message, frame, row, form),
+        };
         let request = match BackendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
+            Err(misfit) => return Obstacle::Misfit(misfit).rejects(message, frame, Some(row), form),
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),

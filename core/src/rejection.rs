@@ -3,14 +3,15 @@
 use core::fmt;
 
 use crate::{
+    assembler::Frame,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     rules::Violation,
     session::Negotiated,
     wire::{
         header::Header,
         misfit::{Found, Misfit},
-        payload::PayloadKind,
-        row::{Channel, Enforcement, HandleRule, MessageName, Row},
+        payload::{Form, PayloadKind},
+        row::{Channel, Enforcement, Gate, HandleRule, MessageName, Row},
     },
 };
 
@@ -57,19 +58,10 @@ impl Rejection {
 
     /// The header's flags are not those of a request.
     #[cold]
-    #[inline(never)]
     pub(crate) fn no_request(header: &Header, channel: Channel) -> Self {
         let message = MessageName { channel, id: header.request() };
         let fault = header.check(channel).err().unwrap_or(DecodeError::ReplyInsteadOfRequest { message });
         Self::close(fault)
-    }
-
-    /// The bytes do not make the request of this row; `None` if there is no such request.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn misfit(misfit: &Misfit, found: &Found<'_>, row: Option<&Row>) -> Self {
-        let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
-        Self::refuse(misfit.of(found, kind, rule))
     }
 
     /// The request breaks a rule.
@@ -93,26 +85,65 @@ impl Rejection {
     }
 }
 
-/// The row of a request and its payload; `None` if there is no such request.
-///
-/// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
-/// not those of its row.
-pub(crate) fn admit<'b>(
-    header: &Header,
-    found: &Found<'b>,
+/// Why a request is not looked at any further.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Obstacle {
+    /// It is none.
+    NoRequest,
+    /// Its gate is closed.
+    Gate,
+    /// It is not what its row says.
+    Misfit(Misfit),
+}
+
+/// The row of a request that may come now, and whose size and descriptors are those of its row; `None`
+/// if nobody knows it.
+pub(crate) fn admit<H>(
+    frame: &mut Frame<'_, H>,
     row: Option<&'static Row>,
+    form: Form,
     negotiated: &Negotiated,
-) -> Result<(&'static Row, &'b [u8]), Rejection> {
-    if !header.is_request() {
-        return Err(Rejection::no_request(header, found.message.channel));
+) -> Result<&'static Row, Obstacle> {
+    if !frame.header.is_request() {
+        return Err(Obstacle::NoRequest);
     }
-    let Some(row) = row else { return Err(Rejection::misfit(&Misfit::Unknown, found, None)) };
-    if row.gate.enforcement() == Enforcement::BothSides && !negotiated.opens(&row.gate) {
-        return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
+    let Some(row) = row else { return Err(Obstacle::Misfit(Misfit::Unknown)) };
+    let open =
+        row.gate == Gate::ALWAYS || row.gate.enforcement() == Enforcement::FrontendOnly || negotiated.opens(&row.gate);
+    if !open {
+        return Err(Obstacle::Gate);
     }
-    match found.payload_of(row.payload, row.handles) {
-        Ok(payload) => Ok((row, payload)),
-        Err(misfit) => Err(Rejection::misfit(&misfit, found, Some(row))),
+    match frame.fit(row.payload, row.handles, form) {
+        Ok(()) => Ok(row),
+        Err(misfit) => Err(Obstacle::Misfit(misfit)),
+    }
+}
+
+impl Obstacle {
+    /// What becomes of the request.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn rejects<T, H>(
+        self,
+        message: MessageName,
+        frame: &Frame<'_, H>,
+        row: Option<&Row>,
+        form: Form,
+    ) -> Result<T, Rejection> {
+        Err(self.rejection(&frame.header, &Found::new(message, frame, form), row))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rejection(self, header: &Header, found: &Found<'_>, row: Option<&Row>) -> Rejection {
+        let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
+        match (self, row) {
+            (Self::Gate, Some(row)) => {
+                Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate })
+            }
+            (Self::Gate | Self::NoRequest, _) => Rejection::no_request(header, found.message.channel),
+            (Self::Misfit(misfit), _) => Rejection::refuse(misfit.of(found, kind, rule)),
+        }
     }
 }
 

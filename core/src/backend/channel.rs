@@ -79,7 +79,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if let Err(violation) = check_backend_request(&request, usize::from(self.config.rings)) {
             return Err(ApiMisuse::violation(message, &violation));
         }
-        let (flagged, due) = opening(row, message, delivery, negotiated, Postcopy::Off);
+        let (flagged, due) = opening(row, message, delivery, negotiated.protocol, Postcopy::Off);
         if due != Due::Nothing && !self.asking.has_room() {
             return Asking::<(), DEPTH>::no_room();
         }

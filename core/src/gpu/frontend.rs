@@ -6,10 +6,11 @@ use crate::{
     assembler::{Frame, Handles},
     channel::{Answered, Due, Flagged, Pending, Question, answer, send},
     error::ApiMisuse,
-    rejection::{Rejection, Verdict},
+    rejection::{Obstacle, Rejection, Verdict},
     rules::Violation,
-    session::{Negotiated, Postcopy},
+    session::Postcopy,
     wire::{
+        feature::ProtocolFeatures,
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
         misfit::{Found, Misfit},
         row::{Channel, HandleRule, Refusal, ReplyRule, Row},
@@ -204,12 +205,16 @@ impl GpuFrontend {
             return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
         let found = Found::new(message, &frame, REQUEST);
-        let Some(row) = code.row() else { return Err(Rejection::misfit(&Misfit::Unknown, &found, None)) };
+        let Some(row) = code.row() else {
+            return Obstacle::Misfit(Misfit::Unknown).rejects(message, &frame, None, REQUEST);
+        };
         if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        let request = GpuRequest::of_frame(row, &mut frame, &found)
-            .map_err(|misfit| Rejection::misfit(&misfit, &found, Some(row)))?;
+        let request = match GpuRequest::of_frame(row, &mut frame, &found, REQUEST) {
+            Ok(request) => request,
+            Err(misfit) => return Obstacle::Misfit(misfit).rejects(message, &frame, Some(row), REQUEST),
+        };
         check(&request, self.config.scanouts, self.config.features)
             .map_err(|violation| Rejection::violation(message, &violation.into()))?;
         Ok(request)
@@ -218,5 +223,5 @@ impl GpuFrontend {
 
 /// What answers a request of this row; nothing answers one that nobody knows.
 fn due(row: Option<&Row>) -> Due {
-    Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off)
+    Due::of(row, Flagged::No, ProtocolFeatures::empty(), Postcopy::Off)
 }

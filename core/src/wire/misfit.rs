@@ -15,10 +15,7 @@ use super::{
     row::{HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{self, Uuid},
 };
-use crate::{
-    assembler::Frame,
-    error::{DecodeError, Fault},
-};
+use crate::{assembler::Frame, error::DecodeError};
 
 /// Why a part of a message could not be made of its bytes and descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,53 +37,13 @@ pub(crate) struct Found<'b> {
     payload: &'b [u8],
     announced: u32,
     handles: usize,
-    pub(crate) form: Form,
+    form: Form,
 }
 
 impl<'b> Found<'b> {
     pub(crate) fn new<H>(message: MessageName, frame: &Frame<'b, H>, form: Form) -> Self {
         let Frame { header, payload, handles } = frame;
         Self { message, payload, announced: header.size(), handles: handles.len(), form }
-    }
-
-    /// The payload, which is of this kind, without the bytes after it that are skipped.
-    ///
-    /// Refuses another number of descriptors than this rule says, and another size than the kind has, if it
-    /// can have one only.
-    pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Result<&'b [u8], Misfit> {
-        let Self { payload, handles, form, .. } = *self;
-        if rule != HandleRule::None || handles != 0 {
-            let expected = rule.count(payload, form);
-            if handles < expected.least || handles > expected.most {
-                return Err(Misfit::Handles);
-            }
-        }
-        let (SizeRule::Exactly(size), None) = (kind.size(), kind.before_image()) else { return Ok(payload) };
-        let fitting = match form.trailing {
-            // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
-            TrailingBytes::Ignore if kind != PayloadKind::Uuid => payload.get(..size).unwrap_or(payload),
-            _ => payload,
-        };
-        // A reply whose content means nothing may have any (see `LogBase`).
-        let is_free = size == 0 && form.role == Role::Reply;
-        if fitting.len() == size || is_free { Ok(fitting) } else { Err(Misfit::Payload) }
-    }
-
-    /// The number of an acknowledgement: zero for success.
-    pub(crate) fn number(&self) -> Result<u64, Misfit> {
-        match <[u8; 8]>::try_from(self.payload) {
-            _ if self.handles != 0 => Err(Misfit::Handles),
-            Ok(bytes) => Ok(u64::from_ne_bytes(bytes)),
-            Err(_) => Err(Misfit::Payload),
-        }
-    }
-
-    /// Whether a reply to a request of this row is missing what it is for.
-    pub(crate) fn is_empty_refusal(&self, row: &Row) -> bool {
-        let nothing_expected = row.reply_payload == PayloadKind::Empty;
-        row.reply == ReplyRule::Own(Refusal::Empty)
-            && self.handles == 0
-            && (nothing_expected || self.payload.is_empty())
     }
 
     /// Refuses an image of another size than the request says.
@@ -97,14 +54,48 @@ impl<'b> Found<'b> {
     }
 }
 
-impl Misfit {
-    /// The same as [`Self::of`], as a fault of a reply.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn of_reply<T>(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> Result<T, Fault> {
-        Err(self.of(found, kind, rule).into())
+impl<H> Frame<'_, H> {
+    /// Takes the bytes off that come after a payload of this kind and are skipped.
+    ///
+    /// Refuses another number of descriptors than this rule says, and another size than the kind has, if it
+    /// can have one only.
+    pub(crate) fn fit(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> Result<(), Misfit> {
+        let found = self.handles.len();
+        if rule != HandleRule::None || found != 0 {
+            let expected = rule.count(self.payload, form);
+            if found < expected.least || found > expected.most {
+                return Err(Misfit::Handles);
+            }
+        }
+        let (SizeRule::Exactly(size), None) = (kind.size(), kind.before_image()) else { return Ok(()) };
+        // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
+        if form.trailing == TrailingBytes::Ignore && kind != PayloadKind::Uuid {
+            self.payload = self.payload.get(..size).unwrap_or(self.payload);
+        }
+        // A reply whose content means nothing may have any (see `LogBase`).
+        let is_free = size == 0 && form.role == Role::Reply;
+        if self.payload.len() == size || is_free { Ok(()) } else { Err(Misfit::Payload) }
     }
 
+    /// The number of an acknowledgement: zero for success.
+    pub(crate) fn number(&self) -> Result<u64, Misfit> {
+        match <[u8; 8]>::try_from(self.payload) {
+            _ if !self.handles.is_empty() => Err(Misfit::Handles),
+            Ok(bytes) => Ok(u64::from_ne_bytes(bytes)),
+            Err(_) => Err(Misfit::Payload),
+        }
+    }
+
+    /// Whether a reply to a request of this row is missing what it is for.
+    pub(crate) fn is_empty_refusal(&self, row: &Row) -> bool {
+        let nothing_expected = row.reply_payload == PayloadKind::Empty;
+        row.reply == ReplyRule::Own(Refusal::Empty)
+            && self.handles.is_empty()
+            && (nothing_expected || self.payload.is_empty())
+    }
+}
+
+impl Misfit {
     /// The same in words, of a message whose payload is of this kind and whose descriptors follow this rule.
     #[cold]
     #[inline(never)]

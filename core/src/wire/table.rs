@@ -118,6 +118,7 @@ macro_rules! requests {
 
             /// The request's line in the table; `None` for an unknown id.
             #[must_use]
+            #[inline]
             pub fn row(self) -> Option<&'static Row> {
                 Self::TABLE.row(self.0)
             }
@@ -177,7 +178,7 @@ macro_rules! requests {
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let found = Found::new(message, &frame, form);
-                Self::of_frame(row, &mut frame, &found)
+                Self::of_frame(row, &mut frame, &found, form)
                     .map_err(|misfit| misfit.of(&found, row.payload, row.handles))
             }
 
@@ -187,12 +188,13 @@ macro_rules! requests {
                 row: &Row,
                 frame: &mut Frame<'b, H>,
                 found: &Found<'b>,
+                form: Form,
             ) -> Result<Self, Misfit> {
-                frame.payload = found.payload_of(row.payload, row.handles)?;
+                frame.fit(row.payload, row.handles, form)?;
                 if matches!(Channel::$channel, Channel::Gpu) {
                     found.check_image(row.payload)?;
                 }
-                Self::of_parts(row, frame, found.form)
+                Self::of_parts(row, frame, form)
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
@@ -332,14 +334,12 @@ macro_rules! replies {
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let found = Found::new(message, &frame, form);
-                let decoded = match (found.payload_of(row.reply_payload, row.reply_handles), row.reply) {
+                let empty = frame.payload.is_empty();
+                let decoded = match (frame.fit(row.reply_payload, row.reply_handles, form), row.reply) {
                     (Err(misfit), _) => Err(misfit),
-                    (Ok(_), ReplyRule::Empty) if frame.payload.is_empty() => Ok(Self::Done),
-                    (Ok(_), ReplyRule::Empty) => Err(Misfit::Payload),
-                    (Ok(payload), _) => {
-                        frame.payload = payload;
-                        $crate::channel::Reply::of_parts(row, &mut frame, form)
-                    }
+                    (Ok(()), ReplyRule::Empty) if empty => Ok(Self::Done),
+                    (Ok(()), ReplyRule::Empty) => Err(Misfit::Payload),
+                    (Ok(()), _) => $crate::channel::Reply::of_parts(row, &mut frame, form),
                 };
                 decoded.map_err(|misfit| misfit.of(&found, row.reply_payload, row.reply_handles))
             }
