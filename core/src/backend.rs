@@ -19,7 +19,7 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         payload::{Form, Role},
-        row::{Channel, HandleRule, MessageName, Row},
+        row::{Channel, HandleRule, MessageName},
     },
 };
 
@@ -169,11 +169,57 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// # Errors
     /// See [`Rejection`]: a rejected request too is answered, with a refusal.
     pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
-        let mut result = self.request_of(&mut frame);
-        if let Err(rejection) = &mut result {
-            self.reject(&frame.header, rejection);
+        if self.failed {
+            return Err(Rejection::session_failed());
         }
-        result
+        if let Some(asked) = &self.answering {
+            return Err(Rejection::answer_outstanding(asked.question.message));
+        }
+        if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(&frame) {
+            self.session.postcopy = Postcopy::Listening;
+            return Ok(Incoming::PostcopyMemoryMapped);
+        }
+        let code = FrontendCode(frame.header.request());
+        let (message, row, form) = (code.message(), code.row(), self.form(Role::Request));
+        if self.config.tolerance.extra_handles == ExtraHandles::Close
+            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
+            // A table without regions is not a message that has none.
+            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
+        {
+            frame.handles.clear();
+        }
+        let row = match admit(&mut frame, row, form, &self.session.negotiated) {
+            Ok(row) => row,
+            Err(obstacle) => return self.obstructed(obstacle, &frame, form),
+        };
+        let decoded = FrontendRequest::of_parts(row, &mut frame, form);
+        let request = match &decoded {
+            Ok(request) => request,
+            Err(misfit) => return self.obstructed(Obstacle::Misfit(*misfit), &frame, form),
+        };
+        let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
+        let state = Projection::settled(&self.session);
+        let rules = Rules { state, rings, slots, tolerance: &self.config.tolerance };
+        // The regions of a table go to where its effect expects them.
+        let effect = match rules.effect(request, &mut self.table) {
+            Ok(effect) => effect,
+            Err(violation) => {
+                self.table.clear();
+                return self.rejected(&frame.header, &broken(message, &violation));
+            }
+        };
+        let protocol = match request {
+            // The flag on the request that negotiates acknowledgements counts.
+            FrontendRequest::SetProtocolFeatures(protocol) => *protocol,
+            _ => self.session.negotiated.protocol,
+        };
+        let due = Due::of(Some(row), Flagged::from_header(&frame.header), protocol, self.session.postcopy);
+        let question = Question { message, wire: message.id, due, refused: false };
+        self.answering = Some(Pending { question, effect });
+        match decoded {
+            Ok(request) => Ok(Incoming::Request(request)),
+            Err(misfit) => self.obstructed(Obstacle::Misfit(misfit), &frame, form),
+        }
     }
 
     /// The answer to the pending request, if the machine knows it without the device.
@@ -262,83 +308,32 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    /// The request that a frame holds, remembered until it is answered. The regions of a table go to
-    /// where its effect expects them.
-    fn request_of<'b, H>(&mut self, frame: &mut Frame<'b, H>) -> Result<Incoming<'b, H>, Rejection> {
-        if self.failed {
-            return Err(Rejection::session_failed());
-        }
-        if let Some(asked) = &self.answering {
-            return Err(Rejection::answer_outstanding(asked.question.message));
-        }
-        if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(frame) {
-            self.session.postcopy = Postcopy::Listening;
-            return Ok(Incoming::PostcopyMemoryMapped);
-        }
+    /// What becomes of a request that is not looked at any further.
+    #[cold]
+    #[inline(never)]
+    fn obstructed<T, H>(&mut self, obstacle: Obstacle, frame: &Frame<'_, H>, form: Form) -> Result<T, Rejection> {
         let code = FrontendCode(frame.header.request());
-        let (message, row, form) = (code.message(), code.row(), self.form(Role::Request));
-        if self.config.tolerance.extra_handles == ExtraHandles::Close
-            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
-            // A table without regions is not a message that has none.
-            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
-        {
-            frame.handles.clear();
-        }
-        let row = match admit(frame, row, form, &self.session.negotiated) {
-            Ok(row) => row,
-            Err(obstacle) => return obstacle.rejects(message, frame, row, form),
-        };
-        let request = match FrontendRequest::of_parts(row, frame, form) {
-            Ok(request) => request,
-            Err(misfit) => return Obstacle::Misfit(misfit).rejects(message, frame, Some(row), form),
-        };
-        let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
-        let state = Projection::settled(&self.session);
-        let rules = Rules { state, rings, slots, tolerance: &self.config.tolerance };
-        let effect = match rules.effect(&request, &mut self.table) {
-            Ok(effect) => effect,
-            Err(violation) => {
-                self.table.clear();
-                return Err(broken(message, &violation));
-            }
-        };
-        let due = self.due(Some(row), &frame.header, &effect);
-        let question = Question { message, wire: message.id, due, refused: false };
-        self.answering = Some(Pending { question, effect });
-        Ok(Incoming::Request(request))
-    }
-
-    /// What answers a request that is well-formed.
-    fn due(&self, row: Option<&Row>, header: &Header, effect: &Effect) -> Due {
-        let protocol = match effect {
-            // The flag on the request that negotiates acknowledgements counts.
-            Effect::AcknowledgeProtocol(protocol) => *protocol,
-            _ => self.session.negotiated.protocol,
-        };
-        Due::of(row, Flagged::from_header(header), protocol, self.session.postcopy)
+        self.rejected(&frame.header, &obstacle.rejection(code.message(), frame, code.row(), form))
     }
 
     /// What becomes of a request that is rejected: it is to be answered with a refusal, or the
     /// session ends.
     #[cold]
     #[inline(never)]
-    fn reject(&mut self, header: &Header, rejection: &mut Rejection) {
+    fn rejected<T>(&mut self, header: &Header, rejection: &Rejection) -> Result<T, Rejection> {
         let code = FrontendCode(header.request());
         let (message, row) = (code.message(), code.row());
-        let due = self.due(row, header, &Effect::None);
+        let due = Due::of(row, Flagged::from_header(header), self.session.negotiated.protocol, self.session.postcopy);
         let untold = row.is_none() && due == Due::Nothing;
-        let closes = untold && self.config.tolerance.unknown_request == UnknownRequest::Close;
-        match rejection.verdict() {
-            Verdict::Misuse => {}
-            Verdict::Refuse if !closes => {
-                let question = Question { message, wire: message.id, due, refused: true };
-                self.answering = Some(Pending { question, effect: Effect::None });
-            }
-            Verdict::Refuse | Verdict::Close => {
-                self.failed = true;
-                *rejection = Rejection::close(rejection.fault());
-            }
+        if rejection.verdict() == Verdict::Close
+            || untold && self.config.tolerance.unknown_request == UnknownRequest::Close
+        {
+            self.failed = true;
+            return Err(Rejection::close(rejection.fault()));
         }
+        let question = Question { message, wire: message.id, due, refused: true };
+        self.answering = Some(Pending { question, effect: Effect::None });
+        Err(*rejection)
     }
 
     fn closes_silently(&self, code: FrontendCode) -> bool {

@@ -127,16 +127,9 @@ impl Question {
         Header::answering(MessageName { id: self.wire, ..self.message })
     }
 
-    /// The row of the request if a reply with content that answers `found` can be its answer: there is
-    /// one, or the sender did not ask for it.
-    fn row_of_answer(&self, found: Option<MessageName>) -> Option<&'static Row> {
-        let fits = !self.refused && found == Some(self.message) && matches!(self.due, Due::Reply | Due::Nothing);
-        if fits { self.message.row() } else { None }
-    }
-
     /// What a frame tells that answers it.
     pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(&self, frame: &mut Frame<'b, H>, form: Form) -> Result<R, Fault> {
-        let (misfit, kind, rule) = match self.message.row() {
+        let (misfit, kind, rule) = match R::row_of(self.message.id) {
             Some(row) if self.due == Due::Reply => {
                 let (kind, rule) = (row.reply_payload, row.reply_handles);
                 if frame.is_empty_refusal(row) {
@@ -293,6 +286,8 @@ pub(crate) trait Reply<'b, H>: Sized {
     fn number(&self) -> Option<u64>;
     /// The request that a reply of its own answers.
     fn message(&self) -> Option<MessageName>;
+    /// The row of a request on the channel of these replies.
+    fn row_of(id: u32) -> Option<&'static Row>;
     /// Takes the reply to a request of this row out of its frame.
     fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit>;
     /// Writes the payload and hands out the descriptors.
@@ -332,7 +327,10 @@ pub(crate) fn answer_with_content<'o, 'b, H, R: Reply<'b, H>>(
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
     let found = reply.message();
-    let Some(row) = question.row_of_answer(found) else { return question.does_not_fit(found) };
+    // There is a reply with content to this request, or the sender did not ask for it.
+    let fits = found == Some(question.message) && matches!(question.due, Due::Reply | Due::Nothing);
+    let row = if fits && !question.refused { R::row_of(question.message.id) } else { None };
+    let Some(row) = row else { return question.does_not_fit(found) };
     let (mut writer, mut handles) = (Writer::new(out), Handles::new());
     reply.put(&mut writer, &mut handles, form);
     send(question, writer, row.reply_handles, handles, form)
@@ -417,6 +415,9 @@ fn whole<'o>(
     form: Form,
 ) -> Result<&'o [u8], ApiMisuse> {
     let bytes = writer.seal(message, header)?;
+    if rule == HandleRule::None && found == 0 {
+        return Ok(bytes);
+    }
     let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
     if found < expected.least || found > expected.most {
         return Err(ApiMisuse::HandleCount { message, expected, found });

@@ -145,8 +145,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.check_alive()?;
         let code = request.code();
         let message = code.message();
-        let rules = self.rules();
-        let (negotiated, postcopy) = (&rules.state.negotiated, rules.state.postcopy);
+        let mut negotiated = Negotiated::default();
+        let rules = self.rules(&mut negotiated);
+        let (negotiated, postcopy) = (rules.state.negotiated, rules.state.postcopy);
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
         if !negotiated.opens(&row.gate) {
             return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
@@ -192,7 +193,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::NothingToAnswer);
         }
         // Also not after something was asked that ends this exchange.
-        for state in [self.session.postcopy, self.rules().state.postcopy] {
+        for state in [self.session.postcopy, self.rules(&mut Negotiated::default()).state.postcopy] {
             if state != Postcopy::Answered {
                 return Err(ApiMisuse::Violation { message, violation: Violation::PostcopyOrder { state } });
             }
@@ -299,8 +300,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.asking.outstanding().iter().any(|pending| matches!(pending.effect, Effect::ReplaceMemory))
     }
 
-    fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
-        let state = Projection::new(&self.session, self.asking.outstanding(), &self.table);
+    fn rules<'s>(&'s self, negotiated: &'s mut Negotiated) -> Rules<'s, VRINGS, REGIONS> {
+        let state = Projection::new(&self.session, self.asking.outstanding(), &self.table, negotiated);
         Rules { state, rings: self.rings(), slots: REGIONS, tolerance: &self.config.tolerance }
     }
 
@@ -377,11 +378,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let form = self.form(Role::Request).with_dialect(dialect);
         let row = match admit(frame, row, form, &self.session.negotiated) {
             Ok(row) => row,
-            Err(obstacle) => return obstacle.rejects(message, frame, row, form),
+            Err(obstacle) => return Err(obstacle.rejection(message, frame, row, form)),
         };
         let request = match BackendRequest::of_parts(row, frame, form) {
             Ok(request) => request,
-            Err(misfit) => return Obstacle::Misfit(misfit).rejects(message, frame, Some(row), form),
+            Err(misfit) => return Err(Obstacle::Misfit(misfit).rejection(message, frame, Some(row), form)),
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),

@@ -121,21 +121,19 @@ pub(crate) fn admit<H>(
 
 impl Obstacle {
     /// What becomes of the request.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn rejects<T, H>(
+    pub(crate) fn rejection<H>(
         self,
         message: MessageName,
         frame: &Frame<'_, H>,
         row: Option<&Row>,
         form: Form,
-    ) -> Result<T, Rejection> {
-        Err(self.rejection(&frame.header, &Found::new(message, frame, form), row))
+    ) -> Rejection {
+        self.told(&frame.header, &Found::new(message, frame, form), row)
     }
 
     #[cold]
     #[inline(never)]
-    fn rejection(self, header: &Header, found: &Found<'_>, row: Option<&Row>) -> Rejection {
+    fn told(self, header: &Header, found: &Found<'_>, row: Option<&Row>) -> Rejection {
         let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
         match (self, row) {
             (Self::Gate, Some(row)) => {

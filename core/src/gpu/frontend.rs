@@ -206,14 +206,14 @@ impl GpuFrontend {
         }
         let found = Found::new(message, &frame, REQUEST);
         let Some(row) = code.row() else {
-            return Obstacle::Misfit(Misfit::Unknown).rejects(message, &frame, None, REQUEST);
+            return Err(Obstacle::Misfit(Misfit::Unknown).rejection(message, &frame, None, REQUEST));
         };
         if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
         let request = match GpuRequest::of_frame(row, &mut frame, &found, REQUEST) {
             Ok(request) => request,
-            Err(misfit) => return Obstacle::Misfit(misfit).rejects(message, &frame, Some(row), REQUEST),
+            Err(misfit) => return Err(Obstacle::Misfit(misfit).rejection(message, &frame, Some(row), REQUEST)),
         };
         check(&request, self.config.scanouts, self.config.features)
             .map_err(|violation| Rejection::violation(message, &violation.into()))?;

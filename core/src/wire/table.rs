@@ -389,9 +389,17 @@ macro_rules! replies {
                 self.code().map($code::message)
             }
 
+            fn row_of(id: u32) -> Option<&'static Row> {
+                $code(id).row()
+            }
+
             #[inline(never)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                out.put_content(self.content(form), form);
+                match self.content(form) {
+                    // Most replies are no more than that.
+                    Content::Number(number) => out.put_number(number),
+                    content => out.put_content(content, form),
+                }
                 let handle = match self {
                     Self::Done | Self::Refused(_) => None,
                     $(Self::$variant($($field),+) => handle!(handles; $($field $field),+),)*

@@ -1,7 +1,5 @@
 //! Bytes: how a message is written into the caller's buffer.
 
-use zerocopy::IntoBytes;
-
 use super::{
     config::Config,
     fs_cache::CacheEntries,
@@ -64,8 +62,15 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes a number of eight bytes.
+    #[inline]
     pub(crate) fn put_number(&mut self, number: u64) {
-        self.put(number.as_bytes());
+        match self.out.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut) {
+            Some(place) => {
+                *place = number.to_ne_bytes();
+                self.end = self.end.saturating_add(size_of::<u64>());
+            }
+            None => self.overflown = true,
+        }
     }
 
     /// Writes zeros.
