@@ -337,7 +337,6 @@ pub(crate) fn answer_with_content<'o, 'b, H, R: Reply<'b, H>>(
 }
 
 /// Tells success, zero, or a refusal.
-#[inline(never)]
 pub(crate) fn tell<'o, H>(question: &Question, number: u64, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
