@@ -18,6 +18,7 @@ use crate::{
         feature::{ProtocolFeatures, VirtioFeatures},
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
+        misfit::Found,
         payload::{Form, Role},
         row::{Channel, HandleRule, MessageName},
     },
@@ -190,13 +191,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
         let row = match admit(&mut frame, row, form, &self.session.negotiated) {
             Ok(row) => row,
-            Err(obstacle) => return self.obstructed(obstacle, &frame, form),
+            Err(obstacle) => return self.obstructed(obstacle, &frame, frame.handles.len()),
         };
+        let handles = frame.handles.len();
         let decoded = FrontendRequest::of_parts(row, &mut frame, form);
-        let request = match &decoded {
-            Ok(request) => request,
-            Err(misfit) => return self.obstructed(Obstacle::Misfit(*misfit), &frame, form),
-        };
+        let Some(request) = &decoded else { return self.obstructed(Obstacle::Misfit, &frame, handles) };
         let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
         let state = Projection::settled(&self.session);
         let rules = Rules { state, rings, slots, tolerance: &self.config.tolerance };
@@ -217,8 +216,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let question = Question { message, wire: message.id, due, refused: false };
         self.answering = Some(Pending { question, effect });
         match decoded {
-            Ok(request) => Ok(Incoming::Request(request)),
-            Err(misfit) => self.obstructed(Obstacle::Misfit(misfit), &frame, form),
+            Some(request) => Ok(Incoming::Request(request)),
+            None => self.obstructed(Obstacle::Misfit, &frame, handles),
         }
     }
 
@@ -308,12 +307,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    /// What becomes of a request that is not looked at any further.
+    /// What becomes of a request that is not looked at any further and came with so many descriptors.
     #[cold]
     #[inline(never)]
-    fn obstructed<T, H>(&mut self, obstacle: Obstacle, frame: &Frame<'_, H>, form: Form) -> Result<T, Rejection> {
+    fn obstructed<T, H>(&mut self, obstacle: Obstacle, frame: &Frame<'_, H>, handles: usize) -> Result<T, Rejection> {
         let code = FrontendCode(frame.header.request());
-        self.rejected(&frame.header, &obstacle.rejection(code.message(), frame, code.row(), form))
+        let found = Found::new(code.message(), frame, self.form(Role::Request)).with_handles(handles);
+        self.rejected(&frame.header, &obstacle.rejection(&frame.header, &found, code.row()))
     }
 
     /// What becomes of a request that is rejected: it is to be answered with a refusal, or the

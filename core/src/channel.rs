@@ -16,7 +16,7 @@ use crate::{
         frontend_request::FrontendCode,
         header::Header,
         migration::Transfer,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, PayloadKind},
         row::{Channel, HandleRule, MessageName, Refusal, ReplyRule, Row},
         scalar::Scalar,
@@ -129,26 +129,26 @@ impl Question {
 
     /// What a frame tells that answers it.
     pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(&self, frame: &mut Frame<'b, H>, form: Form) -> Result<R, Fault> {
-        let (misfit, kind, rule) = match R::row_of(self.message.id) {
+        let handles = frame.handles.len();
+        let (kind, rule) = match R::row_of(self.message.id) {
             Some(row) if self.due == Due::Reply => {
                 let (kind, rule) = (row.reply_payload, row.reply_handles);
                 if frame.is_empty_refusal(row) {
                     return Ok(R::telling(1));
                 }
-                match frame.fit(kind, rule, form) {
-                    Ok(()) => match R::of_parts(row, frame, form) {
-                        Ok(reply) => return Ok(reply),
-                        Err(misfit) => (misfit, kind, rule),
-                    },
-                    Err(misfit) => (misfit, kind, rule),
+                if frame.fit(kind, rule, form)
+                    && let Some(reply) = R::of_parts(row, frame, form)
+                {
+                    return Ok(reply);
                 }
+                (kind, rule)
             }
             _ => match frame.number() {
-                Ok(number) => return Ok(R::telling(number)),
-                Err(misfit) => (misfit, PayloadKind::U64, HandleRule::None),
+                Some(number) => return Ok(R::telling(number)),
+                None => (PayloadKind::U64, HandleRule::None),
             },
         };
-        Err(misfit.of(&Found::new(self.message, frame, form), kind, rule).into())
+        Err(Found::new(self.message, frame, form).with_handles(handles).fault(kind, rule).into())
     }
 
     /// What there is to say of an answer that belongs to another request, or to any.
@@ -289,7 +289,7 @@ pub(crate) trait Reply<'b, H>: Sized {
     /// The row of a request on the channel of these replies.
     fn row_of(id: u32) -> Option<&'static Row>;
     /// Takes the reply to a request of this row out of its frame.
-    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit>;
+    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self>;
     /// Writes the payload and hands out the descriptors.
     fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form);
 }

@@ -21,6 +21,7 @@ use crate::{
         frontend_request::{FrontendCode, FrontendReply, FrontendRequest},
         header::Header,
         migration::Transfer,
+        misfit::Found,
         payload::{Form, Role},
         row::{Channel, MessageName, ReplyRule, Row},
         writer::Writer,
@@ -376,14 +377,23 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(Rejection::answer_outstanding(question.message));
         }
         let form = self.form(Role::Request).with_dialect(dialect);
-        let row = match admit(frame, row, form, &self.session.negotiated) {
-            Ok(row) => row,
-            Err(obstacle) => return Err(obstacle.rejection(message, frame, row, form)),
+        let handles = frame.handles.len();
+        let obstacle = match admit(frame, row, form, &self.session.negotiated) {
+            Ok(row) => match BackendRequest::of_parts(row, frame, form) {
+                Some(request) => return self.checked(message, request),
+                None => Obstacle::Misfit,
+            },
+            Err(obstacle) => obstacle,
         };
-        let request = match BackendRequest::of_parts(row, frame, form) {
-            Ok(request) => request,
-            Err(misfit) => return Err(Obstacle::Misfit(misfit).rejection(message, frame, Some(row), form)),
-        };
+        let found = Found::new(message, frame, form).with_handles(handles);
+        Err(obstacle.rejection(&frame.header, &found, row))
+    }
+
+    fn checked<'b, H>(
+        &self,
+        message: MessageName,
+        request: BackendRequest<'b, H>,
+    ) -> Result<BackendRequest<'b, H>, Rejection> {
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),
             Err(violation) => Err(Rejection::violation(message, &violation)),

@@ -8,12 +8,12 @@ use zerocopy::FromBytes;
 
 use self::wanted::wanted;
 use crate::{
-    assembler::{Frame, Handles, MAX_HANDLES, MAX_MESSAGE},
+    assembler::{Frame, Handles, MAX_HANDLES, MAX_MESSAGE, image_from, unreadable},
     dialect::Dialect,
     error::DecodeError,
     wire::{
         header::Header,
-        row::{Channel, HandleCount, MessageName},
+        row::{Channel, HandleCount},
     },
 };
 
@@ -112,19 +112,27 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     ///
     /// What is left of an image is skipped from here on.
     #[must_use]
+    #[inline]
     pub fn read_buf(&mut self) -> &mut [u8] {
         if self.has_next() {
             return &mut [];
         }
-        self.skip_image();
-        // What is left of a message makes room. Both bounds hold always; said again, they cost nothing.
-        let filled = self.filled.min(CAP);
-        let start = self.start.min(filled);
-        if start > 0 {
-            self.buffer.copy_within(start..filled, 0);
-            (self.start, self.filled) = (0, filled.saturating_sub(start));
+        if self.start > 0 || self.image > 0 {
+            self.make_room();
         }
         self.buffer.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    /// Moves what is left of a message to the front.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self) {
+        self.skip_image();
+        // Both bounds hold always; said again, they cost nothing.
+        let filled = self.filled.min(CAP);
+        let start = self.start.min(filled);
+        self.buffer.copy_within(start..filled, 0);
+        (self.start, self.filled) = (0, filled.saturating_sub(start));
     }
 
     /// Tells that the transport put `count` bytes into [`Self::read_buf`], together with these
@@ -218,53 +226,59 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     }
 
     /// Forgets what is there of an image.
+    #[inline]
     fn skip_image(&mut self) {
         if self.image > 0 {
-            self.image_read(self.image_part().len());
+            self.skip_part();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn skip_part(&mut self) {
+        self.image_read(self.image_part().len());
     }
 
     /// Bytes of the image behind a message.
+    #[inline]
     fn image_behind(&self, header: &Header) -> usize {
-        let size = usize::try_from(header.size()).unwrap_or(usize::MAX);
-        self.image_from(header).map_or(0, |front| size.saturating_sub(front))
-    }
-
-    /// Where in the payload of a message its image begins.
-    fn image_from(&self, header: &Header) -> Option<usize> {
-        if self.channel != Channel::Gpu || header.is_reply() {
-            return None;
+        if self.channel != Channel::Gpu {
+            return 0;
         }
-        MessageName { channel: self.channel, id: header.request() }.row()?.payload.before_image()
+        let size = usize::try_from(header.size()).unwrap_or(usize::MAX);
+        image_from(header, self.channel).map_or(0, |front| size.saturating_sub(front))
     }
 
     /// Finds out where the message in front ends, or what is wrong with it.
+    #[inline]
     fn look(&mut self) {
         let start = self.start.saturating_add(self.image);
         let Some(header) = self.header(start) else { return };
         match self.measure(start, header) {
             Some(end) => self.end = (end <= self.filled).then_some(end),
-            None => self.fail(self.fault(header)),
+            None => self.fail_at(start),
+        }
+    }
+
+    /// The message that begins at `start` cannot be read.
+    #[cold]
+    #[inline(never)]
+    fn fail_at(&mut self, start: usize) {
+        if let Some(header) = self.header(start) {
+            self.fail(unreadable(header, self.channel, CAP));
         }
     }
 
     /// Where the message ends that begins at `start`, but for an image; `None` if it cannot be read.
+    #[inline]
     fn measure(&self, start: usize, header: &Header) -> Option<usize> {
-        let front = self.image_from(header).unwrap_or(usize::MAX);
+        let front = image_from(header, self.channel).unwrap_or(usize::MAX);
         let size = usize::try_from(header.size()).ok()?.min(front);
         let readable = size <= CAP.saturating_sub(Header::SIZE) && header.is_known(self.channel);
         readable.then(|| start.saturating_add(Header::SIZE).saturating_add(size))
     }
 
-    /// Why a message cannot be read.
-    #[cold]
-    fn fault(&self, header: &Header) -> DecodeError {
-        let message = MessageName { channel: self.channel, id: header.request() };
-        let limit = CAP.saturating_sub(Header::SIZE);
-        let too_large = DecodeError::PayloadTooLarge { message, found: header.size(), limit };
-        header.check(self.channel).err().unwrap_or(too_large)
-    }
-
+    #[inline]
     fn header(&self, start: usize) -> Option<&Header> {
         let bytes = self.buffer.get(start..self.filled)?;
         Header::ref_from_prefix(bytes).ok().map(|(header, _)| header)
@@ -300,8 +314,9 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     }
 
     /// The descriptors of the message in front.
+    #[inline(never)]
     fn hand_out(&mut self, header: &Header, body: usize, end: usize, image: usize) -> Handles<H> {
-        if self.start < self.piece || self.handles.is_empty() {
+        if self.start < self.piece {
             return core::mem::take(&mut self.begun);
         }
         if end.saturating_add(image) >= self.filled {
@@ -323,6 +338,7 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         given
     }
 
+    #[cold]
     fn fail(&mut self, error: DecodeError) {
         self.failed = Some(error);
         self.handles.clear();

@@ -9,9 +9,9 @@ use crate::{
     session::Negotiated,
     wire::{
         header::Header,
-        misfit::{Found, Misfit},
-        payload::{Form, PayloadKind},
-        row::{Channel, Enforcement, Gate, HandleRule, MessageName, Row},
+        misfit::Found,
+        payload::Form,
+        row::{Channel, Enforcement, Gate, MessageName, Row},
     },
 };
 
@@ -34,7 +34,7 @@ pub enum Verdict {
 }
 
 impl Rejection {
-    fn refuse(fault: impl Into<Fault>) -> Self {
+    pub(crate) fn refuse(fault: impl Into<Fault>) -> Self {
         Self { fault: fault.into(), verdict: Verdict::Refuse }
     }
 
@@ -92,8 +92,8 @@ pub(crate) enum Obstacle {
     NoRequest,
     /// Its gate is closed.
     Gate,
-    /// It is not what its row says.
-    Misfit(Misfit),
+    /// There is no such request, or it is not what its row says.
+    Misfit,
 }
 
 /// The row of a request that may come now, and whose size and descriptors are those of its row; `None`
@@ -107,40 +107,26 @@ pub(crate) fn admit<H>(
     if !frame.header.is_request() {
         return Err(Obstacle::NoRequest);
     }
-    let Some(row) = row else { return Err(Obstacle::Misfit(Misfit::Unknown)) };
+    let Some(row) = row else { return Err(Obstacle::Misfit) };
     let open =
         row.gate == Gate::ALWAYS || row.gate.enforcement() == Enforcement::FrontendOnly || negotiated.opens(&row.gate);
     if !open {
         return Err(Obstacle::Gate);
     }
-    match frame.fit(row.payload, row.handles, form) {
-        Ok(()) => Ok(row),
-        Err(misfit) => Err(Obstacle::Misfit(misfit)),
-    }
+    if frame.fit(row.payload, row.handles, form) { Ok(row) } else { Err(Obstacle::Misfit) }
 }
 
 impl Obstacle {
-    /// What becomes of the request.
-    pub(crate) fn rejection<H>(
-        self,
-        message: MessageName,
-        frame: &Frame<'_, H>,
-        row: Option<&Row>,
-        form: Form,
-    ) -> Rejection {
-        self.told(&frame.header, &Found::new(message, frame, form), row)
-    }
-
+    /// What becomes of a request of this row; `None` if there is no such request.
     #[cold]
     #[inline(never)]
-    fn told(self, header: &Header, found: &Found<'_>, row: Option<&Row>) -> Rejection {
-        let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
+    pub(crate) fn rejection(self, header: &Header, found: &Found<'_>, row: Option<&Row>) -> Rejection {
+        let message = found.message;
         match (self, row) {
-            (Self::Gate, Some(row)) => {
-                Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate })
-            }
-            (Self::Gate | Self::NoRequest, _) => Rejection::no_request(header, found.message.channel),
-            (Self::Misfit(misfit), _) => Rejection::refuse(misfit.of(found, kind, rule)),
+            (Self::NoRequest, _) => Rejection::no_request(header, message.channel),
+            (Self::Gate, Some(row)) => Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }),
+            (Self::Misfit, Some(row)) => Rejection::refuse(found.fault(row.payload, row.handles)),
+            (Self::Gate | Self::Misfit, None) => Rejection::refuse(DecodeError::UnknownRequest { message }),
         }
     }
 }

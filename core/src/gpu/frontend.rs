@@ -12,7 +12,7 @@ use crate::{
     wire::{
         feature::ProtocolFeatures,
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
-        misfit::{Found, Misfit},
+        misfit::Found,
         row::{Channel, HandleRule, Refusal, ReplyRule, Row},
         writer::Writer,
     },
@@ -205,16 +205,12 @@ impl GpuFrontend {
             return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
         let found = Found::new(message, &frame, REQUEST);
-        let Some(row) = code.row() else {
-            return Err(Obstacle::Misfit(Misfit::Unknown).rejection(message, &frame, None, REQUEST));
-        };
+        let Some(row) = code.row() else { return Err(Obstacle::Misfit.rejection(&frame.header, &found, None)) };
         if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
-        let request = match GpuRequest::of_frame(row, &mut frame, &found, REQUEST) {
-            Ok(request) => request,
-            Err(misfit) => return Err(Obstacle::Misfit(misfit).rejection(message, &frame, Some(row), REQUEST)),
-        };
+        let request = GpuRequest::of_frame(row, &mut frame, &found)
+            .ok_or_else(|| Rejection::refuse(found.fault_with_image(row.payload, row.handles)))?;
         check(&request, self.config.scanouts, self.config.features)
             .map_err(|violation| Rejection::violation(message, &violation.into()))?;
         Ok(request)

@@ -76,18 +76,16 @@ impl Header {
     /// one is let pass (QEMU does too); its replies have the reply flag and no other.
     #[inline(never)]
     pub(crate) fn check(&self, channel: Channel) -> Result<(), DecodeError> {
-        let message = MessageName { channel, id: self.request() };
-        let found = self.flags();
-        match channel {
-            Channel::Frontend | Channel::Backend if self.version() != VERSION => {
-                Err(DecodeError::Version { message, found: self.version() })
-            }
-            Channel::Gpu if self.is_reply() && found != REPLY => {
-                Err(DecodeError::Flags { message, expected: REPLY, found })
-            }
-            Channel::Gpu if self.version() > VERSION => Err(DecodeError::Flags { message, expected: 0, found }),
-            _ => Ok(()),
+        if self.is_known(channel) {
+            return Ok(());
         }
+        let message = MessageName { channel, id: self.request() };
+        Err(match channel {
+            Channel::Frontend | Channel::Backend => DecodeError::Version { message, found: self.version() },
+            Channel::Gpu => {
+                DecodeError::Flags { message, expected: if self.is_reply() { REPLY } else { 0 }, found: self.flags() }
+            }
+        })
     }
 
     /// Whether the flags are as [`Self::check`] wants them.
@@ -95,7 +93,8 @@ impl Header {
     pub(crate) fn is_known(&self, channel: Channel) -> bool {
         match channel {
             Channel::Frontend | Channel::Backend => self.version() == VERSION,
-            Channel::Gpu => self.check(channel).is_ok(),
+            Channel::Gpu if self.is_reply() => self.flags() == REPLY,
+            Channel::Gpu => self.version() <= VERSION,
         }
     }
 

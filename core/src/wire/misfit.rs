@@ -1,6 +1,6 @@
 //! Bytes: why they do not make a message, as long as nobody asks for it in words.
 //!
-//! Decoding passes this on in registers; a whole [`DecodeError`] is made of it once, where it leaves.
+//! Decoding only says that they do not; why is found out once, where a whole [`DecodeError`] leaves.
 
 use zerocopy::FromBytes;
 
@@ -12,23 +12,10 @@ use super::{
     },
     log, memory,
     payload::{Field, Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
-    row::{HandleRule, MessageName, Refusal, ReplyRule, Row},
+    row::{HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{self, Uuid},
 };
 use crate::{assembler::Frame, error::DecodeError};
-
-/// Why a part of a message could not be made of its bytes and descriptors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Misfit {
-    /// The payload has another size than it should have, or a field holds a value that it cannot have.
-    Payload,
-    /// The image has another size than its width and height say.
-    Image,
-    /// Too few or too many descriptors.
-    Handles,
-    /// There is no such message.
-    Unknown,
-}
 
 /// What a message was to be, and what came.
 #[derive(Debug)]
@@ -37,53 +24,38 @@ pub(crate) struct Found<'b> {
     payload: &'b [u8],
     announced: u32,
     handles: usize,
-    form: Form,
-}
-
-impl<'b> Found<'b> {
-    pub(crate) fn new<H>(message: MessageName, frame: &Frame<'b, H>, form: Form) -> Self {
-        let Frame { header, payload, handles } = frame;
-        Self { message, payload, announced: header.size(), handles: handles.len(), form }
-    }
-
-    /// Refuses an image of another size than the request says.
-    pub(crate) fn check_image(&self, kind: PayloadKind) -> Result<(), Misfit> {
-        let following = following(self.payload, self.announced);
-        let fits = kind.before_image().is_none() || has_whole_image(kind, self.payload, following);
-        if fits { Ok(()) } else { Err(Misfit::Image) }
-    }
+    pub(crate) form: Form,
 }
 
 impl<H> Frame<'_, H> {
-    /// Takes the bytes off that come after a payload of this kind and are skipped.
-    ///
-    /// Refuses another number of descriptors than this rule says, and another size than the kind has, if it
-    /// can have one only.
-    pub(crate) fn fit(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> Result<(), Misfit> {
-        let found = self.handles.len();
-        if rule != HandleRule::None || found != 0 {
+    /// Takes the bytes off that come after a payload of this kind and are skipped, and says whether the
+    /// number of descriptors is one that this rule says, and the size the kind's, if it can have one only. If not,
+    /// [`Found::fault`] says why.
+    pub(crate) fn fit(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> bool {
+        let handles = self.handles.len();
+        if rule != HandleRule::None || handles != 0 {
             let expected = rule.count(self.payload, form);
-            if found < expected.least || found > expected.most {
-                return Err(Misfit::Handles);
+            if handles < expected.least || handles > expected.most {
+                return false;
             }
         }
-        let (SizeRule::Exactly(size), None) = (kind.size(), kind.before_image()) else { return Ok(()) };
+        let SizeRule::Exactly(size) = kind.size() else { return true };
+        if self.payload.len() == size || kind.before_image().is_some() {
+            return true;
+        }
         // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
         if form.trailing == TrailingBytes::Ignore && kind != PayloadKind::Uuid {
             self.payload = self.payload.get(..size).unwrap_or(self.payload);
         }
         // A reply whose content means nothing may have any (see `LogBase`).
         let is_free = size == 0 && form.role == Role::Reply;
-        if self.payload.len() == size || is_free { Ok(()) } else { Err(Misfit::Payload) }
+        self.payload.len() == size || is_free
     }
 
-    /// The number of an acknowledgement: zero for success.
-    pub(crate) fn number(&self) -> Result<u64, Misfit> {
-        match <[u8; 8]>::try_from(self.payload) {
-            _ if !self.handles.is_empty() => Err(Misfit::Handles),
-            Ok(bytes) => Ok(u64::from_ne_bytes(bytes)),
-            Err(_) => Err(Misfit::Payload),
-        }
+    /// The number of an acknowledgement: zero for success. `None` if it is not one.
+    pub(crate) fn number(&self) -> Option<u64> {
+        let number = <[u8; 8]>::try_from(self.payload).ok()?;
+        if self.handles.is_empty() { Some(u64::from_ne_bytes(number)) } else { None }
     }
 
     /// Whether a reply to a request of this row is missing what it is for.
@@ -95,27 +67,52 @@ impl<H> Frame<'_, H> {
     }
 }
 
-impl Misfit {
-    /// The same in words, of a message whose payload is of this kind and whose descriptors follow this rule.
+impl<'b> Found<'b> {
+    pub(crate) fn new<H>(message: MessageName, frame: &Frame<'b, H>, form: Form) -> Self {
+        let Frame { header, payload, handles } = frame;
+        Self { message, payload, announced: header.size(), handles: handles.len(), form }
+    }
+
+    /// The same as it was before of so many descriptors some were taken.
+    pub(crate) fn with_handles(self, handles: usize) -> Self {
+        Self { handles, ..self }
+    }
+
+    /// How many descriptors this rule says, if not as many as came.
+    fn wrong_count(&self, rule: HandleRule) -> Option<HandleCount> {
+        let expected = rule.count(self.payload, self.form);
+        if self.handles < expected.least || self.handles > expected.most { Some(expected) } else { None }
+    }
+
+    /// Whether the image, if one follows, has the size that the request says.
+    pub(crate) fn fits_image(&self, kind: PayloadKind) -> bool {
+        kind.before_image().is_none() || has_whole_image(kind, self.payload, following(self.payload, self.announced))
+    }
+
+    /// Why this is no message whose payload is of this kind and whose descriptors follow this rule.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> DecodeError {
-        let Found { message, payload, announced, handles, form } = *found;
-        let fault = match *self {
-            Self::Payload => kind.fault(payload, form),
-            Self::Image => {
-                let (width, height) = match (kind, Area::ref_from_prefix(payload)) {
-                    (PayloadKind::AreaImage, Ok((area, _))) => (area.width(), area.height()),
-                    _ => (CursorImage::SIDE, CursorImage::SIDE),
-                };
-                PayloadFault::Image { width, height, found: following(payload, announced) }
-            }
-            Self::Handles => {
-                let expected = rule.count(payload, form);
-                return DecodeError::HandleCount { message, expected, found: handles };
-            }
-            Self::Unknown => return DecodeError::UnknownRequest { message },
+    pub(crate) fn fault(&self, kind: PayloadKind, rule: HandleRule) -> DecodeError {
+        let Self { message, payload, handles, form, .. } = *self;
+        match self.wrong_count(rule) {
+            Some(expected) => DecodeError::HandleCount { message, expected, found: handles },
+            None => DecodeError::Payload { message, fault: kind.fault(payload, form) },
+        }
+    }
+
+    /// The same of a message that an image may follow.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fault_with_image(&self, kind: PayloadKind, rule: HandleRule) -> DecodeError {
+        let Self { message, payload, announced, .. } = *self;
+        if self.wrong_count(rule).is_some() || self.fits_image(kind) {
+            return self.fault(kind, rule);
+        }
+        let (width, height) = match (kind, Area::ref_from_prefix(payload)) {
+            (PayloadKind::AreaImage, Ok((area, _))) => (area.width(), area.height()),
+            _ => (CursorImage::SIDE, CursorImage::SIDE),
         };
+        let fault = PayloadFault::Image { width, height, found: following(payload, announced) };
         DecodeError::Payload { message, fault }
     }
 }

@@ -397,7 +397,7 @@ impl<'b> Body<'b> {
 /// A payload that is read from and written to bytes.
 pub(crate) trait Payload<'b>: Sized {
     const KIND: PayloadKind;
-    /// `None` if the bytes do not make it; then [`Misfit::of`](super::misfit::Misfit::of) knows why.
+    /// `None` if the bytes do not make it; then [`Found::fault`](super::misfit::Found::fault) knows why.
     fn decode(body: Body<'b>, form: Form) -> Option<Self>;
     /// What there is to write.
     fn content(&self, form: Form) -> Content<'_>;

@@ -10,13 +10,13 @@ macro_rules! take {
     ($frame:ident, $body:ident, $handle:ident, $form:ident, payload) => {
         match $crate::wire::payload::Payload::decode($body, $form) {
             Some(payload) => payload,
-            None => return Err($crate::wire::misfit::Misfit::Payload),
+            None => return None,
         }
     };
     ($frame:ident, $body:ident, $handle:ident, $form:ident, handle) => {
         match $handle {
             Some(handle) => handle,
-            None => return Err($crate::wire::misfit::Misfit::Handles),
+            None => return None,
         }
     };
     ($frame:ident, $body:ident, $handle:ident, $form:ident, optional) => {
@@ -178,8 +178,10 @@ macro_rules! requests {
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let found = Found::new(message, &frame, form);
-                Self::of_frame(row, &mut frame, &found, form)
-                    .map_err(|misfit| misfit.of(&found, row.payload, row.handles))
+                Self::of_frame(row, &mut frame, &found).ok_or_else(|| match Channel::$channel {
+                    Channel::Gpu => found.fault_with_image(row.payload, row.handles),
+                    Channel::Frontend | Channel::Backend => found.fault(row.payload, row.handles),
+                })
             }
 
             /// The same for a request whose row is known. Descriptors that are not the request's
@@ -188,24 +190,21 @@ macro_rules! requests {
                 row: &Row,
                 frame: &mut Frame<'b, H>,
                 found: &Found<'b>,
-                form: Form,
-            ) -> Result<Self, Misfit> {
-                frame.fit(row.payload, row.handles, form)?;
-                if matches!(Channel::$channel, Channel::Gpu) {
-                    found.check_image(row.payload)?;
-                }
-                Self::of_parts(row, frame, form)
+            ) -> Option<Self> {
+                let fits_image = !matches!(Channel::$channel, Channel::Gpu) || found.fits_image(row.payload);
+                let fits = frame.fit(row.payload, row.handles, found.form) && fits_image;
+                if fits { Self::of_parts(row, frame, found.form) } else { None }
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self> {
                 let body = Body::new(frame.payload);
                 // Of several descriptors none is taken alone.
                 let handle = if row.handles == HandleRule::PerRegion { None } else { frame.handles.pop() };
                 match $code(row.id()) {
-                    $($code::$name => Ok(Self::$variant $(($(take!(frame, body, handle, form, $field)),+))?),)*
-                    _ => Err(Misfit::Unknown),
+                    $($code::$name => Some(Self::$variant $(($(take!(frame, body, handle, form, $field)),+))?),)*
+                    _ => None,
                 }
             }
 
@@ -334,14 +333,13 @@ macro_rules! replies {
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let found = Found::new(message, &frame, form);
-                let empty = frame.payload.is_empty();
+                let is_empty = frame.payload.is_empty();
                 let decoded = match (frame.fit(row.reply_payload, row.reply_handles, form), row.reply) {
-                    (Err(misfit), _) => Err(misfit),
-                    (Ok(()), ReplyRule::Empty) if empty => Ok(Self::Done),
-                    (Ok(()), ReplyRule::Empty) => Err(Misfit::Payload),
-                    (Ok(()), _) => $crate::channel::Reply::of_parts(row, &mut frame, form),
+                    (false, _) => None,
+                    (true, ReplyRule::Empty) => is_empty.then_some(Self::Done),
+                    (true, _) => $crate::channel::Reply::of_parts(row, &mut frame, form),
                 };
-                decoded.map_err(|misfit| misfit.of(&found, row.reply_payload, row.reply_handles))
+                decoded.ok_or_else(|| found.fault(row.reply_payload, row.reply_handles))
             }
 
             /// Writes the whole message that answers request `code`, without any knowledge of the
@@ -368,12 +366,12 @@ macro_rules! replies {
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+            fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self> {
                 let body = Body::new(frame.payload);
                 let handle = frame.handles.pop();
                 match $code(row.id()) {
-                    $($code::$name => Ok(Self::$variant($(take!(frame, body, handle, form, $field)),+)),)*
-                    _ => Err(Misfit::Unknown),
+                    $($code::$name => Some(Self::$variant($(take!(frame, body, handle, form, $field)),+)),)*
+                    _ => None,
                 }
             }
 

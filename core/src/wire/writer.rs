@@ -62,12 +62,13 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes a number of eight bytes.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn put_number(&mut self, number: u64) {
-        match self.out.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut) {
-            Some(place) => {
-                *place = number.to_ne_bytes();
-                self.end = self.end.saturating_add(size_of::<u64>());
+        let end = self.end.saturating_add(size_of::<u64>());
+        match self.out.get_mut(self.end..end).and_then(|target| target.first_chunk_mut()) {
+            Some(target) => {
+                *target = number.to_ne_bytes();
+                self.end = end;
             }
             None => self.overflown = true,
         }
