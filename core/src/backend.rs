@@ -270,7 +270,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             (Some(0), Effect::Log(Some(log))) if asked.question.due == Due::Reply => {
                 reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
             }
-            (Some(number), _) => return tell(&asked.question, number, out),
+            (Some(number), _) => return tell(&asked.question, |id| FrontendCode(id).row(), number, out),
             _ => {}
         }
         // Front-ends close the connection over these.

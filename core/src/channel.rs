@@ -129,26 +129,26 @@ impl Question {
 
     /// What a frame tells that answers it.
     pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(&self, frame: &mut Frame<'b, H>, form: Form) -> Result<R, Fault> {
-        let handles = frame.handles.len();
-        let (kind, rule) = match R::row_of(self.message.id) {
-            Some(row) if self.due == Due::Reply => {
-                let (kind, rule) = (row.reply_payload, row.reply_handles);
-                if frame.is_empty_refusal(row) {
-                    return Ok(R::telling(1));
-                }
-                if frame.fit(kind, rule, form)
-                    && let Some(reply) = R::of_parts(row, frame, form)
-                {
+        let (row, handles) = (R::row_of(self.message.id).filter(|_| self.due == Due::Reply), frame.handles.len());
+        match (hear(row, frame, form), row) {
+            (Heard::Number(number), _) => return Ok(R::telling(number)),
+            (Heard::Content, Some(row)) => {
+                if let Some(reply) = R::of_parts(row, frame, form) {
                     return Ok(reply);
                 }
-                (kind, rule)
             }
-            _ => match frame.number() {
-                Some(number) => return Ok(R::telling(number)),
-                None => (PayloadKind::U64, HandleRule::None),
-            },
-        };
-        Err(Found::new(self.message, frame, form).with_handles(handles).fault(kind, rule).into())
+            _ => {}
+        }
+        Err(self.unfit(row, frame, handles, form))
+    }
+
+    /// What there is to say of a frame that is no answer, and came with so many descriptors.
+    #[cold]
+    #[inline(never)]
+    fn unfit<H>(&self, row: Option<&Row>, frame: &Frame<'_, H>, handles: usize, form: Form) -> Fault {
+        let acknowledgement = (PayloadKind::U64, HandleRule::None);
+        let (kind, rule) = row.map_or(acknowledgement, |row| (row.reply_payload, row.reply_handles));
+        Found::new(self.message, frame, form).with_handles(handles).fault(kind, rule).into()
     }
 
     /// What there is to say of an answer that belongs to another request, or to any.
@@ -156,6 +156,27 @@ impl Question {
     #[inline(never)]
     fn does_not_fit<T>(&self, found: Option<MessageName>) -> Result<T, ApiMisuse> {
         Err(ApiMisuse::AnswerDoesNotFit { expected: self.message, found })
+    }
+}
+
+/// What answers a request.
+enum Heard {
+    /// Success, zero, or a refusal.
+    Number(u64),
+    /// A payload of the size and with the descriptors that a reply of its own has.
+    Content,
+    /// Neither.
+    Nothing,
+}
+
+/// What a frame tells that answers a request; of this row if the answer is a reply of its own.
+#[inline(never)]
+fn hear<H>(row: Option<&Row>, frame: &mut Frame<'_, H>, form: Form) -> Heard {
+    match row {
+        None => frame.number().map_or(Heard::Nothing, Heard::Number),
+        Some(row) if frame.is_empty_refusal(row) => Heard::Number(1),
+        Some(row) if frame.fit(row.reply_payload, row.reply_handles, form) => Heard::Content,
+        Some(_) => Heard::Nothing,
     }
 }
 
@@ -314,7 +335,7 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
     match reply.number() {
-        Some(number) => tell(question, number, out),
+        Some(number) => tell(question, R::row_of, number, out),
         None => answer_with_content(question, reply, form, out),
     }
 }
@@ -336,15 +357,20 @@ pub(crate) fn answer_with_content<'o, 'b, H, R: Reply<'b, H>>(
     send(question, writer, row.reply_handles, handles, form)
 }
 
-/// Tells success, zero, or a refusal.
-pub(crate) fn tell<'o, H>(question: &Question, number: u64, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
+/// Tells success, zero, or a refusal; `row_of` finds the row of a request of the channel.
+pub(crate) fn tell<'o, H>(
+    question: &Question,
+    row_of: fn(u32) -> Option<&'static Row>,
+    number: u64,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
         // What the machine itself refused cannot be granted.
         due if number == 0 && (question.refused || due == Due::Reply) => return question.does_not_fit(None),
         Due::Nothing => return Ok(Answered::Silent),
         Due::Acknowledgement => writer.put_number(number),
-        Due::Reply if !put_refusal(question.message, number, &mut writer) => return Ok(Answered::Close),
+        Due::Reply if !put_refusal(row_of(question.message.id), number, &mut writer) => return Ok(Answered::Close),
         Due::Reply | Due::Empty => {}
     }
     match writer.seal(question.message, question.header()) {
@@ -370,8 +396,8 @@ pub(crate) fn send<'o, H>(
 
 /// Refuses a request that has a reply of its own, in the way that reply can tell it; says whether it
 /// can.
-fn put_refusal(message: MessageName, number: u64, writer: &mut Writer<'_>) -> bool {
-    let Some(row) = message.row() else { return false };
+fn put_refusal(row: Option<&Row>, number: u64, writer: &mut Writer<'_>) -> bool {
+    let Some(row) = row else { return false };
     let (ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal)) = row.reply else { return false };
     let (zeros, number) = match refusal {
         // The GPU channel tells them itself.
