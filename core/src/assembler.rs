@@ -287,8 +287,7 @@ fn image_on_gpu_channel(header: &Header) -> Option<usize> {
 pub(crate) fn unreadable(header: &Header, channel: Channel, room: usize) -> DecodeError {
     let message = MessageName { channel, id: header.request() };
     let limit = room.saturating_sub(Header::SIZE);
-    let too_large = DecodeError::PayloadTooLarge { message, found: header.size(), limit };
-    header.check(channel).err().unwrap_or(too_large)
+    header.fault_or(channel, DecodeError::PayloadTooLarge { message, found: header.size(), limit })
 }
 
 impl<H, const CAP: usize> fmt::Debug for Assembler<H, CAP> {

@@ -20,7 +20,7 @@ use crate::{
         header::Header,
         misfit::Found,
         payload::{Form, Role},
-        row::{Channel, HandleRule, MessageName},
+        row::{HandleRule, MessageName},
     },
 };
 
@@ -344,6 +344,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
@@ -377,8 +379,7 @@ fn is_postcopy_acknowledgement<H>(frame: &Frame<'_, H>) -> bool {
     let id = frame.header.request();
     frame.payload == [0; 8]
         && frame.handles.is_empty()
-        && frame.header.check(Channel::Frontend).is_ok()
-        && !frame.header.is_reply()
+        && frame.header.is_request()
         && (id == 0 || changes_memory(FrontendCode(id)))
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum Due {
 
 impl Due {
     /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn of(row: Option<&Row>, flagged: Flagged, protocol: ProtocolFeatures, postcopy: Postcopy) -> Self {
         let acknowledged = if flagged == Flagged::Yes && protocol.contains(ProtocolFeatures::REPLY_ACK) {
             Self::Acknowledgement
@@ -70,7 +72,8 @@ pub(crate) enum Flagged {
 }
 
 /// Whether a request carries the need-reply flag, and what answers it then.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn opening(
     row: &Row,
     message: MessageName,
@@ -170,7 +173,8 @@ enum Heard {
 }
 
 /// What a frame tells that answers a request; of this row if the answer is a reply of its own.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 fn hear<H>(row: Option<&Row>, frame: &mut Frame<'_, H>, form: Form) -> Heard {
     match row {
         None => frame.number().map_or(Heard::Nothing, Heard::Number),
@@ -258,11 +262,8 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
 #[inline(never)]
 fn unexpected(oldest: Option<MessageName>, header: &Header, channel: Channel) -> Fault {
     let found = MessageName { channel, id: header.request() };
-    if let Err(error) = header.check(channel) {
-        return error.into();
-    }
-    if !header.is_reply() {
-        return DecodeError::RequestInsteadOfReply { message: found }.into();
+    if !header.is_known(channel) || !header.is_reply() {
+        return header.fault_or(channel, DecodeError::RequestInsteadOfReply { message: found }).into();
     }
     match oldest {
         Some(expected) => PeerMisbehaved::WrongReply { expected, found }.into(),
@@ -358,6 +359,8 @@ pub(crate) fn answer_with_content<'o, 'b, H, R: Reply<'b, H>>(
 }
 
 /// Tells success, zero, or a refusal; `row_of` finds the row of a request of the channel.
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn tell<'o, H>(
     question: &Question,
     row_of: fn(u32) -> Option<&'static Row>,
@@ -380,6 +383,8 @@ pub(crate) fn tell<'o, H>(
 }
 
 /// Sends an answer that is written if one is due.
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn send<'o, H>(
     question: &Question,
     writer: Writer<'o>,
@@ -417,6 +422,8 @@ fn put_refusal(row: Option<&Row>, number: u64, writer: &mut Writer<'_>) -> bool 
 }
 
 /// Makes a message whole whose payload is written.
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn seal<'o, H>(
     writer: Writer<'o>,
     message: MessageName,
@@ -431,6 +438,8 @@ pub(crate) fn seal<'o, H>(
 
 /// Puts its header in front of a message, and refuses it if its row wants another number of
 /// descriptors.
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 fn whole<'o>(
     writer: Writer<'o>,
     message: MessageName,

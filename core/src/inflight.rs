@@ -8,11 +8,15 @@
 //! A process can end between any two stores, so what has to change together is one store of eight
 //! bytes. Numbers are in the machine's byte order.
 
+mod journal;
 mod packed;
 mod record;
 mod sort;
 mod split;
 
+use crate::virtqueue::Position;
+
+pub(crate) use journal::{Journal, Step};
 pub(crate) use record::{Record, clear, size_for};
 
 /// A chain that was in flight.
@@ -26,4 +30,14 @@ pub struct Resubmission {
     pub(crate) slots: u16,
     /// Chains that were taken earlier have a smaller one.
     pub(crate) counter: u64,
+}
+
+/// What a record says about a ring.
+pub(crate) struct Recovery<'r> {
+    /// Where the next chain is given back.
+    pub(crate) used: Position,
+    /// Slots in flight.
+    pub(crate) slots: u16,
+    /// The chains in flight, oldest first.
+    pub(crate) resubmissions: &'r [Resubmission],
 }

@@ -117,10 +117,11 @@ pub use tolerance::{
 pub use transport::{ReceiveError, Transport, receive, receive_ahead};
 pub use vhost_backend::{LogArea, Logging, VhostBackend, VringAddresses, VringSetting, VringSetup};
 pub use virtqueue::{
-    AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DeviceQueueState, DriverFault,
-    DriverQueue, DriverQueueState, MAX_RING_SIZE, NoRoom, PackedDevice, PackedDeviceState, PackedDriver,
-    PackedDriverState, PartFault, PopError, PushError, RingAddresses, RingFault, RingLayout, RingPart, RingParts,
-    RingUser, SplitDevice, SplitDeviceState, SplitDriver, SplitDriverState, Used, UsedLog,
+    AddError, Buffer, Chain, ChainBuffer, ChainFault, ChainFaultKind, DeviceQueue, DeviceQueueState, DeviceRing,
+    DeviceState, DriverFault, DriverQueue, DriverQueueState, DriverRing, DriverState, Layout, MAX_RING_SIZE, NoRoom,
+    PackedDevice, PackedDeviceState, PackedDriver, PackedDriverState, PackedLayout, PartFault, PopError, PushError,
+    RingAddresses, RingFault, RingLayout, RingPart, RingParts, RingUser, SplitDevice, SplitDeviceState, SplitDriver,
+    SplitDriverState, SplitLayout, Used, UsedLog,
 };
 pub use vring::Vring;
 pub use wire::{

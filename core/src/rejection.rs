@@ -60,8 +60,7 @@ impl Rejection {
     #[cold]
     pub(crate) fn no_request(header: &Header, channel: Channel) -> Self {
         let message = MessageName { channel, id: header.request() };
-        let fault = header.check(channel).err().unwrap_or(DecodeError::ReplyInsteadOfRequest { message });
-        Self::close(fault)
+        Self::close(header.fault_or(channel, DecodeError::ReplyInsteadOfRequest { message }))
     }
 
     /// The request breaks a rule.
@@ -98,6 +97,8 @@ pub(crate) enum Obstacle {
 
 /// The row of a request that may come now, and whose size and descriptors are those of its row; `None`
 /// if nobody knows it.
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn admit<H>(
     frame: &mut Frame<'_, H>,
     row: Option<&'static Row>,

@@ -12,37 +12,39 @@
 //! What is not here: legacy rings of the other byte order, and waiting. Notifications are decided
 //! here and sent by the caller.
 
+mod agreed;
+mod by_address;
 mod chain;
 mod descriptor;
 mod device;
 mod driver;
-mod driver_queue;
 mod event;
 mod fault;
 mod gather;
+mod kind;
 mod layout;
-mod packed_device;
-mod packed_driver;
 mod part;
-mod split_device;
-mod split_driver;
+mod position;
 mod used_log;
 
+pub(crate) use self::{
+    by_address::ByAddress,
+    descriptor::{Descriptor, NEXT},
+    part::{load, read, store, write},
+    position::Position,
+};
 pub use self::{
     chain::{Chain, ChainBuffer, NoRoom},
-    device::{DeviceQueue, DeviceQueueState},
-    driver::{AddError, Buffer, DriverFault, Used},
-    driver_queue::{DriverQueue, DriverQueueState},
+    device::{
+        DeviceQueue, DeviceQueueState, DeviceRing, DeviceState, PackedDevice, PackedDeviceState, SplitDevice,
+        SplitDeviceState,
+    },
+    driver::{
+        AddError, Buffer, DriverFault, DriverQueue, DriverQueueState, DriverRing, DriverState, PackedDriver,
+        PackedDriverState, SplitDriver, SplitDriverState, Used,
+    },
     fault::{ChainFault, ChainFaultKind, PartFault, PopError, PushError, RingFault, RingPart},
+    kind::{Layout, PackedLayout, SplitLayout},
     layout::{MAX_RING_SIZE, RingAddresses, RingLayout, RingParts, RingUser},
-    packed_device::{PackedDevice, PackedDeviceState},
-    packed_driver::{PackedDriver, PackedDriverState},
-    split_device::{SplitDevice, SplitDeviceState},
-    split_driver::{SplitDriver, SplitDriverState},
     used_log::UsedLog,
-};
-pub(crate) use self::{
-    descriptor::{Descriptor, NEXT},
-    event::Place,
-    part::{load, read, store, write},
 };

@@ -201,7 +201,7 @@ impl GpuFrontend {
 
     fn request<'b, H>(&self, mut frame: Frame<'b, H>, code: GpuCode) -> Result<GpuRequest<H>, Rejection> {
         let message = code.message();
-        if frame.header.check(Channel::Gpu).is_err() || frame.header.is_reply() {
+        if !frame.header.is_known(Channel::Gpu) || frame.header.is_reply() {
             return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
         let found = Found::new(message, &frame, REQUEST);

@@ -4,12 +4,12 @@
 //! Used descriptors overwrite available ones, so the ring itself cannot tell what is in flight.
 
 use super::{
-    Resubmission,
+    Recovery, Resubmission,
     record::{DONE, LAST_AT, LIST_AT, NUM_AT, Record},
 };
 use crate::{
     guest_memory::GuestRange,
-    virtqueue::{Descriptor, NEXT, Place, RingFault},
+    virtqueue::{Descriptor, NEXT, Position, RingFault, RingLayout},
 };
 
 /// Offsets in the header, behind the first free entry: the first free one before what is under way, the used place and the
@@ -23,16 +23,6 @@ const OLD_USED_AT: u32 = 18;
 const COPY_AT: u32 = 16;
 const ADDRESS_AT: u32 = 24;
 
-/// What a record says about a ring.
-pub(crate) struct PackedRecovery<'r> {
-    /// The next used descriptor.
-    pub(crate) used: Place,
-    /// Slots in flight.
-    pub(crate) slots: u16,
-    /// The chains in flight, oldest first.
-    pub(crate) resubmissions: &'r [Resubmission],
-}
-
 impl<R: GuestRange> Record<R> {
     /// Completes what the last writer left half done, or takes it back, and finds the chains in
     /// flight.
@@ -41,17 +31,17 @@ impl<R: GuestRange> Record<R> {
     /// a place as used.
     pub(crate) fn recover_packed<'r>(
         &mut self,
-        base: Place,
-        submitted: impl FnOnce(Place) -> Result<bool, RingFault>,
+        base: Position,
+        submitted: impl FnOnce(Position) -> Result<bool, RingFault>,
         room: &'r mut [Resubmission],
-    ) -> Result<PackedRecovery<'r>, RingFault> {
+    ) -> Result<Recovery<'r>, RingFault> {
         if self.is_fresh()? {
             for entry in 0..self.size {
                 self.set_number(self.next_at(entry), entry.wrapping_add(1))?;
             }
             self.save(base)?;
             self.mark_used()?;
-            return Ok(PackedRecovery { used: base, slots: 0, resubmissions: &[] });
+            return Ok(Recovery { used: base, slots: 0, resubmissions: &[] });
         }
         let (used, old_used) = self.places()?;
         // The wrap counters belong to the places: a batch of a whole lap changes nothing else.
@@ -64,16 +54,16 @@ impl<R: GuestRange> Record<R> {
         // In the order of their age they follow the used place in the ring.
         let mut place = self.old_used;
         for resubmission in list.iter_mut() {
-            resubmission.position = place.to_word();
-            place = place.forward(resubmission.slots, self.ring);
+            resubmission.position = place.0;
+            place = place.forward(RingLayout::Packed, resubmission.slots, self.ring);
         }
-        Ok(PackedRecovery { used: self.old_used, slots, resubmissions: list })
+        Ok(Recovery { used: self.old_used, slots, resubmissions: list })
     }
 
     /// Copies the next descriptor of the chain being taken, which began at entry `head` (`None`: it
     /// begins now). Returns its entry.
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn add(&mut self, head: Option<u16>, descriptor: Descriptor) -> Result<u16, RingFault> {
+    pub(super) fn add(&mut self, head: Option<u16>, descriptor: &Descriptor) -> Result<u16, RingFault> {
         let entry = self.list;
         self.check_link(LIST_AT, entry)?;
         let first = head.unwrap_or(entry);
@@ -102,31 +92,30 @@ impl<R: GuestRange> Record<R> {
     }
 
     /// The chain that began at entry `head` is not taken after all.
-    pub(crate) fn cancel(&mut self, head: Option<u16>) -> Result<(), RingFault> {
+    pub(super) fn cancel(&mut self, head: u16) -> Result<(), RingFault> {
         self.set_list(self.old_free)?;
-        match head {
-            Some(head) => self.set_mark(head, DONE),
-            None => Ok(()),
-        }
+        self.set_mark(head, DONE)
     }
 
-    /// The chain at entry `head` was taken last and is not taken after all. Nothing may be staged.
-    pub(crate) fn untake_packed(&mut self, head: u16) -> Result<(), RingFault> {
-        // Whoever recovers from in between finds it in flight, or in the list of free entries, or both: then it is free.
-        self.stage(head)?;
-        self.finish()?;
+    /// The chain at entry `head` was taken last and is not taken after all. In a packed ring nothing may be staged.
+    pub(crate) fn untake(&mut self, head: u16) -> Result<(), RingFault> {
+        if self.layout == RingLayout::Packed {
+            // Whoever recovers from in between finds it in flight, or in the list of free entries, or both: then it is free.
+            self.stage(head)?;
+            self.finish()?;
+        }
         self.set_mark(head, DONE)
     }
 
     /// The driver is about to see used descriptors up to `used`.
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn prepare(&mut self, used: Place) -> Result<(), RingFault> {
+    pub(crate) fn prepare(&mut self, used: Position) -> Result<(), RingFault> {
         self.save_places(used)
     }
 
     /// The driver sees the last `chains` chains that were staged, up to `used`.
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn commit_packed(&mut self, chains: u16, used: Place) -> Result<(), RingFault> {
+    pub(crate) fn commit_packed(&mut self, chains: u16, used: Position) -> Result<(), RingFault> {
         self.forget_batch(chains)?;
         self.finish()?;
         self.old_used = used;
@@ -156,7 +145,7 @@ impl<R: GuestRange> Record<R> {
     }
 
     /// Nothing is under way, and the driver sees everything up to `used`.
-    fn save(&mut self, used: Place) -> Result<(), RingFault> {
+    fn save(&mut self, used: Position) -> Result<(), RingFault> {
         self.set_list(self.list)?;
         self.finish()?;
         self.old_used = used;
@@ -166,16 +155,15 @@ impl<R: GuestRange> Record<R> {
     /// Stores the used place and the old one together: a process that ends between index and wrap
     /// counter would leave a place that never was.
     #[cfg_attr(not(for_size), inline)]
-    fn save_places(&self, used: Place) -> Result<(), RingFault> {
-        let [u0, u1] = used.index.to_ne_bytes();
-        let [o0, o1] = self.old_used.index.to_ne_bytes();
-        let wraps = [u8::from(used.wrap), u8::from(self.old_used.wrap)];
-        let [wrap, old_wrap] = wraps;
+    fn save_places(&self, used: Position) -> Result<(), RingFault> {
+        let [u0, u1] = used.index().to_ne_bytes();
+        let [o0, o1] = self.old_used.index().to_ne_bytes();
+        let (wrap, old_wrap) = (u8::from(used.wrap()), u8::from(self.old_used.wrap()));
         self.set_long(PLACES_AT, u64::from_ne_bytes([u0, u1, o0, o1, wrap, old_wrap, 0, 0]))
     }
 
     /// The used place and the old one.
-    fn places(&self) -> Result<(Place, Place), RingFault> {
+    fn places(&self) -> Result<(Position, Position), RingFault> {
         let [u0, u1, o0, o1, wrap, old_wrap, _, _] = self.long(PLACES_AT)?.to_ne_bytes();
         let (used, old_used) = (u16::from_ne_bytes([u0, u1]), u16::from_ne_bytes([o0, o1]));
         let size = self.ring;
@@ -184,12 +172,12 @@ impl<R: GuestRange> Record<R> {
                 return Err(RingFault::InflightPlace { offset, found });
             }
         }
-        Ok((Place { index: used, wrap: wrap != 0 }, Place { index: old_used, wrap: old_wrap != 0 }))
+        Ok((Position::packed(used, wrap != 0), Position::packed(old_used, old_wrap != 0)))
     }
 }
 
 /// Id, flags and length, as an entry holds them.
-fn copy_of(descriptor: Descriptor) -> u64 {
+fn copy_of(descriptor: &Descriptor) -> u64 {
     let [i0, i1] = descriptor.link.to_ne_bytes();
     let [f0, f1] = descriptor.flags.to_ne_bytes();
     let [l0, l1, l2, l3] = descriptor.length.to_ne_bytes();

@@ -5,7 +5,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use super::{Resubmission, sort};
 use crate::{
     guest_memory::{GuestRange, Load, Store},
-    virtqueue::{Place, RingFault, RingLayout, RingPart, load, read, store, write},
+    virtqueue::{Position, RingFault, RingLayout, RingPart, load, read, store, write},
 };
 
 /// What the parts of a record, one for each ring, are aligned to.
@@ -39,14 +39,14 @@ pub(crate) struct Record<R> {
     /// Entries of the record; and descriptors of the ring, which may be fewer.
     pub(super) size: u16,
     pub(super) ring: u16,
-    layout: RingLayout,
+    pub(super) layout: RingLayout,
     /// Where the list of entries begins. Split: at the last chain of the last batch. Packed: at the first free one; the number
     /// behind the last entry when there is none.
     pub(super) list: u16,
     /// Packed: the first free entry before what is under way.
     pub(super) old_free: u16,
     /// Packed: where the last batch that the driver sees ends.
-    pub(super) old_used: Place,
+    pub(super) old_used: Position,
 }
 
 /// Makes a record of either layout one that nobody has used yet.
@@ -83,7 +83,7 @@ impl<R: GuestRange> Record<R> {
         if found < size_for(layout, ring) {
             return Err(RingFault::InflightTooShort { layout, size: ring, found });
         }
-        let (old_free, old_used) = (0, Place::START);
+        let (old_free, old_used) = (0, Position::start(RingLayout::Packed));
         let mut record = Self { range, counter: 0, size: ring, ring, layout, list: 0, old_free, old_used };
         match record.number(VERSION_AT)? {
             0 => {
@@ -245,13 +245,15 @@ impl<R: GuestRange> Record<R> {
 
     #[cfg_attr(not(for_size), inline)]
     fn bytes<const N: usize>(&self, offset: u32) -> Result<[u8; N], RingFault> {
-        read(&self.range, PART, offset)
+        let mut bytes = [0; N];
+        read(&self.range, PART, offset, &mut bytes)?;
+        Ok(bytes)
     }
 
     #[cfg_attr(not(for_size), inline)]
     fn set_bytes<const N: usize>(&self, offset: u32, bytes: [u8; N]) -> Result<(), RingFault> {
         in_order();
-        write(&self.range, PART, offset, bytes)
+        write(&self.range, PART, offset, &bytes)
     }
 
     /// The number of an entry, at `offset`.

@@ -1,22 +1,23 @@
 //! The inflight record of a split ring: one entry for each descriptor, used by those that are the first of a chain.
 
-use super::{
-    Resubmission,
-    record::{DONE, Record},
+use super::{Recovery, Resubmission, record::Record};
+use crate::{
+    guest_memory::GuestRange,
+    virtqueue::{Position, RingFault},
 };
-use crate::{guest_memory::GuestRange, virtqueue::RingFault};
 
 /// Offset of the used index in the header, behind the last chain of the last batch.
 const USED_AT: u32 = 14;
 
 impl<R: GuestRange> Record<R> {
     /// Completes what the last writer left half done, and finds the chains in flight, oldest first;
-    /// `None` when there was no last writer. `used` is the index of the used ring.
+    /// `None` when there was no last writer. `published` is the index of the used ring.
     pub(crate) fn recover_split<'r>(
         &mut self,
-        used: u16,
+        published: Position,
         room: &'r mut [Resubmission],
-    ) -> Result<Option<&'r [Resubmission]>, RingFault> {
+    ) -> Result<Option<Recovery<'r>>, RingFault> {
+        let used = published.0;
         if self.is_fresh()? {
             // Now that the ring is known, the empty record is complete.
             self.set_number(USED_AT, used)?;
@@ -31,16 +32,11 @@ impl<R: GuestRange> Record<R> {
             self.forget_batch(count)?;
             self.set_number(USED_AT, used)?;
         }
-        let (list, _) = self.in_flight(room)?;
+        let (list, slots) = self.in_flight(room)?;
         for (order, resubmission) in (0..=u16::MAX).zip(list.iter_mut()) {
             resubmission.position = used.wrapping_add(order);
         }
-        Ok(Some(list))
-    }
-
-    /// The chain at `head` is not taken after all.
-    pub(crate) fn untake_split(&mut self, head: u16) -> Result<(), RingFault> {
-        self.set_mark(head, DONE)
+        Ok(Some(Recovery { used: published, slots, resubmissions: list }))
     }
 
     /// The driver sees the last `count` chains that were staged; the used index is `used` now.

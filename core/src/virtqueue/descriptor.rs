@@ -13,6 +13,7 @@ pub(crate) const INDIRECT: u16 = 1 << 2;
 pub(crate) const AVAILABLE: u16 = 1 << 7;
 /// Packed: equals the device's wrap counter when the descriptor was used.
 pub(crate) const USED: u16 = 1 << 15;
+const BOTH: u16 = AVAILABLE | USED;
 
 /// A copy of one descriptor: what was read once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,55 +26,58 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    /// Memory that nobody has used yet.
+    pub(crate) const ZERO: Self = Self { address: 0, length: 0, flags: 0, link: 0 };
+
     /// From a descriptor table: address, length, flags, next.
+    #[cfg_attr(not(for_size), inline(always))]
     pub(crate) fn from_table(bytes: [u8; 16]) -> Self {
         let [address @ .., _, _, _, _, _, _, _, _] = bytes;
-        let [_, _, _, _, _, _, _, _, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        let [_, _, _, _, _, _, _, _, rest @ ..] = bytes;
+        let rest = u64::from_le_bytes(rest);
         Self {
             address: u64::from_le_bytes(address),
-            length: u32::from_le_bytes([l0, l1, l2, l3]),
-            flags: u16::from_le_bytes([f0, f1]),
-            link: u16::from_le_bytes([n0, n1]),
+            length: u32::try_from(rest & 0xffff_ffff).unwrap_or(0),
+            flags: u16::try_from(rest >> 32 & 0xffff).unwrap_or(0),
+            link: u16::try_from(rest >> 48).unwrap_or(0),
         }
     }
 
     /// From a packed ring: address, length, id, flags.
+    #[cfg_attr(not(for_size), inline(always))]
     pub(crate) fn from_ring(bytes: [u8; 16]) -> Self {
         let swapped = Self::from_table(bytes);
         Self { flags: swapped.link, link: swapped.flags, ..swapped }
     }
 
+    #[inline]
     pub(crate) fn to_table(self) -> [u8; 16] {
         let Self { address, length, flags, link } = self;
         let number = u128::from(address) | u128::from(length) << 64 | u128::from(flags) << 96 | u128::from(link) << 112;
         number.to_le_bytes()
     }
 
+    #[inline]
     pub(crate) fn to_ring(self) -> [u8; 16] {
         Self { flags: self.link, link: self.flags, ..self }.to_table()
     }
 
+    #[inline]
     pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 }
 
-/// Where descriptor `index` begins in its table or ring.
-#[inline]
-pub(crate) fn descriptor_offset(index: u16) -> u32 {
-    u32::from(index).wrapping_mul(u32::from(DESCRIPTOR_BYTES))
-}
-
 /// Packed: whether these flags say that the driver made the descriptor available in the lap `wrap`.
 #[inline]
 pub(crate) fn is_available(flags: u16, wrap: bool) -> bool {
-    (flags & AVAILABLE != 0) == wrap && (flags & USED != 0) != wrap
+    flags & BOTH == available_flags(wrap)
 }
 
 /// Packed: whether these flags say that the device used the descriptor in the lap `wrap`.
 #[inline]
 pub(crate) fn is_used(flags: u16, wrap: bool) -> bool {
-    (flags & AVAILABLE != 0) == wrap && (flags & USED != 0) == wrap
+    flags & BOTH == used_flags(wrap)
 }
 
 /// Packed: the flags that make a descriptor available in the lap `wrap`.
@@ -85,7 +89,7 @@ pub(crate) fn available_flags(wrap: bool) -> u16 {
 /// Packed: the flags that make a descriptor used in the lap `wrap`.
 #[inline]
 pub(crate) fn used_flags(wrap: bool) -> u16 {
-    if wrap { AVAILABLE | USED } else { 0 }
+    if wrap { BOTH } else { 0 }
 }
 
 #[cfg(test)]

@@ -1,67 +1,111 @@
-//! A ring of either layout, for devices that serve both.
+//! The device's side of a ring.
+
+mod give;
+mod recovery;
+mod take;
 
 use super::{
-    chain::{Chain, ChainBuffer},
-    fault::{PopError, PushError, RingFault},
+    agreed::Agreed,
+    event::Unannounced,
+    fault::RingFault,
+    fault::RingPart,
+    kind::{Layout, PackedLayout, SplitLayout},
     layout::{RingLayout, RingParts},
-    packed_device::{PackedDevice, PackedDeviceState},
-    split_device::{SplitDevice, SplitDeviceState},
+    part::{INDEX, load},
+    position::Position,
     used_log::UsedLog,
 };
 use crate::{
-    guest_memory::{GuestMemory, GuestRange},
-    inflight::{Resubmission, clear, size_for},
+    guest_memory::{GuestRange, Load},
+    inflight::{Journal, clear, size_for},
     wire::{feature::VirtioFeatures, vring::VringBase},
 };
 
-/// The device's side of a ring, split or packed.
+/// A ring as the device sees it: takes chains, gives them back.
 ///
-/// See [`SplitDevice`] and [`PackedDevice`] for what the methods do.
+/// ```text
+///   pop -> ... -> stage, stage, ... -> publish -> needs_call? notify the driver
+///    ^ None: enable_kicks -> false: wait for a kick
+///    |                       true: more came, go on
+/// ```
+/// The ring is guest memory and belongs to `R`; everything else is the plain value [`DeviceState`], so that a ring can be
+/// moved to other memory or looked at in a test. [`DeviceQueue`] serves both layouts; [`SplitDevice`] and [`PackedDevice`]
+/// are compiled for one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum DeviceQueue<R> {
-    /// A split ring.
-    Split(SplitDevice<R>),
-    /// A packed ring.
-    Packed(PackedDevice<R>),
+pub struct DeviceRing<R, L> {
+    parts: RingParts<R>,
+    state: DeviceState<L>,
+    inflight: Option<Journal<R>>,
+    log: Option<UsedLog<R>>,
 }
 
-/// What the device knows of a ring of either layout.
+/// The device's side of a ring, split or packed.
+pub type DeviceQueue<R> = DeviceRing<R, RingLayout>;
+/// The device's side of a split ring.
+pub type SplitDevice<R> = DeviceRing<R, SplitLayout>;
+/// The device's side of a packed ring.
+pub type PackedDevice<R> = DeviceRing<R, PackedLayout>;
+
+/// What the device knows of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeviceQueueState {
-    /// Of a split ring.
-    Split(SplitDeviceState),
-    /// Of a packed ring.
-    Packed(PackedDeviceState),
+pub struct DeviceState<L> {
+    layout: L,
+    agreed: Agreed,
+    size: u16,
+    /// The next chain to take.
+    next_available: Position,
+    /// Split: the driver's index when it was last looked at.
+    known_available: Position,
+    /// Where the next chain is given back.
+    next_used: Position,
+    /// Up to where the driver sees that chains were given back.
+    published: Position,
+    /// Slots taken and not given back.
+    held: u16,
+    /// Chains that were given back and are not published.
+    staged: u16,
+    /// Packed: the flags of the first of them, which hide all of them while they are not in the ring.
+    first_flags: u16,
+    unannounced: Unannounced,
 }
 
-macro_rules! either {
-    ($queue:expr, $ring:ident => $result:expr) => {
-        match $queue {
-            Self::Split($ring) => $result,
-            Self::Packed($ring) => $result,
-        }
-    };
-}
+/// What the device knows of a ring, split or packed.
+pub type DeviceQueueState = DeviceState<RingLayout>;
+/// What the device knows of a split ring.
+pub type SplitDeviceState = DeviceState<SplitLayout>;
+/// What the device knows of a packed ring.
+pub type PackedDeviceState = DeviceState<PackedLayout>;
 
-impl<R: GuestRange> DeviceQueue<R> {
-    /// A ring of the layout that the acknowledged `features` mean.
+impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
+    /// A ring of `size` descriptors whose next chain is at `base`; where the next used one of a split ring goes, the ring in
+    /// memory says. Of `features`, the acknowledged ones, it goes by `RING_INDIRECT`, `RING_EVENT_IDX` and `IN_ORDER`, and
+    /// [`DeviceQueue`] by `RING_PACKED`.
     ///
     /// # Errors
-    /// As [`SplitDevice::new`] and [`PackedDevice::new`].
+    /// [`RingFault::Size`]; [`RingFault::Base`] for a base of the other layout or one beyond the ring; [`RingFault::Access`].
     pub fn new(parts: RingParts<R>, size: u32, features: VirtioFeatures, base: VringBase) -> Result<Self, RingFault> {
-        match RingLayout::of(features) {
-            RingLayout::Split => SplitDevice::new(parts, size, features, base).map(Self::Split),
-            RingLayout::Packed => PackedDevice::new(parts, size, features, base).map(Self::Packed),
-        }
+        let kind = L::choose(features);
+        let layout = kind.layout();
+        let size = layout.check_size(size)?;
+        let (next_available, next_used) = match (layout, base) {
+            (RingLayout::Split, VringBase::Split { available }) => {
+                let used = load(&parts.device, RingPart::UsedRing, INDEX, Load::Relaxed)?;
+                (Position(available), Position(used))
+            }
+            (RingLayout::Packed, VringBase::Packed { available, available_wrap, used, used_wrap })
+                if available < size && used < size =>
+            {
+                (Position::packed(available, available_wrap), Position::packed(used, used_wrap))
+            }
+            _ => return Err(RingFault::Base { layout, size, base: base.to_num() }),
+        };
+        Ok(Self::resume(parts, DeviceState::new(kind, Agreed::of(features), size, next_available, next_used)))
     }
 
     /// A ring that goes on as `state` says, perhaps in other memory. A record and a log have to be
     /// attached again.
-    pub const fn resume(parts: RingParts<R>, state: DeviceQueueState) -> Self {
-        match state {
-            DeviceQueueState::Split(state) => Self::Split(SplitDevice::resume(parts, state)),
-            DeviceQueueState::Packed(state) => Self::Packed(PackedDevice::resume(parts, state)),
-        }
+    pub const fn resume(parts: RingParts<R>, state: DeviceState<L>) -> Self {
+        Self { parts, state, inflight: None, log: None }
     }
 
     /// Bytes of the inflight record of such a ring.
@@ -78,170 +122,82 @@ impl<R: GuestRange> DeviceQueue<R> {
         clear(range)
     }
 
-    /// Records every chain in the inflight record that lies in `range` from now on, and finds in it
-    /// what is to be taken again.
-    ///
-    /// # Errors
-    /// When the record cannot be used; the ring goes on without one then.
-    pub fn recover<'r>(&mut self, range: R, room: &'r mut [Resubmission]) -> Result<&'r [Resubmission], RingFault> {
-        either!(self, ring => ring.recover(range, room))
-    }
-
     /// Goes on in other memory, where the same ring is now: after the memory table was replaced.
     pub fn relocate(&mut self, parts: RingParts<R>) {
-        either!(self, ring => ring.relocate(parts));
+        self.parts = parts;
     }
 
     /// Logs writes to the ring from now on, or no longer.
     pub fn set_log(&mut self, log: Option<UsedLog<R>>) {
-        either!(self, ring => ring.set_log(log));
+        self.log = log;
     }
 
-    /// Takes the next chain; `None` when there is none. Its pieces are in `buffer` then.
-    ///
-    /// # Errors
-    /// See [`PopError`].
-    #[inline]
-    pub fn pop<M, B>(&mut self, memory: &M, buffer: &mut B) -> Result<Option<Chain>, PopError>
-    where
-        M: GuestMemory,
-        B: ChainBuffer<M::Range>,
-    {
-        either!(self, ring => ring.pop(memory, buffer))
-    }
-
-    /// Takes a chain again that was in flight when the record's last writer ended.
-    ///
-    /// # Errors
-    /// See [`PopError`].
-    pub fn pop_recovered<M, B>(
-        &mut self,
-        resubmission: &Resubmission,
-        memory: &M,
-        buffer: &mut B,
-    ) -> Result<Chain, PopError>
-    where
-        M: GuestMemory,
-        B: ChainBuffer<M::Range>,
-    {
-        either!(self, ring => ring.pop_recovered(resubmission, memory, buffer))
-    }
-
-    /// Leaves the chain in the ring that was taken last, as if it had not been: it is the next one again.
-    ///
-    /// # Errors
-    /// [`PushError::NotTaken`] for any other chain, and for one that was [recovered](Self::pop_recovered).
-    pub fn untake(&mut self, chain: Chain) -> Result<(), PushError> {
-        either!(self, ring => ring.untake(chain))
-    }
-
-    /// Gives a chain back with the number of bytes written, and lets the driver see it.
-    ///
-    /// # Errors
-    /// See [`PushError`].
-    #[inline]
-    pub fn push(&mut self, chain: Chain, written: u32) -> Result<(), PushError> {
-        either!(self, ring => ring.push(chain, written))
-    }
-
-    /// Gives a chain back; the driver sees it after [`DeviceQueue::publish`].
-    ///
-    /// # Errors
-    /// See [`PushError`].
-    #[inline]
-    pub fn stage(&mut self, chain: Chain, written: u32) -> Result<(), PushError> {
-        either!(self, ring => ring.stage(chain, written))
-    }
-
-    /// Gives chains back whose writable parts are all written completely.
-    ///
-    /// # Errors
-    /// See [`PushError`]. The chains before the one it names were given back.
-    pub fn stage_filled(&mut self, chains: impl IntoIterator<Item = Chain>) -> Result<(), PushError> {
-        either!(self, ring => ring.stage_filled(chains))
-    }
-
-    /// Lets the driver see every chain that was staged.
-    ///
-    /// # Errors
-    /// When the ring cannot be written any more.
-    #[inline]
-    pub fn publish(&mut self) -> Result<(), RingFault> {
-        either!(self, ring => ring.publish())
-    }
-
-    /// Whether the driver wants to be called for what was published since the last question.
-    ///
-    /// # Errors
-    /// When the ring cannot be read any more.
-    #[inline]
-    pub fn needs_call(&mut self) -> Result<bool, RingFault> {
-        either!(self, ring => ring.needs_call())
-    }
-
-    /// Asks the driver not to kick, as far as it can be asked.
-    ///
-    /// # Errors
-    /// When the ring cannot be written any more.
-    pub fn disable_kicks(&mut self) -> Result<(), RingFault> {
-        either!(self, ring => ring.disable_kicks())
-    }
-
-    /// Asks the driver to kick at the next chain. True when there is one already, for which no kick
-    /// may come.
-    ///
-    /// # Errors
-    /// When the ring cannot be accessed any more, or its index is wrong.
-    pub fn enable_kicks(&mut self) -> Result<bool, RingFault> {
-        either!(self, ring => ring.enable_kicks())
-    }
-
-    /// Whether the next [`DeviceQueue::pop`] finds a chain.
-    ///
-    /// # Errors
-    /// When the ring cannot be read any more, or its index is wrong.
-    pub fn has_available(&mut self) -> Result<bool, RingFault> {
-        either!(self, ring => ring.has_available())
-    }
-
-    /// Back to the start of an empty ring, as after a reset of the device or of this ring.
+    /// Back to the start of an empty ring, as after a reset of the device or of this ring. The
+    /// record goes; chains that are out cannot be given back any more.
     pub fn reset(&mut self) {
-        either!(self, ring => ring.reset());
+        let DeviceState { layout, agreed, size, .. } = self.state;
+        let start = Position::start(layout.layout());
+        self.state = DeviceState::new(layout, agreed, size, start, start);
+        self.inflight = None;
     }
 
     /// Where the ring goes on, for `GET_VRING_BASE`. Give every chain back before.
     #[must_use]
     pub fn base(&self) -> VringBase {
-        either!(self, ring => ring.base())
+        let DeviceState { next_available, next_used, .. } = self.state;
+        next_available.base(self.layout(), next_used)
     }
 
     /// Chains (split) or descriptors (packed) taken and not given back.
     #[must_use]
     pub fn held(&self) -> u16 {
-        either!(self, ring => ring.held())
+        self.state.held
     }
 
     /// Descriptors of the ring.
     #[must_use]
     pub fn size(&self) -> u16 {
-        either!(self, ring => ring.size())
+        self.state.size
     }
 
     /// What the device knows of the ring.
     #[must_use]
-    pub fn state(&self) -> DeviceQueueState {
-        match self {
-            Self::Split(ring) => DeviceQueueState::Split(*ring.state()),
-            Self::Packed(ring) => DeviceQueueState::Packed(*ring.state()),
-        }
+    pub fn state(&self) -> DeviceState<L> {
+        self.state
     }
 
     /// The layout of the ring.
     #[must_use]
-    pub const fn layout(&self) -> RingLayout {
-        match self {
-            Self::Split(_) => RingLayout::Split,
-            Self::Packed(_) => RingLayout::Packed,
+    #[inline]
+    pub fn layout(&self) -> RingLayout {
+        self.state.layout.layout()
+    }
+
+    /// Logs `length` bytes that were written at `offset` of the `part` in `range`.
+    #[cfg_attr(not(for_size), inline)]
+    fn log(&self, range: &R, part: RingPart, offset: u32, length: u32) -> Result<(), RingFault> {
+        match &self.log {
+            Some(log) => log.mark(range, part, offset, length),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<L> DeviceState<L> {
+    fn new(layout: L, agreed: Agreed, size: u16, next_available: Position, next_used: Position) -> Self {
+        // What lies between the two is held by nobody: it went back before the base was read.
+        Self {
+            layout,
+            agreed,
+            size,
+            next_available,
+            known_available: next_available,
+            next_used,
+            published: next_used,
+            held: 0,
+            staged: 0,
+            first_flags: 0,
+            unannounced: Unannounced::default(),
         }
     }
 }

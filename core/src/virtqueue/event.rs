@@ -1,23 +1,18 @@
-//! When to notify the other side: event indices, and places in a packed ring.
+//! When to notify the other side: flags, event indices, and event suppression areas.
 
 use super::{
-    fault::{RingFault, RingPart},
+    fault::RingFault,
+    layout::{PartLayout, RingLayout},
     part::{load, store},
+    position::Position,
 };
 use crate::guest_memory::{GuestRange, Load, Store};
 
-/// Split: the driver wants no calls (`VIRTQ_AVAIL_F_NO_INTERRUPT`), the device no kicks
-/// (`VIRTQ_USED_F_NO_NOTIFY`).
-pub(crate) const SUPPRESS: u16 = 1;
-
-/// Packed: notify always, never, or at one descriptor (`RING_EVENT_FLAGS_*`).
-const EVENT_ENABLE: u16 = 0;
-const EVENT_DISABLE: u16 = 1;
-const EVENT_AT: u16 = 2;
-
-/// Offsets in an event suppression area of a packed ring.
-const EVENT_PLACE: u32 = 0;
-const EVENT_FLAGS: u32 = 2;
+/// Notify always, never, or at one place. In a split ring one bit is the difference between the first two
+/// (`VIRTQ_AVAIL_F_NO_INTERRUPT`, `VIRTQ_USED_F_NO_NOTIFY`); packed rings have all three (`RING_EVENT_FLAGS_*`).
+const ENABLE: u16 = 0;
+const DISABLE: u16 = 1;
+const AT: u16 = 2;
 
 /// What counts the entries since the last decision whether to notify.
 ///
@@ -30,96 +25,100 @@ impl Unannounced {
     pub(crate) fn add(&mut self, entries: u16) {
         self.0 = self.0.saturating_add(entries);
     }
-
-    /// What came since the last question; `None` if nothing did.
-    #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn take(&mut self) -> Option<u16> {
-        match core::mem::take(&mut self.0) {
-            0 => None,
-            entries => Some(entries),
-        }
-    }
 }
 
 /// Whether an index that has become `new`, after `count` steps, has passed `event`: the step from
 /// `event` to its successor is among them.
 #[cfg_attr(not(for_size), inline)]
-pub(crate) fn passed(event: u16, new: u16, count: u16) -> bool {
+fn passed(event: u16, new: u16, count: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < count
 }
 
-/// A place in a packed ring: a descriptor, and the wrap counter of the lap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    pub(crate) index: u16,
-    pub(crate) wrap: bool,
+/// The part of a ring in which one side says when it wants to be notified. Split: the available or the used ring. Packed: an
+/// event suppression area.
+pub(crate) struct Wishes<'r, R> {
+    pub(crate) range: &'r R,
+    pub(crate) part: &'static PartLayout,
+    pub(crate) layout: RingLayout,
+    pub(crate) size: u16,
+    pub(crate) event_idx: bool,
 }
 
-impl Place {
-    pub(crate) const START: Self = Self { index: 0, wrap: true };
-
-    /// `slots` further in a ring of `size`; no more than one lap.
+impl<R: GuestRange> Wishes<'_, R> {
+    /// Whether whoever wrote the wishes wants to be notified of what is `unannounced`, up to `new`. Nothing is
+    /// unannounced then.
+    #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn forward(self, slots: u16, size: u16) -> Self {
-        // Both are at most 32768, so that the sum cannot wrap.
-        let index = self.index.wrapping_add(slots);
-        match index.checked_sub(size) {
-            Some(index) => Self { index, wrap: !self.wrap },
-            None => Self { index, ..self },
+    pub(crate) fn want(&self, unannounced: &mut Unannounced, new: Position) -> Result<bool, RingFault> {
+        let count = core::mem::take(unannounced).0;
+        if count == 0 {
+            return Ok(false);
         }
+        // The other side writes its wish and then looks at the ring; here it is the other way round.
+        self.range.full_fence();
+        let is_packed = self.layout == RingLayout::Packed;
+        if is_packed || !self.event_idx {
+            // The place is written before the flags that make it valid.
+            let flags = load(self.range, self.part.part, self.flags_at(), Load::Acquire)?;
+            if !is_packed {
+                return Ok(flags & DISABLE == ENABLE);
+            }
+            if flags != AT || !self.event_idx || count > self.size {
+                // A place says no more than the last two laps.
+                return Ok(flags != DISABLE);
+            }
+        }
+        let event = Position(load(self.range, self.part.part, self.place_at(), Load::Relaxed)?);
+        Ok(if !is_packed {
+            passed(event.0, new.0, count)
+        } else if event.wrap() == new.wrap() {
+            passed(event.index(), new.index(), count)
+        } else {
+            // Counted from the lap of `new`: a place of the lap before lies `size` below.
+            passed(event.index().wrapping_sub(self.size), new.index(), count)
+        })
     }
 
-    /// As event areas and the vring base hold it: the wrap counter in bit 15.
+    /// Writes the wish to be notified of what comes behind `at`, or of nothing. Split rings with event indices cannot say
+    /// nothing; there the other side does not notify again until it was asked to.
+    ///
+    /// Returns where the wish is, and its bytes. After asking, the caller looks behind a full fence whether there is something.
+    #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn to_word(self) -> u16 {
-        (self.index & 0x7fff) | (u16::from(self.wrap) << 15)
+    pub(crate) fn write(&self, at: Option<Position>) -> Result<Option<(u32, u32)>, RingFault> {
+        let mut flags = DISABLE;
+        if let Some(at) = at {
+            flags = ENABLE;
+            if self.event_idx {
+                flags = AT;
+                store(self.range, self.part.part, self.place_at(), at.0, Store::Relaxed)?;
+            }
+        }
+        if self.layout == RingLayout::Split && self.event_idx {
+            return Ok(at.map(|_| (self.place_at(), 2)));
+        }
+        store(self.range, self.part.part, self.flags_at(), flags, Store::Release)?;
+        Ok(Some((0, if self.layout == RingLayout::Split { 2 } else { 4 })))
     }
 
+    /// Where the flags are. Packed: behind the place.
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn from_word(word: u16) -> Self {
-        Self { index: word & 0x7fff, wrap: word & 0x8000 != 0 }
+    fn flags_at(&self) -> u32 {
+        if self.layout == RingLayout::Split { 0 } else { 2 }
     }
-}
 
-/// Packed: whether the other side, whose event suppression area the `part` in `range` is, wants to be notified after `count`
-/// descriptors up to `new`.
-#[cfg_attr(not(for_size), inline)]
-pub(crate) fn wants_notification<R: GuestRange>(
-    range: &R,
-    part: RingPart,
-    event_idx: bool,
-    new: Place,
-    count: u16,
-    size: u16,
-) -> Result<bool, RingFault> {
-    // The place is written before the flags that make it valid.
-    let flags = load(range, part, EVENT_FLAGS, Load::Acquire)?;
-    if flags != EVENT_AT || !event_idx || count > size {
-        // A place says no more than the last two laps.
-        return Ok(flags != EVENT_DISABLE);
+    /// Where the index or place is. Split: at the end of the ring.
+    #[cfg_attr(not(for_size), inline)]
+    fn place_at(&self) -> u32 {
+        if self.layout == RingLayout::Split { self.part.length(self.size).wrapping_sub(2) } else { 0 }
     }
-    let event = Place::from_word(load(range, part, EVENT_PLACE, Load::Relaxed)?);
-    // Counted from the lap of `new`: a place of the lap before lies `size` below.
-    let event = if event.wrap == new.wrap { event.index } else { event.index.wrapping_sub(size) };
-    Ok(passed(event, new.index, count))
-}
-
-/// Packed: asks the other side for no notification.
-pub(crate) fn disable<R: GuestRange>(range: &R, part: RingPart) -> Result<(), RingFault> {
-    store(range, part, EVENT_FLAGS, EVENT_DISABLE, Store::Relaxed)
-}
-
-/// Packed: asks the other side for a notification when it comes to `at`. The caller looks there
-/// again behind a full fence.
-pub(crate) fn enable<R: GuestRange>(range: &R, part: RingPart, event_idx: bool, at: Place) -> Result<(), RingFault> {
-    if event_idx {
-        store(range, part, EVENT_PLACE, at.to_word(), Store::Relaxed)?;
-    }
-    store(range, part, EVENT_FLAGS, if event_idx { EVENT_AT } else { EVENT_ENABLE }, Store::Release)
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -134,20 +133,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn a_place_goes_round_and_turns_its_wrap_counter() {
-        let mut place = Place::START;
-        let mut seen = Vec::new();
-        for _ in 0..7 {
-            seen.push((place.index, place.wrap));
-            assert_eq!(Place::from_word(place.to_word()), place);
-            place = place.forward(1, 3);
-        }
-        assert_eq!(seen, [(0, true), (1, true), (2, true), (0, false), (1, false), (2, false), (0, true)]);
-        assert_eq!(Place { index: 32767, wrap: true }.forward(32768, 32768), Place { index: 32767, wrap: false });
-    }
-
-    extern crate std;
-    use std::vec::Vec;
 }

@@ -1,16 +1,14 @@
 //! Collects the buffers of a chain: each descriptor is copied once, checked, and translated.
 
 use super::{
-    chain::{Chain, ChainBuffer, Extent},
+    agreed::Agreed,
+    chain::{Chain, ChainBuffer, Extent, Origin},
     descriptor::{Descriptor, INDIRECT, NEXT, WRITE},
     fault::{ChainFault, ChainFaultKind, PopError, RingFault, RingPart},
     layout::RingLayout,
     part::read_descriptor,
 };
-use crate::{
-    guest_memory::{Access, AddressSpace, GuestMemory, GuestRange, Miss, Unmapped},
-    wire::feature::VirtioFeatures,
-};
+use crate::guest_memory::{Access, AddressSpace, GuestMemory, GuestRange, Miss, Unmapped};
 
 /// The most descriptors of an indirect chain on a small ring. The specification allows no more than
 /// the ring has, but drivers go by the device's limits instead, and QEMU takes up to this many.
@@ -33,7 +31,7 @@ pub(crate) struct Gather<'c, M, B> {
     buffer: &'c mut B,
     ring_size: u16,
     has_indirect: bool,
-    extent: Extent,
+    pub(crate) chain: Chain,
     stop: Option<Stop>,
 }
 
@@ -48,47 +46,40 @@ struct Table {
 }
 
 impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
+    #[cfg_attr(for_size, inline(always))]
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn new(memory: &'c M, buffer: &'c mut B, features: VirtioFeatures, ring_size: u16) -> Self {
+    pub(crate) fn new(memory: &'c M, buffer: &'c mut B, agreed: Agreed, ring_size: u16, position: u16) -> Self {
         buffer.clear();
-        let has_indirect = features.contains(VirtioFeatures::RING_INDIRECT);
-        Self { memory, buffer, ring_size, has_indirect, extent: Extent::default(), stop: None }
+        let extent = Extent::default();
+        let chain = Chain { id: 0, position, slots: 0, record: 0, origin: Origin::Ring, extent };
+        Self { memory, buffer, ring_size, has_indirect: agreed.indirect, chain, stop: None }
     }
 
-    /// Whether it ended because a translation is missing.
+    /// Whether no chain can be taken: none is malformed, but a translation is missing or the ring is broken.
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn is_missing(&self) -> bool {
-        matches!(self.stop, Some(Stop::Miss(_)))
+    pub(crate) fn is_to_be_repeated(&self) -> bool {
+        matches!(self.stop, Some(Stop::Miss(_) | Stop::Ring(_)))
     }
 
-    /// Fails when no chain can be taken: none is malformed, but a translation is missing or the ring is broken.
+    /// The chain that was gathered; of a malformed one nothing can be used.
     #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn check(&self) -> Result<(), PopError> {
-        match self.stop {
-            Some(Stop::Miss(miss)) => Err(PopError::Miss(miss)),
-            Some(Stop::Ring(fault)) => Err(PopError::Ring(fault)),
-            _ => Ok(()),
-        }
-    }
-
-    /// The `chain` with what was gathered; of a malformed one nothing can be used.
-    #[cfg_attr(for_size, inline(never))]
-    #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn finish(self, chain: Chain) -> Result<Chain, PopError> {
-        match self.stop {
+    pub(crate) fn finish(self) -> Result<Chain, PopError> {
+        Err(match self.stop {
+            None => return Ok(self.chain),
             Some(Stop::Fault(fault)) => {
                 self.buffer.clear();
-                Err(PopError::Malformed { chain, fault })
+                PopError::Malformed { chain: Chain { extent: Extent::default(), ..self.chain }, fault }
             }
-            _ => Ok(Chain { extent: self.extent, ..chain }),
-        }
+            Some(Stop::Miss(miss)) => PopError::Miss(miss),
+            Some(Stop::Ring(fault)) => PopError::Ring(fault),
+        })
     }
 
     /// Follows the chain of a split ring that begins at `head` of its descriptor `table`.
-    #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
     pub(crate) fn split<R: GuestRange>(&mut self, table: &R, head: u16) {
+        (self.chain.id, self.chain.record, self.chain.slots) = (head, head, 1);
         let (part, layout) = (RingPart::DescriptorTable, RingLayout::Split);
         // A chain of more descriptors than the table has loops.
         let ring = Table { part, layout, entries: self.ring_size, limit: self.ring_size };
@@ -97,19 +88,25 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         }
     }
 
-    /// Takes one descriptor of a packed ring, which stands at `index`.
-    #[cfg_attr(for_size, inline(never))]
+    /// Takes one descriptor of a packed ring, which stands at `index`. A malformed chain is taken to its end.
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn packed(&mut self, index: u16, descriptor: Descriptor) -> Option<()> {
+    pub(crate) fn packed(&mut self, index: u16, descriptor: Descriptor) {
+        // Only the last one's counts.
+        self.chain.id = descriptor.link;
+        self.chain.slots = self.chain.slots.wrapping_add(1);
+        if self.stop.is_some() {
+            return;
+        }
         let part = RingPart::DescriptorRing;
         if descriptor.has(INDIRECT) {
-            self.indirect(part, index, descriptor, RingLayout::Packed)
+            self.indirect(part, index, descriptor, RingLayout::Packed);
         } else {
-            self.buffer_of(part, index, descriptor)
+            self.buffer_of(part, index, descriptor);
         }
     }
 
     /// Takes the descriptors of a chain from `index` of a table on. Gives back one that points to an indirect table.
+    #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline(always))]
     fn walk<R: GuestRange>(&mut self, range: &R, table: Table, mut index: u16) -> Option<(u16, Descriptor)> {
         let Table { part, layout, entries, limit } = table;
@@ -141,6 +138,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     }
 
     /// Takes the descriptors of the indirect table that the `descriptor` at `index` of `part` points to.
+    #[cfg_attr(for_size, inline(never))]
     fn indirect(&mut self, part: RingPart, index: u16, descriptor: Descriptor, layout: RingLayout) -> Option<()> {
         let Descriptor { address, length, .. } = descriptor;
         let kind = if !self.has_indirect {
@@ -179,10 +177,11 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     }
 
     /// Takes the buffer of the `descriptor` at `index` of `part`.
+    #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline(always))]
     fn buffer_of(&mut self, part: RingPart, index: u16, descriptor: Descriptor) -> Option<()> {
         let Descriptor { address, length, .. } = descriptor;
-        let Extent { readable, writable, .. } = self.extent;
+        let Extent { readable, writable, .. } = self.chain.extent;
         let kind = if length == 0 {
             ChainFaultKind::Empty { address }
         } else if !descriptor.has(WRITE) && writable > 0 {
@@ -192,9 +191,9 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
             ChainFaultKind::TooLong
         } else {
             if descriptor.has(WRITE) {
-                self.extent.writable = writable.wrapping_add(length);
+                self.chain.extent.writable = writable.wrapping_add(length);
             } else {
-                self.extent.readable = readable.wrapping_add(length);
+                self.chain.extent.readable = readable.wrapping_add(length);
             }
             match self.pieces(descriptor) {
                 Ok(()) => return Some(()),
@@ -220,7 +219,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
             let found = u64::try_from(piece.len()).unwrap_or(u64::MAX);
             self.buffer.push(piece).map_err(|_| Refused::NoRoom)?;
             if !writes {
-                self.extent.readable_pieces = self.extent.readable_pieces.wrapping_add(1);
+                self.chain.extent.readable_pieces = self.chain.extent.readable_pieces.wrapping_add(1);
             }
             left = match left.checked_sub(found) {
                 Some(0) => return Ok(()),

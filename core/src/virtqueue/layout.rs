@@ -2,7 +2,11 @@
 
 use core::fmt;
 
-use super::fault::{PartFault, RingFault, RingPart};
+use super::{
+    agreed::Agreed,
+    event::Wishes,
+    fault::{PartFault, RingFault, RingPart},
+};
 use crate::{
     guest_memory::{Access, AddressSpace, GuestMemory},
     wire::feature::VirtioFeatures,
@@ -146,6 +150,20 @@ pub enum RingUser {
 }
 
 impl<R> RingParts<R> {
+    /// What the driver wants to be called for.
+    #[cfg_attr(not(for_size), inline)]
+    pub(crate) fn driver_wishes(&self, layout: RingLayout, size: u16, agreed: Agreed) -> Wishes<'_, R> {
+        let [_, part, _] = layout.parts();
+        Wishes { range: &self.driver, part, layout, size, event_idx: agreed.event_idx }
+    }
+
+    /// What the device wants to be kicked for.
+    #[cfg_attr(not(for_size), inline)]
+    pub(crate) fn device_wishes(&self, layout: RingLayout, size: u16, agreed: Agreed) -> Wishes<'_, R> {
+        let [_, _, part] = layout.parts();
+        Wishes { range: &self.device, part, layout, size, event_idx: agreed.event_idx }
+    }
+
     /// Translates the parts of a ring of `size` descriptors.
     ///
     /// # Errors

@@ -282,15 +282,15 @@ impl CacheEntries<'_> {
             (Layout::List, Ok(flags), Ok(count)) => out.put(ListHeader::new(flags, count).as_bytes()),
             (Layout::List, ..) => return out.overflow(),
         }
-        let is_list = layout == Layout::List;
-        let lines = if is_list { count } else { MAX_CACHE_ENTRIES };
-        for place in 0..lines.saturating_mul(NUMBERS) {
-            let (at, column) = if is_list {
-                (place / NUMBERS, place % NUMBERS)
-            } else {
-                (place % MAX_CACHE_ENTRIES, place / MAX_CACHE_ENTRIES)
-            };
-            out.put_number(self.slot(at).numbers().get(column).copied().unwrap_or(0));
+        if layout == Layout::List {
+            for at in 0..count {
+                out.put(self.slot(at).numbers().as_bytes());
+            }
+            return;
+        }
+        for place in 0..MAX_CACHE_ENTRIES * NUMBERS {
+            let numbers = self.slot(place % MAX_CACHE_ENTRIES).numbers();
+            out.put_number(numbers.get(place / MAX_CACHE_ENTRIES).copied().unwrap_or(0));
         }
     }
 }

@@ -70,25 +70,24 @@ impl Header {
         Self::new(self.request(), self.flags(), size)
     }
 
-    /// Checks the flags as far as the channel's protocol knows any.
-    ///
-    /// The GPU protocol has no version: its requests have no flag, but the version of the other
-    /// one is let pass (QEMU does too); its replies have the reply flag and no other.
+    /// What is wrong with the flags, or if nothing is, this.
+    #[cold]
     #[inline(never)]
-    pub(crate) fn check(&self, channel: Channel) -> Result<(), DecodeError> {
-        if self.is_known(channel) {
-            return Ok(());
-        }
+    pub(crate) fn fault_or(&self, channel: Channel, other: DecodeError) -> DecodeError {
         let message = MessageName { channel, id: self.request() };
-        Err(match channel {
+        match channel {
+            _ if self.is_known(channel) => other,
             Channel::Frontend | Channel::Backend => DecodeError::Version { message, found: self.version() },
             Channel::Gpu => {
                 DecodeError::Flags { message, expected: if self.is_reply() { REPLY } else { 0 }, found: self.flags() }
             }
-        })
+        }
     }
 
-    /// Whether the flags are as [`Self::check`] wants them.
+    /// Whether the flags are as the channel's protocol wants them, as far as it knows any.
+    ///
+    /// The GPU protocol has no version: its requests have no flag, but the version of the other
+    /// one is let pass (QEMU does too); its replies have the reply flag and no other.
     #[inline]
     pub(crate) fn is_known(&self, channel: Channel) -> bool {
         match channel {

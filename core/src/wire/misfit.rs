@@ -32,12 +32,15 @@ impl<H> Frame<'_, H> {
     /// number of descriptors is one that this rule says, and the size the kind's, if it can have one only. If not,
     /// [`Found::fault`] says why.
     pub(crate) fn fit(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> bool {
-        let handles = self.handles.len();
-        if rule != HandleRule::None || handles != 0 {
-            let expected = rule.count(self.payload, form);
-            if handles < expected.least || handles > expected.most {
-                return false;
-            }
+        let is_usual = rule == HandleRule::None && self.handles.is_empty() && kind.has_only_size(self.payload.len());
+        is_usual || self.fit_unusual(kind, rule, form)
+    }
+
+    #[inline(never)]
+    fn fit_unusual(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> bool {
+        let (handles, expected) = (self.handles.len(), rule.count(self.payload, form));
+        if handles < expected.least || handles > expected.most {
+            return false;
         }
         let SizeRule::Exactly(size) = kind.size() else { return true };
         if self.payload.len() == size || kind.before_image().is_some() {

@@ -96,8 +96,16 @@ impl PayloadKind {
         self.packed_size().rule()
     }
 
+    /// Whether this is the only size that it may have.
+    pub(crate) fn has_only_size(self, size: usize) -> bool {
+        // The meaning of a size that is the only one is zero, and so is the second.
+        let PackedSize([a, b, c, d]) = self.packed_size();
+        [c, d] == [0; 2] && usize::from(u16::from_le_bytes([a, b])) == size
+    }
+
     // One table of small numbers: all arms are alike, and constants.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     const fn packed_size(self) -> PackedSize {
         match self {
             Self::Empty => const { PackedSize::new(SizeRule::Exactly(0)) },
