@@ -4,13 +4,13 @@ mod channel;
 
 use crate::{
     assembler::Frame,
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, Reply, answer, tell},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, Reply, answer_with_content, tell},
     dialect::Dialect,
     difference::{Difference, difference},
     error::ApiMisuse,
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict, admit},
+    rejection::{Obstacle, Rejection, Verdict, admit},
     rules::{Rules, Violation},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{ExtraHandles, SilentRefusal, Tolerance, UnknownRequest},
@@ -20,7 +20,7 @@ use crate::{
         header::Header,
         misfit::Found,
         payload::{Form, Role},
-        row::{HandleRule, MessageName, Row},
+        row::{HandleRule, MessageName},
     },
 };
 
@@ -181,10 +181,43 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Ok(Incoming::PostcopyMemoryMapped);
         }
         let code = FrontendCode(frame.header.request());
-        let row = code.row();
-        match self.request_of(code.message(), row, &mut frame) {
-            Ok(request) => Ok(request),
-            Err(rejection) => Err(self.rejected(&frame.header, row, &rejection)),
+        let (message, row, form) = (code.message(), code.row(), self.form(Role::Request));
+        if self.config.tolerance.extra_handles == ExtraHandles::Close
+            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
+            // A table without regions is not a message that has none.
+            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
+        {
+            frame.handles.clear();
+        }
+        let row = match admit(&mut frame, row, form, &self.session.negotiated) {
+            Ok(row) => row,
+            Err(obstacle) => return self.obstructed(obstacle, &frame, frame.handles.len()),
+        };
+        let handles = frame.handles.len();
+        let decoded = FrontendRequest::of_parts(row, &mut frame, form);
+        let Some(request) = &decoded else { return self.obstructed(Obstacle::Misfit, &frame, handles) };
+        let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
+        let state = Projection::settled(&self.session);
+        let rules = Rules { state, rings, slots, tolerance: &self.config.tolerance };
+        // The regions of a table go to where its effect expects them.
+        let effect = match rules.effect(request, &mut self.table) {
+            Ok(effect) => effect,
+            Err(violation) => {
+                self.table.clear();
+                return self.rejected(&frame.header, &broken(message, &violation));
+            }
+        };
+        let protocol = match request {
+            // The flag on the request that negotiates acknowledgements counts.
+            FrontendRequest::SetProtocolFeatures(protocol) => *protocol,
+            _ => self.session.negotiated.protocol,
+        };
+        let due = Due::of(Some(row), Flagged::from_header(&frame.header), protocol, self.session.postcopy);
+        let question = Question { message, wire: message.id, due, refused: false };
+        self.answering = Some(Pending { question, effect });
+        match decoded {
+            Some(request) => Ok(Incoming::Request(request)),
+            None => self.obstructed(Obstacle::Misfit, &frame, handles),
         }
     }
 
@@ -211,20 +244,10 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
-        if self.failed {
-            return Err(ApiMisuse::SessionFailed);
-        }
-        let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        let number = reply.number();
-        let mut result = match (number, &asked.effect) {
-            // Most answers are this; but that a log was taken has content.
-            (Some(number), effect) if !matches!(effect, Effect::Log(Some(_))) => {
-                tell(&asked.question, number, self.form(Role::Reply), out)
-            }
-            _ => self.answer_with_content(asked, reply, out),
-        };
+        let refused = matches!(reply, FrontendReply::Refused(_));
+        let mut result = self.answer_to(reply, out);
         if let Ok(answered) = &mut result {
-            if number.is_some_and(|number| number != 0) {
+            if refused {
                 self.refuse(answered);
             } else {
                 self.grant();
@@ -233,23 +256,28 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         result
     }
 
-    /// Answers with more than a number, mostly.
-    #[inline(never)]
-    fn answer_with_content<'o, H>(
+    /// Writes the answer to the pending request.
+    fn answer_to<'o, H>(
         &self,
-        asked: &Pending<Effect>,
-        reply: FrontendReply<'_, H>,
+        mut reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
-        let mut reply = reply;
-        if let (FrontendReply::Done, Effect::Log(Some(log)), Due::Reply) = (&reply, &asked.effect, asked.question.due) {
-            reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
+        if self.failed {
+            return Err(ApiMisuse::SessionFailed);
+        }
+        let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
+        match (reply.number(), &asked.effect) {
+            (Some(0), Effect::Log(Some(log))) if asked.question.due == Due::Reply => {
+                reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
+            }
+            (Some(number), _) => return tell(&asked.question, |id| FrontendCode(id).row(), number, out),
+            _ => {}
         }
         // Front-ends close the connection over these.
-        if let Some(difference) = difference(&reply, asked, &self.table) {
-            return differs(asked.question.message, &difference);
+        match difference(&reply, asked, &self.table) {
+            None => answer_with_content(&asked.question, reply, self.form(Role::Reply), out),
+            Some(difference) => differs(asked.question.message, &difference),
         }
-        answer(&asked.question, reply, self.form(Role::Reply), out)
     }
 
     /// Carries out the pending request.
@@ -279,74 +307,33 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    /// The request that a frame holds, remembered until it is answered. The regions of a table go to
-    /// where its effect expects them.
-    fn request_of<'b, H>(
-        &mut self,
-        message: MessageName,
-        row: Option<&'static Row>,
-        frame: &mut Frame<'b, H>,
-    ) -> Result<Incoming<'b, H>, Rejection> {
-        let form = self.form(Role::Request);
-        if self.config.tolerance.extra_handles == ExtraHandles::Close
-            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
-            // A table without regions is not a message that has none.
-            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
-        {
-            frame.handles.clear();
-        }
-        let found = Found::new(message, frame, form);
-        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
-        frame.payload = payload;
-        let request = match FrontendRequest::of_parts(row, frame, form) {
-            Some(request) => request,
-            None => return Err(Rejection::misfit(&found, Some(row))),
-        };
-        let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
-        let state = Projection::settled(&self.session);
-        let rules = Rules { state, rings, slots, tolerance: &self.config.tolerance };
-        let effect = match rules.effect(&request, &mut self.table) {
-            Ok(effect) => effect,
-            Err(violation) => {
-                self.table.clear();
-                return Err(broken(message, &violation));
-            }
-        };
-        let due = self.due(Some(row), Flagged::from_header(&frame.header), &effect);
-        self.answering =
-            Some(Pending { question: Question { message, wire: message.id, due, refused: false }, effect });
-        Ok(Incoming::Request(request))
-    }
-
-    /// What answers a request that is well-formed.
-    fn due(&self, row: Option<&Row>, flagged: Flagged, effect: &Effect) -> Due {
-        let (negotiated, postcopy) = (&self.session.negotiated, self.session.postcopy);
-        match effect {
-            // The flag on the request that negotiates acknowledgements counts.
-            Effect::AcknowledgeProtocol(protocol) => {
-                Due::of(row, flagged, &Negotiated { protocol: *protocol, ..*negotiated }, postcopy)
-            }
-            _ => Due::of(row, flagged, negotiated, postcopy),
-        }
+    /// What becomes of a request that is not looked at any further and came with so many descriptors.
+    #[cold]
+    #[inline(never)]
+    fn obstructed<T, H>(&mut self, obstacle: Obstacle, frame: &Frame<'_, H>, handles: usize) -> Result<T, Rejection> {
+        let code = FrontendCode(frame.header.request());
+        let found = Found::new(code.message(), frame, self.form(Role::Request)).with_handles(handles);
+        self.rejected(&frame.header, &obstacle.rejection(&frame.header, &found, code.row()))
     }
 
     /// What becomes of a request that is rejected: it is to be answered with a refusal, or the
     /// session ends.
     #[cold]
-    fn rejected(&mut self, header: &Header, row: Option<&Row>, rejection: &Rejection) -> Rejection {
-        let flagged = Flagged::from_header(header);
-        let message = FrontendCode(header.request()).message();
-        let due = self.due(row, flagged, &Effect::None);
+    #[inline(never)]
+    fn rejected<T>(&mut self, header: &Header, rejection: &Rejection) -> Result<T, Rejection> {
+        let code = FrontendCode(header.request());
+        let (message, row) = (code.message(), code.row());
+        let due = Due::of(row, Flagged::from_header(header), self.session.negotiated.protocol, self.session.postcopy);
         let untold = row.is_none() && due == Due::Nothing;
         if rejection.verdict() == Verdict::Close
             || untold && self.config.tolerance.unknown_request == UnknownRequest::Close
         {
             self.failed = true;
-            return Rejection::close(rejection.fault());
+            return Err(Rejection::close(rejection.fault()));
         }
         let question = Question { message, wire: message.id, due, refused: true };
         self.answering = Some(Pending { question, effect: Effect::None });
-        *rejection
+        Err(*rejection)
     }
 
     fn closes_silently(&self, code: FrontendCode) -> bool {

@@ -8,9 +8,12 @@ use zerocopy::IntoBytes;
 use crate::{
     assembler::{Frame, Handles, Transmit},
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
-    session::{Negotiated, Postcopy},
+    frontend::Delivery,
+    session::Postcopy,
     wire::{
         crypto::CryptoSession,
+        feature::ProtocolFeatures,
+        frontend_request::FrontendCode,
         header::Header,
         migration::Transfer,
         misfit::Found,
@@ -38,8 +41,8 @@ impl Due {
     /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
     #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
-        let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
+    pub(crate) fn of(row: Option<&Row>, flagged: Flagged, protocol: ProtocolFeatures, postcopy: Postcopy) -> Self {
+        let acknowledged = if flagged == Flagged::Yes && protocol.contains(ProtocolFeatures::REPLY_ACK) {
             Self::Acknowledgement
         } else {
             Self::Nothing
@@ -50,7 +53,7 @@ impl Due {
             ReplyRule::AcknowledgedWhenFlagged => Self::Nothing,
             ReplyRule::Status => Self::Acknowledgement,
             ReplyRule::Own(_) => Self::Reply,
-            ReplyRule::LogFile if negotiated.has_log_file() => Self::Reply,
+            ReplyRule::LogFile if protocol.contains(ProtocolFeatures::LOG_SHMFD) => Self::Reply,
             ReplyRule::LogFile => acknowledged,
             ReplyRule::Postcopy if matches!(postcopy, Postcopy::Listening | Postcopy::Answered) => Self::Reply,
             ReplyRule::Postcopy => acknowledged,
@@ -66,6 +69,41 @@ impl Due {
 pub(crate) enum Flagged {
     Yes,
     No,
+}
+
+/// Whether a request carries the need-reply flag, and what answers it then.
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
+pub(crate) fn opening(
+    row: &Row,
+    message: MessageName,
+    delivery: Delivery,
+    protocol: ProtocolFeatures,
+    postcopy: Postcopy,
+) -> (Flagged, Due) {
+    let acknowledges = protocol.contains(ProtocolFeatures::REPLY_ACK);
+    let flag = match row.reply {
+        // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
+        _ if message.channel == Channel::Frontend
+            && Due::of(Some(row), Flagged::No, protocol, postcopy) == Due::Reply =>
+        {
+            false
+        }
+        // QEMU sets it on these whatever was negotiated, and some back-ends answer only then. The older
+        // dialects of the other channel answer whenever they are asked, and are always asked.
+        ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => true,
+        ReplyRule::Status => message != FrontendCode::CHECK_DEVICE_STATE.message(),
+        // A look-up is flagged too: some front-ends answer only then.
+        ReplyRule::Own(_) => acknowledges,
+        ReplyRule::Acknowledged | ReplyRule::LogFile | ReplyRule::Postcopy => {
+            delivery == Delivery::Acknowledged
+                && acknowledges
+                && message != FrontendCode::SET_PROTOCOL_FEATURES.message()
+        }
+        ReplyRule::Never | ReplyRule::Empty => false,
+    };
+    let flagged = if flag { Flagged::Yes } else { Flagged::No };
+    (flagged, Due::of(Some(row), flagged, protocol, postcopy))
 }
 
 impl Flagged {
@@ -87,48 +125,33 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// The row of the request if a reply with content that answers `found` can be its answer: there is
-    /// one, or the sender did not ask for it.
-    #[cfg_attr(for_size, inline(never))]
-    #[cfg_attr(not(for_size), inline)]
-    fn row_of_answer(&self, found: Option<MessageName>) -> Option<&'static Row> {
-        let fits = !self.refused && found == Some(self.message) && matches!(self.due, Due::Reply | Due::Nothing);
-        if fits { self.message.row() } else { None }
+    /// The header of what answers it.
+    fn header(&self) -> Header {
+        Header::answering(MessageName { id: self.wire, ..self.message })
     }
 
     /// What a frame tells that answers it.
     pub(crate) fn answered_by<'b, H, R: Reply<'b, H>>(&self, frame: &mut Frame<'b, H>, form: Form) -> Result<R, Fault> {
-        let found = Found::new(self.message, frame, form);
-        match self.heard(&found)? {
-            Heard::Number(number) => Ok(R::telling(number)),
-            Heard::Content(row, payload) => {
-                frame.payload = payload;
-                match R::of_parts(row, frame, form) {
-                    Some(reply) => Ok(reply),
-                    None => found.fault_of_reply(row.reply_payload, row.reply_handles),
+        let (row, handles) = (R::row_of(self.message.id).filter(|_| self.due == Due::Reply), frame.handles.len());
+        match (hear(row, frame, form), row) {
+            (Heard::Number(number), _) => return Ok(R::telling(number)),
+            (Heard::Content, Some(row)) => {
+                if let Some(reply) = R::of_parts(row, frame, form) {
+                    return Ok(reply);
                 }
             }
+            _ => {}
         }
+        Err(self.unfit(row, frame, handles, form))
     }
 
-    #[cfg_attr(for_size, inline(never))]
-    #[cfg_attr(not(for_size), inline)]
-    fn heard<'b>(&self, found: &Found<'b>) -> Result<Heard<'b>, Fault> {
-        match self.message.row() {
-            Some(row) if self.due == Due::Reply => {
-                if found.is_empty_refusal(row) {
-                    return Ok(Heard::Number(1));
-                }
-                match found.payload_of(row.reply_payload, row.reply_handles) {
-                    Some(payload) => Ok(Heard::Content(row, payload)),
-                    None => found.fault_of_reply(row.reply_payload, row.reply_handles),
-                }
-            }
-            _ => match found.number() {
-                Some(number) => Ok(Heard::Number(number)),
-                None => found.fault_of_reply(PayloadKind::U64, HandleRule::None),
-            },
-        }
+    /// What there is to say of a frame that is no answer, and came with so many descriptors.
+    #[cold]
+    #[inline(never)]
+    fn unfit<H>(&self, row: Option<&Row>, frame: &Frame<'_, H>, handles: usize, form: Form) -> Fault {
+        let acknowledgement = (PayloadKind::U64, HandleRule::None);
+        let (kind, rule) = row.map_or(acknowledgement, |row| (row.reply_payload, row.reply_handles));
+        Found::new(self.message, frame, form).with_handles(handles).fault(kind, rule).into()
     }
 
     /// What there is to say of an answer that belongs to another request, or to any.
@@ -139,12 +162,26 @@ impl Question {
     }
 }
 
-/// What answers a question.
-enum Heard<'b> {
+/// What answers a request.
+enum Heard {
     /// Success, zero, or a refusal.
     Number(u64),
-    /// A payload that has what a reply to a request of this row is made of.
-    Content(&'static Row, &'b [u8]),
+    /// A payload of the size and with the descriptors that a reply of its own has.
+    Content,
+    /// Neither.
+    Nothing,
+}
+
+/// What a frame tells that answers a request; of this row if the answer is a reply of its own.
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
+fn hear<H>(row: Option<&Row>, frame: &mut Frame<'_, H>, form: Form) -> Heard {
+    match row {
+        None => frame.number().map_or(Heard::Nothing, Heard::Number),
+        Some(row) if frame.is_empty_refusal(row) => Heard::Number(1),
+        Some(row) if frame.fit(row.reply_payload, row.reply_handles, form) => Heard::Content,
+        Some(_) => Heard::Nothing,
+    }
 }
 
 /// A request that waits for its answer, and what it does once it is granted.
@@ -271,6 +308,8 @@ pub(crate) trait Reply<'b, H>: Sized {
     fn number(&self) -> Option<u64>;
     /// The request that a reply of its own answers.
     fn message(&self) -> Option<MessageName>;
+    /// The row of a request on the channel of these replies.
+    fn row_of(id: u32) -> Option<&'static Row>;
     /// Takes the reply to a request of this row out of its frame.
     fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self>;
     /// Writes the payload and hands out the descriptors.
@@ -296,34 +335,51 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
     form: Form,
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
-    if let Some(number) = reply.number() {
-        return tell(question, number, form, out);
+    match reply.number() {
+        Some(number) => tell(question, R::row_of, number, out),
+        None => answer_with_content(question, reply, form, out),
     }
+}
+
+/// Writes a reply of its own.
+pub(crate) fn answer_with_content<'o, 'b, H, R: Reply<'b, H>>(
+    question: &Question,
+    reply: R,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
     let found = reply.message();
-    let Some(row) = question.row_of_answer(found) else { return question.does_not_fit(found) };
+    // There is a reply with content to this request, or the sender did not ask for it.
+    let fits = found == Some(question.message) && matches!(question.due, Due::Reply | Due::Nothing);
+    let row = if fits && !question.refused { R::row_of(question.message.id) } else { None };
+    let Some(row) = row else { return question.does_not_fit(found) };
     let (mut writer, mut handles) = (Writer::new(out), Handles::new());
     reply.put(&mut writer, &mut handles, form);
     send(question, writer, row.reply_handles, handles, form)
 }
 
-/// Tells success, zero, or a refusal.
+/// Tells success, zero, or a refusal; `row_of` finds the row of a request of the channel.
 #[cfg_attr(for_size, inline(never))]
 #[cfg_attr(not(for_size), inline)]
 pub(crate) fn tell<'o, H>(
     question: &Question,
+    row_of: fn(u32) -> Option<&'static Row>,
     number: u64,
-    form: Form,
     out: &'o mut [u8],
 ) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
         // What the machine itself refused cannot be granted.
         due if number == 0 && (question.refused || due == Due::Reply) => return question.does_not_fit(None),
+        Due::Nothing => return Ok(Answered::Silent),
         Due::Acknowledgement => writer.put_number(number),
-        Due::Reply if !put_refusal(question.message, number, &mut writer) => return Ok(Answered::Close),
-        Due::Reply | Due::Empty | Due::Nothing => {}
+        Due::Reply if !put_refusal(row_of(question.message.id), number, &mut writer) => return Ok(Answered::Close),
+        Due::Reply | Due::Empty => {}
     }
-    send(question, writer, HandleRule::None, Handles::new(), form)
+    match writer.seal(question.message, question.header()) {
+        Ok(bytes) => Ok(Answered::Send(Transmit { bytes, handles: Handles::new() })),
+        Err(misuse) => Err(misuse),
+    }
 }
 
 /// Sends an answer that is written if one is due.
@@ -339,15 +395,14 @@ pub(crate) fn send<'o, H>(
     if question.due == Due::Nothing {
         return Ok(Answered::Silent);
     }
-    let header = Header::answering(MessageName { id: question.wire, ..question.message });
-    let bytes = whole(writer, question.message, header, rule, handles.len(), form)?;
+    let bytes = whole(writer, question.message, question.header(), rule, handles.len(), form)?;
     Ok(Answered::Send(Transmit { bytes, handles }))
 }
 
 /// Refuses a request that has a reply of its own, in the way that reply can tell it; says whether it
 /// can.
-fn put_refusal(message: MessageName, number: u64, writer: &mut Writer<'_>) -> bool {
-    let Some(row) = message.row() else { return false };
+fn put_refusal(row: Option<&Row>, number: u64, writer: &mut Writer<'_>) -> bool {
+    let Some(row) = row else { return false };
     let (ReplyRule::Own(refusal) | ReplyRule::OwnWhenFlagged(refusal)) = row.reply else { return false };
     let (zeros, number) = match refusal {
         // The GPU channel tells them itself.
@@ -394,11 +449,12 @@ fn whole<'o>(
     form: Form,
 ) -> Result<&'o [u8], ApiMisuse> {
     let bytes = writer.seal(message, header)?;
-    if rule != HandleRule::None || found != 0 {
-        let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
-        if found < expected.least || found > expected.most {
-            return Err(ApiMisuse::HandleCount { message, expected, found });
-        }
+    if rule == HandleRule::None && found == 0 {
+        return Ok(bytes);
+    }
+    let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
+    if found < expected.least || found > expected.most {
+        return Err(ApiMisuse::HandleCount { message, expected, found });
     }
     Ok(bytes)
 }

@@ -4,13 +4,13 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer, opening},
     dialect::Dialect,
     difference::{Difference, difference},
     error::{ApiMisuse, Fault, PeerMisbehaved},
     memory_map::TableExtents,
     projection::Projection,
-    rejection::{Rejection, Verdict, admit},
+    rejection::{Obstacle, Rejection, Verdict, admit},
     rules::{Rules, Violation, check_backend_request},
     session::{Effect, Negotiated, Postcopy, Session},
     tolerance::{BrokenDependency, Tolerance},
@@ -146,8 +146,9 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.check_alive()?;
         let code = request.code();
         let message = code.message();
-        let rules = self.rules();
-        let (negotiated, postcopy) = (&rules.state.negotiated, rules.state.postcopy);
+        let mut negotiated = Negotiated::default();
+        let rules = self.rules(&mut negotiated);
+        let (negotiated, postcopy) = (rules.state.negotiated, rules.state.postcopy);
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
         if !negotiated.opens(&row.gate) {
             return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
@@ -161,12 +162,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
         }
-        let flagged = match Due::of(Some(row), Flagged::No, negotiated, postcopy) {
-            // The reply comes anyway, and DPDK sends an acknowledgement too if a flag asks for one.
-            Due::Reply => Flagged::No,
-            _ => flag(row, code, delivery, negotiated),
-        };
-        let due = Due::of(Some(row), flagged, negotiated, postcopy);
+        let (flagged, due) = opening(row, message, delivery, negotiated.protocol, postcopy);
         if !self.asking.has_room() {
             return Asking::<Effect, DEPTH>::no_room();
         }
@@ -198,7 +194,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::NothingToAnswer);
         }
         // Also not after something was asked that ends this exchange.
-        for state in [self.session.postcopy, self.rules().state.postcopy] {
+        for state in [self.session.postcopy, self.rules(&mut Negotiated::default()).state.postcopy] {
             if state != Postcopy::Answered {
                 return Err(ApiMisuse::Violation { message, violation: Violation::PostcopyOrder { state } });
             }
@@ -236,28 +232,23 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// # Errors
     /// See [`Rejection`].
     pub fn handle_request<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<BackendRequest<'b, H>, Rejection> {
-        if self.failed || self.backend_channel_failed {
-            return Err(Rejection::session_failed());
-        }
-        if let Some(question) = &self.answering {
-            return Err(Rejection::answer_outstanding(question.message));
-        }
         let wire = BackendCode(frame.header.request());
         let dialect = self.session.dialect.chosen_by(&frame);
         let known = dialect.code(wire.0);
         let (message, row) = (known.unwrap_or(wire).message(), known.and_then(BackendCode::row));
         let result = self.backend_request(&mut frame, message, row, dialect);
-        if let Err(rejection) = &result
-            && rejection.verdict() == Verdict::Close
-        {
-            self.backend_channel_failed = true;
-            return result;
+        match result.as_ref().map_err(Rejection::verdict) {
+            Err(Verdict::Misuse) => {}
+            Err(Verdict::Close) => self.backend_channel_failed = true,
+            Ok(_) | Err(Verdict::Refuse) => {
+                if result.is_ok() {
+                    self.session.dialect = dialect;
+                }
+                let (flagged, protocol) = (Flagged::from_header(&frame.header), self.session.negotiated.protocol);
+                let due = Due::of(row, flagged, protocol, self.session.postcopy);
+                self.answering = Some(Question { message, wire: wire.0, due, refused: result.is_err() });
+            }
         }
-        if result.is_ok() {
-            self.session.dialect = dialect;
-        }
-        let due = Due::of(row, Flagged::from_header(&frame.header), &self.session.negotiated, self.session.postcopy);
-        self.answering = Some(Question { message, wire: wire.0, due, refused: result.is_err() });
         result
     }
 
@@ -270,12 +261,11 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         reply: BackendReply<H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
-        if self.failed || self.backend_channel_failed {
-            return Err(ApiMisuse::SessionFailed);
-        }
-        let Some(question) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        let form = self.form(Role::Reply);
-        let result = answer(question, reply, form, out);
+        let result = match &self.answering {
+            _ if self.failed || self.backend_channel_failed => Err(ApiMisuse::SessionFailed),
+            Some(question) => answer(question, reply, self.form(Role::Reply), out),
+            None => Err(ApiMisuse::NothingToAnswer),
+        };
         if let Ok(answered) = &result {
             self.answering = None;
             self.backend_channel_failed = matches!(answered, Answered::Close);
@@ -312,8 +302,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.asking.outstanding().iter().any(|pending| matches!(pending.effect, Effect::ReplaceMemory))
     }
 
-    fn rules(&self) -> Rules<'_, VRINGS, REGIONS> {
-        let state = Projection::new(&self.session, self.asking.outstanding(), &self.table);
+    fn rules<'s>(&'s self, negotiated: &'s mut Negotiated) -> Rules<'s, VRINGS, REGIONS> {
+        let state = Projection::new(&self.session, self.asking.outstanding(), &self.table, negotiated);
         Rules { state, rings: self.rings(), slots: REGIONS, tolerance: &self.config.tolerance }
     }
 
@@ -385,35 +375,34 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         row: Option<&'static Row>,
         dialect: Dialect,
     ) -> Result<BackendRequest<'b, H>, Rejection> {
+        if self.failed || self.backend_channel_failed {
+            return Err(Rejection::session_failed());
+        }
+        if let Some(question) = &self.answering {
+            return Err(Rejection::answer_outstanding(question.message));
+        }
         let form = self.form(Role::Request).with_dialect(dialect);
-        let found = Found::new(message, frame, form);
-        let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
-        frame.payload = payload;
-        let request = match BackendRequest::of_parts(row, frame, form) {
-            Some(request) => request,
-            None => return Err(Rejection::misfit(&found, Some(row))),
+        let handles = frame.handles.len();
+        let obstacle = match admit(frame, row, form, &self.session.negotiated) {
+            Ok(row) => match BackendRequest::of_parts(row, frame, form) {
+                Some(request) => return self.checked(message, request),
+                None => Obstacle::Misfit,
+            },
+            Err(obstacle) => obstacle,
         };
+        let found = Found::new(message, frame, form).with_handles(handles);
+        Err(obstacle.rejection(&frame.header, &found, row))
+    }
+
+    fn checked<'b, H>(
+        &self,
+        message: MessageName,
+        request: BackendRequest<'b, H>,
+    ) -> Result<BackendRequest<'b, H>, Rejection> {
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),
             Err(violation) => Err(Rejection::violation(message, &violation)),
         }
-    }
-}
-
-/// Whether a request of this row carries the need-reply flag.
-fn flag(row: &Row, code: FrontendCode, delivery: Delivery, negotiated: &Negotiated) -> Flagged {
-    match row.reply {
-        // QEMU sets it on these whatever was negotiated, and some back-ends answer only then.
-        ReplyRule::AcknowledgedWhenFlagged => Flagged::Yes,
-        ReplyRule::Status if code != FrontendCode::CHECK_DEVICE_STATE => Flagged::Yes,
-        ReplyRule::Acknowledged | ReplyRule::LogFile | ReplyRule::Postcopy
-            if delivery == Delivery::Acknowledged
-                && negotiated.has_acknowledgements()
-                && code != FrontendCode::SET_PROTOCOL_FEATURES =>
-        {
-            Flagged::Yes
-        }
-        _ => Flagged::No,
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Projection<'s, const VRINGS: usize, const REGIONS: usize> {
     /// The regions of the one memory table that may be pending.
     table: &'s [RegionExtent],
     /// The features.
-    pub(crate) negotiated: Negotiated,
+    pub(crate) negotiated: &'s Negotiated,
     /// How far postcopy migration is.
     pub(crate) postcopy: Postcopy,
 }
@@ -26,21 +26,24 @@ pub(crate) struct Projection<'s, const VRINGS: usize, const REGIONS: usize> {
 impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIONS> {
     /// A session to which nothing is about to happen.
     pub(crate) fn settled(session: &'s Session<VRINGS, REGIONS>) -> Self {
-        let (negotiated, postcopy) = (session.negotiated, session.postcopy);
+        let (negotiated, postcopy) = (&session.negotiated, session.postcopy);
         Self { session, pending: &[], table: &[], negotiated, postcopy }
     }
 
+    /// A session that these will change; `negotiated` is where the features go that it has then.
     pub(crate) fn new(
         session: &'s Session<VRINGS, REGIONS>,
         pending: &'s [Pending<Effect>],
         table: &'s TableExtents,
+        negotiated: &'s mut Negotiated,
     ) -> Self {
-        let mut state = Self { pending, table, ..Self::settled(session) };
+        *negotiated = session.negotiated;
+        let mut postcopy = session.postcopy;
         for Pending { effect, .. } in pending {
-            state.negotiated.apply(effect);
-            state.postcopy = state.postcopy.after(effect);
+            negotiated.apply(effect);
+            postcopy = postcopy.after(effect);
         }
-        state
+        Self { session, pending, table, negotiated, postcopy }
     }
 
     /// Ring `index`; one that is not set up beyond the rings of the machine.

@@ -3,13 +3,15 @@
 use core::fmt;
 
 use crate::{
+    assembler::Frame,
     error::{ApiMisuse, DecodeError, Fault, PeerMisbehaved},
     rules::Violation,
     session::Negotiated,
     wire::{
         header::Header,
         misfit::Found,
-        row::{Channel, Enforcement, MessageName, Row},
+        payload::Form,
+        row::{Channel, Enforcement, Gate, MessageName, Row},
     },
 };
 
@@ -56,20 +58,9 @@ impl Rejection {
 
     /// The header's flags are not those of a request.
     #[cold]
-    #[inline(never)]
     pub(crate) fn no_request(header: &Header, channel: Channel) -> Self {
         let message = MessageName { channel, id: header.request() };
         Self::close(header.fault_or(channel, DecodeError::ReplyInsteadOfRequest { message }))
-    }
-
-    /// The bytes do not make the request of this row; `None` if there is no such request.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn misfit(found: &Found<'_>, row: Option<&Row>) -> Self {
-        Self::refuse(match row {
-            Some(row) => found.fault(row.payload, row.handles),
-            None => DecodeError::UnknownRequest { message: found.message },
-        })
     }
 
     /// The request breaks a rule.
@@ -93,28 +84,51 @@ impl Rejection {
     }
 }
 
-/// The row of a request and its payload; `None` if there is no such request.
-///
-/// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
-/// not those of its row.
+/// Why a request is not looked at any further.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Obstacle {
+    /// It is none.
+    NoRequest,
+    /// Its gate is closed.
+    Gate,
+    /// There is no such request, or it is not what its row says.
+    Misfit,
+}
+
+/// The row of a request that may come now, and whose size and descriptors are those of its row; `None`
+/// if nobody knows it.
 #[cfg_attr(for_size, inline(never))]
 #[cfg_attr(not(for_size), inline)]
-pub(crate) fn admit<'b>(
-    header: &Header,
-    found: &Found<'b>,
+pub(crate) fn admit<H>(
+    frame: &mut Frame<'_, H>,
     row: Option<&'static Row>,
+    form: Form,
     negotiated: &Negotiated,
-) -> Result<(&'static Row, &'b [u8]), Rejection> {
-    if !header.is_request() {
-        return Err(Rejection::no_request(header, found.message.channel));
+) -> Result<&'static Row, Obstacle> {
+    if !frame.header.is_request() {
+        return Err(Obstacle::NoRequest);
     }
-    let Some(row) = row else { return Err(Rejection::misfit(found, None)) };
-    if row.gate.enforcement() == Enforcement::BothSides && !negotiated.opens(&row.gate) {
-        return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
+    let Some(row) = row else { return Err(Obstacle::Misfit) };
+    let open =
+        row.gate == Gate::ALWAYS || row.gate.enforcement() == Enforcement::FrontendOnly || negotiated.opens(&row.gate);
+    if !open {
+        return Err(Obstacle::Gate);
     }
-    match found.payload_of(row.payload, row.handles) {
-        Some(payload) => Ok((row, payload)),
-        None => Err(Rejection::misfit(found, Some(row))),
+    if frame.fit(row.payload, row.handles, form) { Ok(row) } else { Err(Obstacle::Misfit) }
+}
+
+impl Obstacle {
+    /// What becomes of a request of this row; `None` if there is no such request.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn rejection(self, header: &Header, found: &Found<'_>, row: Option<&Row>) -> Rejection {
+        let message = found.message;
+        match (self, row) {
+            (Self::NoRequest, _) => Rejection::no_request(header, message.channel),
+            (Self::Gate, Some(row)) => Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }),
+            (Self::Misfit, Some(row)) => Rejection::refuse(found.fault(row.payload, row.handles)),
+            (Self::Gate | Self::Misfit, None) => Rejection::refuse(DecodeError::UnknownRequest { message }),
+        }
     }
 }
 

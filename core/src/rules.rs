@@ -293,7 +293,7 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
     }
 
     fn features(&self, features: VirtioFeatures) -> Result<Effect, Violation> {
-        let negotiated = &self.state.negotiated;
+        let negotiated = self.state.negotiated;
         let excess = features.difference(negotiated.offered | self.tolerance.always_accepted);
         if !excess.is_empty() && self.tolerance.unoffered_features == UnofferedFeatures::Refuse {
             return Err(Violation::FeaturesNotOffered { excess });

@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Transmit},
-    channel::{Asking, Due, Flagged, Pending, Question},
+    channel::{Asking, Due, Flagged, Pending, Question, opening},
     error::{ApiMisuse, Fault},
     frontend::Delivery,
     rules::{Violation, check_backend_request},
@@ -13,7 +13,7 @@ use crate::{
         backend_request::{BackendReply, BackendRequest},
         header::Header,
         payload::Role,
-        row::{Channel, ReplyRule},
+        row::Channel,
     },
 };
 
@@ -79,15 +79,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if let Err(violation) = check_backend_request(&request, usize::from(self.config.rings)) {
             return Err(ApiMisuse::violation(message, &violation));
         }
-        // A look-up is flagged too: some front-ends answer only then.
-        let wanted = delivery == Delivery::Acknowledged || matches!(row.reply, ReplyRule::Own(_));
-        let flagged = match row.reply {
-            // The older dialects answer whenever they are asked, and are always asked.
-            ReplyRule::AcknowledgedWhenFlagged | ReplyRule::OwnWhenFlagged(_) => Flagged::Yes,
-            _ if wanted && negotiated.has_acknowledgements() => Flagged::Yes,
-            _ => Flagged::No,
-        };
-        let due = Due::of(Some(row), flagged, negotiated, Postcopy::Off);
+        let (flagged, due) = opening(row, message, delivery, negotiated.protocol, Postcopy::Off);
         if due != Due::Nothing && !self.asking.has_room() {
             return Asking::<(), DEPTH>::no_room();
         }

@@ -7,8 +7,9 @@ use crate::{
     channel::{Asking, Due, Flagged, Pending, Question},
     error::{ApiMisuse, Fault},
     rules::Violation,
-    session::{Negotiated, Postcopy},
+    session::Postcopy,
     wire::{
+        feature::ProtocolFeatures,
         gpu::{GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
         header::Header,
         row::Channel,
@@ -158,7 +159,7 @@ impl<const DEPTH: usize> GpuBackend<DEPTH> {
             return Err(violates(Violation::NotNegotiated { gate: row.gate }));
         }
         self.check(&request).map_err(|violation| violates(violation.into()))?;
-        let due = Due::of(Some(row), Flagged::No, &Negotiated::default(), Postcopy::Off);
+        let due = Due::of(Some(row), Flagged::No, ProtocolFeatures::empty(), Postcopy::Off);
         if due != Due::Nothing && !self.asking.has_room() {
             return Asking::<Asked, DEPTH>::no_room();
         }

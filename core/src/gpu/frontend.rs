@@ -6,10 +6,11 @@ use crate::{
     assembler::{Frame, Handles},
     channel::{Answered, Due, Flagged, Pending, Question, answer, send},
     error::ApiMisuse,
-    rejection::{Rejection, Verdict},
+    rejection::{Obstacle, Rejection, Verdict},
     rules::Violation,
-    session::{Negotiated, Postcopy},
+    session::Postcopy,
     wire::{
+        feature::ProtocolFeatures,
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
         misfit::Found,
         row::{Channel, HandleRule, Refusal, ReplyRule, Row},
@@ -204,7 +205,7 @@ impl GpuFrontend {
             return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
         let found = Found::new(message, &frame, REQUEST);
-        let Some(row) = code.row() else { return Err(Rejection::misfit(&found, None)) };
+        let Some(row) = code.row() else { return Err(Obstacle::Misfit.rejection(&frame.header, &found, None)) };
         if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
@@ -218,5 +219,5 @@ impl GpuFrontend {
 
 /// What answers a request of this row; nothing answers one that nobody knows.
 fn due(row: Option<&Row>) -> Due {
-    Due::of(row, Flagged::No, &Negotiated::default(), Postcopy::Off)
+    Due::of(row, Flagged::No, ProtocolFeatures::empty(), Postcopy::Off)
 }

@@ -45,7 +45,7 @@ const _: () = assert!(PROTOCOL < ACCESS_PLATFORM);
 
 impl Gate {
     /// Open from the start.
-    pub(super) const ALWAYS: Self = Self(0);
+    pub(crate) const ALWAYS: Self = Self(0);
     /// Needs `VHOST_USER_F_PROTOCOL_FEATURES` offered.
     pub(super) const OFFERED: Self = Self(OFFERED);
     /// Needs protocol features to be negotiated.

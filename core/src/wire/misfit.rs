@@ -15,10 +15,7 @@ use super::{
     row::{HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{self, Uuid},
 };
-use crate::{
-    assembler::Frame,
-    error::{DecodeError, Fault},
-};
+use crate::{assembler::Frame, error::DecodeError};
 
 /// What a message was to be, and what came.
 #[derive(Debug)]
@@ -30,36 +27,58 @@ pub(crate) struct Found<'b> {
     pub(crate) form: Form,
 }
 
+impl<H> Frame<'_, H> {
+    /// Takes the bytes off that come after a payload of this kind and are skipped, and says whether the
+    /// number of descriptors is one that this rule says, and the size the kind's, if it can have one only. If not,
+    /// [`Found::fault`] says why.
+    pub(crate) fn fit(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> bool {
+        let is_usual = rule == HandleRule::None && self.handles.is_empty() && kind.has_only_size(self.payload.len());
+        is_usual || self.fit_unusual(kind, rule, form)
+    }
+
+    #[inline(never)]
+    fn fit_unusual(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> bool {
+        let (handles, expected) = (self.handles.len(), rule.count(self.payload, form));
+        if handles < expected.least || handles > expected.most {
+            return false;
+        }
+        let SizeRule::Exactly(size) = kind.size() else { return true };
+        if self.payload.len() == size || kind.before_image().is_some() {
+            return true;
+        }
+        // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
+        if form.trailing == TrailingBytes::Ignore && kind != PayloadKind::Uuid {
+            self.payload = self.payload.get(..size).unwrap_or(self.payload);
+        }
+        // A reply whose content means nothing may have any (see `LogBase`).
+        let is_free = size == 0 && form.role == Role::Reply;
+        self.payload.len() == size || is_free
+    }
+
+    /// The number of an acknowledgement: zero for success. `None` if it is not one.
+    pub(crate) fn number(&self) -> Option<u64> {
+        let number = <[u8; 8]>::try_from(self.payload).ok()?;
+        if self.handles.is_empty() { Some(u64::from_ne_bytes(number)) } else { None }
+    }
+
+    /// Whether a reply to a request of this row is missing what it is for.
+    pub(crate) fn is_empty_refusal(&self, row: &Row) -> bool {
+        let nothing_expected = row.reply_payload == PayloadKind::Empty;
+        row.reply == ReplyRule::Own(Refusal::Empty)
+            && self.handles.is_empty()
+            && (nothing_expected || self.payload.is_empty())
+    }
+}
+
 impl<'b> Found<'b> {
     pub(crate) fn new<H>(message: MessageName, frame: &Frame<'b, H>, form: Form) -> Self {
         let Frame { header, payload, handles } = frame;
         Self { message, payload, announced: header.size(), handles: handles.len(), form }
     }
 
-    /// The payload, which is of this kind, without the bytes after it that are skipped.
-    ///
-    /// `None` if the number of descriptors is not one that this rule says, or the size not the kind's, if it can have
-    /// one only; then [`Self::fault`] says why.
-    pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Option<&'b [u8]> {
-        let is_usual = rule == HandleRule::None && self.handles == 0 && kind.has_only_size(self.payload.len());
-        if is_usual { Some(self.payload) } else { self.unusual_payload_of(kind, rule) }
-    }
-
-    #[inline(never)]
-    fn unusual_payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Option<&'b [u8]> {
-        let Self { payload, form, .. } = *self;
-        if self.wrong_count(rule).is_some() {
-            return None;
-        }
-        let SizeRule::Exactly(size) = kind.size() else { return Some(payload) };
-        if payload.len() == size || kind.before_image().is_some() {
-            return Some(payload);
-        }
-        // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
-        let skips = form.trailing == TrailingBytes::Ignore && kind != PayloadKind::Uuid;
-        // A reply whose content means nothing may have any (see `LogBase`).
-        let is_free = size == 0 && form.role == Role::Reply;
-        if is_free { Some(payload) } else { payload.get(..size).filter(|_| skips) }
+    /// The same as it was before of so many descriptors some were taken.
+    pub(crate) fn with_handles(self, handles: usize) -> Self {
+        Self { handles, ..self }
     }
 
     /// How many descriptors this rule says, if not as many as came.
@@ -68,30 +87,9 @@ impl<'b> Found<'b> {
         if self.handles < expected.least || self.handles > expected.most { Some(expected) } else { None }
     }
 
-    /// The number of an acknowledgement: zero for success.
-    pub(crate) fn number(&self) -> Option<u64> {
-        let number = <[u8; 8]>::try_from(self.payload).ok()?;
-        if self.handles == 0 { Some(u64::from_ne_bytes(number)) } else { None }
-    }
-
-    /// Whether a reply to a request of this row is missing what it is for.
-    pub(crate) fn is_empty_refusal(&self, row: &Row) -> bool {
-        let nothing_expected = row.reply_payload == PayloadKind::Empty;
-        row.reply == ReplyRule::Own(Refusal::Empty)
-            && self.handles == 0
-            && (nothing_expected || self.payload.is_empty())
-    }
-
     /// Whether the image, if one follows, has the size that the request says.
     pub(crate) fn fits_image(&self, kind: PayloadKind) -> bool {
         kind.before_image().is_none() || has_whole_image(kind, self.payload, following(self.payload, self.announced))
-    }
-
-    /// The same as [`Self::fault`], as a fault of a reply.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn fault_of_reply<T>(&self, kind: PayloadKind, rule: HandleRule) -> Result<T, Fault> {
-        Err(self.fault(kind, rule).into())
     }
 
     /// Why this is no message whose payload is of this kind and whose descriptors follow this rule.

@@ -233,7 +233,7 @@ impl Form {
 /// What is left of a frame when its header is read and its descriptors are counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Body<'b> {
-    /// The payload. Of a kind that has a single size it is of that size, see [`Found::payload_of`](super::misfit::Found::payload_of).
+    /// The payload. Of a kind that has a single size it is of that size, see `Frame::fit`.
     pub(crate) bytes: &'b [u8],
     /// The number that a payload of eight bytes is.
     pub(crate) number: u64,

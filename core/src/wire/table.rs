@@ -193,11 +193,9 @@ macro_rules! requests {
                 frame: &mut Frame<'b, H>,
                 found: &Found<'b>,
             ) -> Option<Self> {
-                frame.payload = found.payload_of(row.payload, row.handles)?;
-                if matches!(Channel::$channel, Channel::Gpu) && !found.fits_image(row.payload) {
-                    return None;
-                }
-                Self::of_parts(row, frame, found.form)
+                let fits_image = !matches!(Channel::$channel, Channel::Gpu) || found.fits_image(row.payload);
+                let fits = frame.fit(row.payload, row.handles, found.form) && fits_image;
+                if fits { Self::of_parts(row, frame, found.form) } else { None }
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
@@ -341,13 +339,11 @@ macro_rules! replies {
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let found = Found::new(message, &frame, form);
-                let decoded = match (found.payload_of(row.reply_payload, row.reply_handles), row.reply) {
-                    (None, _) => None,
-                    (Some(_), ReplyRule::Empty) => frame.payload.is_empty().then_some(Self::Done),
-                    (Some(payload), _) => {
-                        frame.payload = payload;
-                        $crate::channel::Reply::of_parts(row, &mut frame, form)
-                    }
+                let is_empty = frame.payload.is_empty();
+                let decoded = match (frame.fit(row.reply_payload, row.reply_handles, form), row.reply) {
+                    (false, _) => None,
+                    (true, ReplyRule::Empty) => is_empty.then_some(Self::Done),
+                    (true, _) => $crate::channel::Reply::of_parts(row, &mut frame, form),
                 };
                 decoded.ok_or_else(|| found.fault(row.reply_payload, row.reply_handles))
             }
@@ -397,10 +393,18 @@ macro_rules! replies {
                 self.code().map($code::message)
             }
 
+            fn row_of(id: u32) -> Option<&'static Row> {
+                $code(id).row()
+            }
+
             #[cfg_attr(for_size, inline(never))]
             #[cfg_attr(not(for_size), inline)]
             fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                out.put_content(self.content(form), form);
+                match self.content(form) {
+                    // Most replies are no more than that.
+                    Content::Number(number) => out.put_number(number),
+                    content => out.put_content(content, form),
+                }
                 let handle = match self {
                     Self::Done | Self::Refused(_) => None,
                     $(Self::$variant($($field),+) => handle!(handles; $($field $field),+),)*
