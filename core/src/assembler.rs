@@ -7,6 +7,7 @@ use zerocopy::FromBytes;
 use crate::{
     error::DecodeError,
     wire::{
+        gpu::GpuCode,
         header::Header,
         memory::MAX_TABLE_REGIONS,
         row::{Channel, MessageName},
@@ -110,7 +111,15 @@ pub struct Assembler<H, const CAP: usize = MAX_MESSAGE> {
     filled: usize,
     image: u32,
     handles: Handles<H>,
-    failed: Option<DecodeError>,
+    failed: Option<Failure>,
+}
+
+/// Why nothing more can be read. What there is to tell of it is in the buffer.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Header,
+    HandlesAfterStart,
+    TooManyHandles,
 }
 
 impl<H, const CAP: usize> Assembler<H, CAP> {
@@ -160,15 +169,16 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     /// version other than 1, a payload that does not fit, descriptors after the first byte of a
     /// message or with an image, or more than [`MAX_HANDLES`] of them.
     pub fn filled(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), DecodeError> {
-        let result = match self.failed {
-            Some(error) => Err(error),
-            None => self.collect(count, handles),
-        };
-        if let Err(error) = result {
-            self.failed = Some(error);
-            self.handles.clear();
+        if self.failed.is_none() {
+            self.failed = self.collect(count, handles).err();
         }
-        result
+        match self.failed {
+            None => Ok(()),
+            Some(failure) => {
+                self.handles.clear();
+                Err(self.error(failure))
+            }
+        }
     }
 
     /// Whether a frame waits to be taken.
@@ -179,11 +189,11 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
 
     /// Takes the frame if it is whole.
     pub fn take(&mut self) -> Option<Frame<'_, H>> {
-        if !self.is_whole() {
+        let end = self.wanted();
+        if self.failed.is_some() || self.filled < end {
             return None;
         }
         let header = *self.header()?;
-        let end = self.wanted();
         let following = header.size().saturating_sub(self.collected(&header));
         self.filled = 0;
         self.image = following;
@@ -198,7 +208,7 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
         self.filled == 0 && self.image == 0 && self.failed.is_none()
     }
 
-    fn collect(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), DecodeError> {
+    fn collect(&mut self, count: usize, handles: impl IntoIterator<Item = H>) -> Result<(), Failure> {
         let at_start = self.is_between_messages();
         let header_was_missing = self.filled < Header::SIZE;
         if self.image == 0 {
@@ -208,14 +218,14 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
         }
         for handle in handles {
             if !at_start {
-                return Err(DecodeError::HandlesAfterStart { channel: self.channel });
+                return Err(Failure::HandlesAfterStart);
             }
             if self.handles.push(handle).is_err() {
-                return Err(DecodeError::TooManyHandles { channel: self.channel, limit: MAX_HANDLES });
+                return Err(Failure::TooManyHandles);
             }
         }
         match self.header() {
-            Some(header) if header_was_missing => self.check(header),
+            Some(header) if header_was_missing && !self.can_be_read(header) => Err(Failure::Header),
             _ => Ok(()),
         }
     }
@@ -228,11 +238,12 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     }
 
     /// How many payload bytes make the frame: all but an image.
+    #[inline(never)]
     fn collected(&self, header: &Header) -> u32 {
-        let message = MessageName { channel: self.channel, id: header.request() };
-        let row = if header.is_reply() { None } else { message.row() };
-        let front = row.and_then(|row| row.payload.before_image());
-        front.and_then(|front| u32::try_from(front).ok()).map_or(header.size(), |front| header.size().min(front))
+        match image_from(header, self.channel).map(u32::try_from) {
+            Some(Ok(front)) => header.size().min(front),
+            _ => header.size(),
+        }
     }
 
     fn header(&self) -> Option<&Header> {
@@ -240,15 +251,43 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
         Header::ref_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
-    fn check(&self, header: &Header) -> Result<(), DecodeError> {
-        header.check(self.channel)?;
-        let message = MessageName { channel: self.channel, id: header.request() };
-        let limit = CAP.saturating_sub(Header::SIZE);
-        if usize::try_from(self.collected(header)).map_or(true, |size| size > limit) {
-            return Err(DecodeError::PayloadTooLarge { message, found: header.size(), limit });
-        }
-        Ok(())
+    fn can_be_read(&self, header: &Header) -> bool {
+        let fits = usize::try_from(self.collected(header)).is_ok_and(|size| size <= CAP.saturating_sub(Header::SIZE));
+        fits && header.is_known(self.channel)
     }
+
+    #[cold]
+    fn error(&self, failure: Failure) -> DecodeError {
+        let channel = self.channel;
+        match (failure, self.header()) {
+            (Failure::Header, Some(header)) => unreadable(header, channel, CAP),
+            (Failure::TooManyHandles, _) => DecodeError::TooManyHandles { channel, limit: MAX_HANDLES },
+            _ => DecodeError::HandlesAfterStart { channel },
+        }
+    }
+}
+
+/// Where in the payload of a message its image begins.
+#[inline]
+pub(crate) fn image_from(header: &Header, channel: Channel) -> Option<usize> {
+    if channel == Channel::Gpu { image_on_gpu_channel(header) } else { None }
+}
+
+#[inline(never)]
+fn image_on_gpu_channel(header: &Header) -> Option<usize> {
+    if header.is_reply() {
+        return None;
+    }
+    GpuCode(header.request()).row()?.payload.before_image()
+}
+
+/// Why a message cannot be read into a buffer of `room` bytes.
+#[cold]
+#[inline(never)]
+pub(crate) fn unreadable(header: &Header, channel: Channel, room: usize) -> DecodeError {
+    let message = MessageName { channel, id: header.request() };
+    let limit = room.saturating_sub(Header::SIZE);
+    header.fault_or(channel, DecodeError::PayloadTooLarge { message, found: header.size(), limit })
 }
 
 impl<H, const CAP: usize> fmt::Debug for Assembler<H, CAP> {

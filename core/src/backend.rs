@@ -4,7 +4,7 @@ mod channel;
 
 use crate::{
     assembler::Frame,
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, answer},
+    channel::{Answered, Asking, Due, Flagged, Pending, Question, Reply, answer, tell},
     dialect::Dialect,
     difference::{Difference, difference},
     error::ApiMisuse,
@@ -20,7 +20,7 @@ use crate::{
         header::Header,
         misfit::Found,
         payload::{Form, Role},
-        row::{Channel, HandleRule, MessageName, Row},
+        row::{HandleRule, MessageName, Row},
     },
 };
 
@@ -215,7 +215,32 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(ApiMisuse::SessionFailed);
         }
         let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        let refused = matches!(reply, FrontendReply::Refused(_));
+        let number = reply.number();
+        let mut result = match (number, &asked.effect) {
+            // Most answers are this; but that a log was taken has content.
+            (Some(number), effect) if !matches!(effect, Effect::Log(Some(_))) => {
+                tell(&asked.question, number, self.form(Role::Reply), out)
+            }
+            _ => self.answer_with_content(asked, reply, out),
+        };
+        if let Ok(answered) = &mut result {
+            if number.is_some_and(|number| number != 0) {
+                self.refuse(answered);
+            } else {
+                self.grant();
+            }
+        }
+        result
+    }
+
+    /// Answers with more than a number, mostly.
+    #[inline(never)]
+    fn answer_with_content<'o, H>(
+        &self,
+        asked: &Pending<Effect>,
+        reply: FrontendReply<'_, H>,
+        out: &'o mut [u8],
+    ) -> Result<Answered<'o, H>, ApiMisuse> {
         let mut reply = reply;
         if let (FrontendReply::Done, Effect::Log(Some(log)), Due::Reply) = (&reply, &asked.effect, asked.question.due) {
             reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
@@ -224,15 +249,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         if let Some(difference) = difference(&reply, asked, &self.table) {
             return differs(asked.question.message, &difference);
         }
-        let mut result = answer(&asked.question, reply, self.form(Role::Reply), out);
-        if let Ok(answered) = &mut result {
-            if refused {
-                self.refuse(answered);
-            } else {
-                self.grant();
-            }
-        }
-        result
+        answer(&asked.question, reply, self.form(Role::Reply), out)
     }
 
     /// Carries out the pending request.
@@ -282,8 +299,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
         frame.payload = payload;
         let request = match FrontendRequest::of_parts(row, frame, form) {
-            Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
+            Some(request) => request,
+            None => return Err(Rejection::misfit(&found, Some(row))),
         };
         let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
         let state = Projection::settled(&self.session);
@@ -340,7 +357,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         }
     }
 
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
@@ -374,8 +392,7 @@ fn is_postcopy_acknowledgement<H>(frame: &Frame<'_, H>) -> bool {
     let id = frame.header.request();
     frame.payload == [0; 8]
         && frame.handles.is_empty()
-        && frame.header.check(Channel::Frontend).is_ok()
-        && !frame.header.is_reply()
+        && frame.header.is_request()
         && (id == 0 || changes_memory(FrontendCode(id)))
 }
 

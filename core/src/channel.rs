@@ -13,7 +13,7 @@ use crate::{
         crypto::CryptoSession,
         header::Header,
         migration::Transfer,
-        misfit::{Found, Misfit},
+        misfit::Found,
         payload::{Form, PayloadKind},
         row::{Channel, HandleRule, MessageName, Refusal, ReplyRule, Row},
         scalar::Scalar,
@@ -36,7 +36,8 @@ pub(crate) enum Due {
 
 impl Due {
     /// What answers a request of this row that came with or without the flag; `None` if nobody knows it.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn of(row: Option<&Row>, flagged: Flagged, negotiated: &Negotiated, postcopy: Postcopy) -> Self {
         let acknowledged = if flagged == Flagged::Yes && negotiated.has_acknowledgements() {
             Self::Acknowledgement
@@ -88,7 +89,8 @@ pub(crate) struct Question {
 impl Question {
     /// The row of the request if a reply with content that answers `found` can be its answer: there is
     /// one, or the sender did not ask for it.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn row_of_answer(&self, found: Option<MessageName>) -> Option<&'static Row> {
         let fits = !self.refused && found == Some(self.message) && matches!(self.due, Due::Reply | Due::Nothing);
         if fits { self.message.row() } else { None }
@@ -102,14 +104,15 @@ impl Question {
             Heard::Content(row, payload) => {
                 frame.payload = payload;
                 match R::of_parts(row, frame, form) {
-                    Ok(reply) => Ok(reply),
-                    Err(misfit) => misfit.of_reply(&found, row.reply_payload, row.reply_handles),
+                    Some(reply) => Ok(reply),
+                    None => found.fault_of_reply(row.reply_payload, row.reply_handles),
                 }
             }
         }
     }
 
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn heard<'b>(&self, found: &Found<'b>) -> Result<Heard<'b>, Fault> {
         match self.message.row() {
             Some(row) if self.due == Due::Reply => {
@@ -117,13 +120,13 @@ impl Question {
                     return Ok(Heard::Number(1));
                 }
                 match found.payload_of(row.reply_payload, row.reply_handles) {
-                    Ok(payload) => Ok(Heard::Content(row, payload)),
-                    Err(misfit) => misfit.of_reply(found, row.reply_payload, row.reply_handles),
+                    Some(payload) => Ok(Heard::Content(row, payload)),
+                    None => found.fault_of_reply(row.reply_payload, row.reply_handles),
                 }
             }
             _ => match found.number() {
-                Ok(number) => Ok(Heard::Number(number)),
-                Err(misfit) => misfit.of_reply(found, PayloadKind::U64, HandleRule::None),
+                Some(number) => Ok(Heard::Number(number)),
+                None => found.fault_of_reply(PayloadKind::U64, HandleRule::None),
             },
         }
     }
@@ -222,11 +225,8 @@ impl<E, const DEPTH: usize> Asking<E, DEPTH> {
 #[inline(never)]
 fn unexpected(oldest: Option<MessageName>, header: &Header, channel: Channel) -> Fault {
     let found = MessageName { channel, id: header.request() };
-    if let Err(error) = header.check(channel) {
-        return error.into();
-    }
-    if !header.is_reply() {
-        return DecodeError::RequestInsteadOfReply { message: found }.into();
+    if !header.is_known(channel) || !header.is_reply() {
+        return header.fault_or(channel, DecodeError::RequestInsteadOfReply { message: found }).into();
     }
     match oldest {
         Some(expected) => PeerMisbehaved::WrongReply { expected, found }.into(),
@@ -272,7 +272,7 @@ pub(crate) trait Reply<'b, H>: Sized {
     /// The request that a reply of its own answers.
     fn message(&self) -> Option<MessageName>;
     /// Takes the reply to a request of this row out of its frame.
-    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit>;
+    fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self>;
     /// Writes the payload and hands out the descriptors.
     fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form);
 }
@@ -307,8 +307,14 @@ pub(crate) fn answer<'o, 'b, H, R: Reply<'b, H>>(
 }
 
 /// Tells success, zero, or a refusal.
-#[inline(never)]
-fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) -> Result<Answered<'o, H>, ApiMisuse> {
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
+pub(crate) fn tell<'o, H>(
+    question: &Question,
+    number: u64,
+    form: Form,
+    out: &'o mut [u8],
+) -> Result<Answered<'o, H>, ApiMisuse> {
     let mut writer = Writer::new(out);
     match question.due {
         // What the machine itself refused cannot be granted.
@@ -321,7 +327,8 @@ fn tell<'o, H>(question: &Question, number: u64, form: Form, out: &'o mut [u8]) 
 }
 
 /// Sends an answer that is written if one is due.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn send<'o, H>(
     question: &Question,
     writer: Writer<'o>,
@@ -360,7 +367,8 @@ fn put_refusal(message: MessageName, number: u64, writer: &mut Writer<'_>) -> bo
 }
 
 /// Makes a message whole whose payload is written.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn seal<'o, H>(
     writer: Writer<'o>,
     message: MessageName,
@@ -375,7 +383,8 @@ pub(crate) fn seal<'o, H>(
 
 /// Puts its header in front of a message, and refuses it if its row wants another number of
 /// descriptors.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 fn whole<'o>(
     writer: Writer<'o>,
     message: MessageName,
@@ -385,9 +394,11 @@ fn whole<'o>(
     form: Form,
 ) -> Result<&'o [u8], ApiMisuse> {
     let bytes = writer.seal(message, header)?;
-    let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
-    if found < expected.least || found > expected.most {
-        return Err(ApiMisuse::HandleCount { message, expected, found });
+    if rule != HandleRule::None || found != 0 {
+        let expected = rule.count(bytes.get(Header::SIZE..).unwrap_or_default(), form);
+        if found < expected.least || found > expected.most {
+            return Err(ApiMisuse::HandleCount { message, expected, found });
+        }
     }
     Ok(bytes)
 }

@@ -32,7 +32,8 @@ pub(crate) enum Difference {
 
 /// Where a reply differs from the request that it answers; `table` has the regions of a request that
 /// replaces memory.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn difference<H>(
     reply: &FrontendReply<'_, H>,
     asked: &Pending<Effect>,

@@ -295,7 +295,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     }
 
     /// Carries out the oldest request.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn grant(&mut self) {
         let Some(Pending { effect, .. }) = self.asking.outstanding().first() else { return };
         self.session.apply(effect, &mut self.table);
@@ -320,13 +321,15 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         usize::from(self.config.rings).min(VRINGS)
     }
 
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn form(&self, role: Role) -> Form {
         self.config.tolerance.form(role, self.session.negotiated.protocol, self.session.dialect)
     }
 
     /// What a frame tells that answers the oldest request.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn reply<'b, H>(&self, frame: &mut Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
         self.check_alive()?;
         match self.asking.answered(&frame.header, Channel::Frontend) {
@@ -336,7 +339,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     }
 
     /// Carries out the oldest request if this is its reply, or makes it the refusal that hides in it.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn take<H>(&mut self, reply: &mut FrontendReply<'_, H>) -> Result<(), Fault> {
         let Some(asked) = self.asking.outstanding().first() else { return Ok(()) };
         match (difference(reply, asked, &self.table), &mut *reply) {
@@ -386,8 +390,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         let (row, payload) = admit(&frame.header, &found, row, &self.session.negotiated)?;
         frame.payload = payload;
         let request = match BackendRequest::of_parts(row, frame, form) {
-            Ok(request) => request,
-            Err(misfit) => return Err(Rejection::misfit(&misfit, &found, Some(row))),
+            Some(request) => request,
+            None => return Err(Rejection::misfit(&found, Some(row))),
         };
         match check_backend_request(&request, self.rings()) {
             Ok(()) => Ok(request),

@@ -44,7 +44,8 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
     }
 
     /// Ring `index`; one that is not set up beyond the rings of the machine.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn ring(&self, index: u8) -> Vring {
         let mut ring = self.session.rings.get(usize::from(index)).copied().unwrap_or_default();
         for Pending { effect, .. } in self.pending {

@@ -8,12 +8,12 @@ use zerocopy::FromBytes;
 
 use self::wanted::wanted;
 use crate::{
-    assembler::{Frame, Handles, MAX_HANDLES, MAX_MESSAGE},
+    assembler::{Frame, Handles, MAX_HANDLES, MAX_MESSAGE, image_from, unreadable},
     dialect::Dialect,
     error::DecodeError,
     wire::{
         header::Header,
-        row::{Channel, HandleCount, MessageName},
+        row::{Channel, HandleCount},
     },
 };
 
@@ -246,13 +246,7 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
             return 0;
         }
         let size = usize::try_from(header.size()).unwrap_or(usize::MAX);
-        self.image_from(header).map_or(0, |front| size.saturating_sub(front))
-    }
-
-    /// Where in the payload of a message its image begins.
-    #[inline]
-    fn image_from(&self, header: &Header) -> Option<usize> {
-        if self.channel == Channel::Gpu { image_on_gpu_channel(header) } else { None }
+        image_from(header, self.channel).map_or(0, |front| size.saturating_sub(front))
     }
 
     /// Finds out where the message in front ends, or what is wrong with it.
@@ -271,26 +265,17 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     #[inline(never)]
     fn fail_at(&mut self, start: usize) {
         if let Some(header) = self.header(start) {
-            self.fail(self.fault(header));
+            self.fail(unreadable(header, self.channel, CAP));
         }
     }
 
     /// Where the message ends that begins at `start`, but for an image; `None` if it cannot be read.
     #[inline]
     fn measure(&self, start: usize, header: &Header) -> Option<usize> {
-        let front = self.image_from(header).unwrap_or(usize::MAX);
+        let front = image_from(header, self.channel).unwrap_or(usize::MAX);
         let size = usize::try_from(header.size()).ok()?.min(front);
         let readable = size <= CAP.saturating_sub(Header::SIZE) && header.is_known(self.channel);
         readable.then(|| start.saturating_add(Header::SIZE).saturating_add(size))
-    }
-
-    /// Why a message cannot be read.
-    #[cold]
-    fn fault(&self, header: &Header) -> DecodeError {
-        let message = MessageName { channel: self.channel, id: header.request() };
-        let limit = CAP.saturating_sub(Header::SIZE);
-        let too_large = DecodeError::PayloadTooLarge { message, found: header.size(), limit };
-        header.check(self.channel).err().unwrap_or(too_large)
     }
 
     #[inline]
@@ -359,15 +344,6 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         self.handles.clear();
         self.begun.clear();
     }
-}
-
-/// Where in the payload of a message on the GPU channel its image begins.
-#[inline(never)]
-fn image_on_gpu_channel(header: &Header) -> Option<usize> {
-    if header.is_reply() {
-        return None;
-    }
-    MessageName { channel: Channel::Gpu, id: header.request() }.row()?.payload.before_image()
 }
 
 impl<H, const CAP: usize> Default for ReadAhead<H, CAP> {

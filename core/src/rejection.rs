@@ -8,9 +8,8 @@ use crate::{
     session::Negotiated,
     wire::{
         header::Header,
-        misfit::{Found, Misfit},
-        payload::PayloadKind,
-        row::{Channel, Enforcement, HandleRule, MessageName, Row},
+        misfit::Found,
+        row::{Channel, Enforcement, MessageName, Row},
     },
 };
 
@@ -33,7 +32,7 @@ pub enum Verdict {
 }
 
 impl Rejection {
-    fn refuse(fault: impl Into<Fault>) -> Self {
+    pub(crate) fn refuse(fault: impl Into<Fault>) -> Self {
         Self { fault: fault.into(), verdict: Verdict::Refuse }
     }
 
@@ -60,16 +59,17 @@ impl Rejection {
     #[inline(never)]
     pub(crate) fn no_request(header: &Header, channel: Channel) -> Self {
         let message = MessageName { channel, id: header.request() };
-        let fault = header.check(channel).err().unwrap_or(DecodeError::ReplyInsteadOfRequest { message });
-        Self::close(fault)
+        Self::close(header.fault_or(channel, DecodeError::ReplyInsteadOfRequest { message }))
     }
 
     /// The bytes do not make the request of this row; `None` if there is no such request.
     #[cold]
     #[inline(never)]
-    pub(crate) fn misfit(misfit: &Misfit, found: &Found<'_>, row: Option<&Row>) -> Self {
-        let (kind, rule) = row.map_or((PayloadKind::Empty, HandleRule::None), |row| (row.payload, row.handles));
-        Self::refuse(misfit.of(found, kind, rule))
+    pub(crate) fn misfit(found: &Found<'_>, row: Option<&Row>) -> Self {
+        Self::refuse(match row {
+            Some(row) => found.fault(row.payload, row.handles),
+            None => DecodeError::UnknownRequest { message: found.message },
+        })
     }
 
     /// The request breaks a rule.
@@ -97,7 +97,8 @@ impl Rejection {
 ///
 /// Refuses what is no request, a request whose gate is closed, and one whose size or descriptors are
 /// not those of its row.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn admit<'b>(
     header: &Header,
     found: &Found<'b>,
@@ -107,13 +108,13 @@ pub(crate) fn admit<'b>(
     if !header.is_request() {
         return Err(Rejection::no_request(header, found.message.channel));
     }
-    let Some(row) = row else { return Err(Rejection::misfit(&Misfit::Unknown, found, None)) };
+    let Some(row) = row else { return Err(Rejection::misfit(found, None)) };
     if row.gate.enforcement() == Enforcement::BothSides && !negotiated.opens(&row.gate) {
         return Err(Rejection::violation(found.message, &Violation::NotNegotiated { gate: row.gate }));
     }
     match found.payload_of(row.payload, row.handles) {
-        Ok(payload) => Ok((row, payload)),
-        Err(misfit) => Err(Rejection::misfit(&misfit, found, Some(row))),
+        Some(payload) => Ok((row, payload)),
+        None => Err(Rejection::misfit(found, Some(row))),
     }
 }
 

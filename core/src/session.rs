@@ -29,7 +29,8 @@ pub struct Negotiated {
 
 impl Negotiated {
     /// Whether a gate is open.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn opens(&self, gate: &Gate) -> bool {
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
         let opened = match gate.negotiation() {

@@ -119,7 +119,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         result
     }
 
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn reply<'b, H>(&mut self, frame: &mut Frame<'b, H>) -> Result<BackendReply<H>, Fault> {
         if self.failed || self.backend_channel_failed {
             return Err(ApiMisuse::SessionFailed.into());

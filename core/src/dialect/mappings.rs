@@ -189,8 +189,10 @@ enum Away {
 /// Refuses mappings that wrap around.
 #[inline(never)]
 fn check_entries(entries: &CacheEntries<'_>, away: Away) -> Result<(), Violation> {
-    for CacheEntry { file_offset, cache_offset, length, .. } in entries.iter() {
+    for at in 0..entries.slots() {
+        let CacheEntry { file_offset, cache_offset, length, .. } = entries.slot(at);
         match away {
+            _ if length == 0 => continue,
             Away::Yes if length == CacheEntry::WHOLE_WINDOW => continue,
             Away::Yes => {}
             Away::No => extent(length, file_offset)?,

@@ -11,7 +11,7 @@ use crate::{
     session::{Negotiated, Postcopy},
     wire::{
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
-        misfit::{Found, Misfit},
+        misfit::Found,
         row::{Channel, HandleRule, Refusal, ReplyRule, Row},
         writer::Writer,
     },
@@ -200,16 +200,16 @@ impl GpuFrontend {
 
     fn request<'b, H>(&self, mut frame: Frame<'b, H>, code: GpuCode) -> Result<GpuRequest<H>, Rejection> {
         let message = code.message();
-        if frame.header.check(Channel::Gpu).is_err() || frame.header.is_reply() {
+        if !frame.header.is_known(Channel::Gpu) || frame.header.is_reply() {
             return Err(Rejection::no_request(&frame.header, Channel::Gpu));
         }
         let found = Found::new(message, &frame, REQUEST);
-        let Some(row) = code.row() else { return Err(Rejection::misfit(&Misfit::Unknown, &found, None)) };
+        let Some(row) = code.row() else { return Err(Rejection::misfit(&found, None)) };
         if !self.acknowledged.contains(row.gate.gpu()) {
             return Err(Rejection::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
         let request = GpuRequest::of_frame(row, &mut frame, &found)
-            .map_err(|misfit| Rejection::misfit(&misfit, &found, Some(row)))?;
+            .ok_or_else(|| Rejection::refuse(found.fault_with_image(row.payload, row.handles)))?;
         check(&request, self.config.scanouts, self.config.features)
             .map_err(|violation| Rejection::violation(message, &violation.into()))?;
         Ok(request)

@@ -15,7 +15,7 @@ use super::{
     fs_cache::CacheEntries,
     header::Header,
     iotlb::Iotlb,
-    misfit::{Found, Misfit},
+    misfit::Found,
     payload::{Body, Form, PayloadKind},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     shared::{SharedMemoryMap, Uuid},

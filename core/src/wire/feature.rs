@@ -128,6 +128,7 @@ impl ProtocolFeatures {
     }
 
     /// This set with one bit in the place of another.
+    #[inline(never)]
     pub(super) fn moved(mut self, from: Self, to: Self) -> Self {
         let has = self.contains(from);
         self.remove(from);

@@ -20,7 +20,7 @@ use super::{
     log::LogBase,
     memory::{MemoryRegion, MemoryTable},
     migration::Transfer,
-    misfit::{Found, Misfit},
+    misfit::Found,
     payload::{Body, Form, PayloadKind},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     shared::{SharedMemoryConfig, Uuid},

@@ -70,6 +70,8 @@ impl CacheEntry {
     /// The length that means, in `FS_UNMAP`, the whole window.
     pub const WHOLE_WINDOW: u64 = u64::MAX;
 
+    const NONE: Self = Self { file_offset: 0, cache_offset: 0, length: 0, access: CacheAccess::empty() };
+
     /// The numbers of a mapping in the order of all layouts.
     fn numbers(&self) -> [u64; NUMBERS] {
         [self.file_offset, self.cache_offset, self.length, self.access.bits()]
@@ -141,63 +143,50 @@ impl<'b> CacheEntries<'b> {
 
     /// The mappings in order; those that are not used are left out.
     pub fn iter(&self) -> impl Iterator<Item = CacheEntry> + use<'b> {
-        let (slots, mut at) = (self.slots, 0);
-        core::iter::from_fn(move || slots.next_used(&mut at))
+        let entries = *self;
+        (0..entries.slots()).map(move |at| entries.slot(at)).filter(|entry| entry.length != 0)
     }
 
     /// How many mappings there are, without those that are not used.
     #[must_use]
     #[inline(never)]
     pub fn len(&self) -> usize {
-        self.iter().fold(0, |count, _| count.saturating_add(1))
+        let mut count = 0_usize;
+        for at in 0..self.slots() {
+            count = count.saturating_add((self.slot(at).length != 0).into());
+        }
+        count
     }
 
     /// Whether no mapping is used.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.len() == 0
     }
-}
 
-impl Slots<'_> {
-    /// How many there are, used or not.
-    fn len(&self) -> usize {
-        match self {
-            Self::Columns(_) => MAX_CACHE_ENTRIES,
-            Self::List(list) => list.len(),
-            Self::Given(given) => given.len(),
+    /// How many mappings there are, used or not.
+    pub(crate) fn slots(&self) -> usize {
+        match self.slots {
+            Slots::Columns(_) => MAX_CACHE_ENTRIES,
+            Slots::List(list) => list.len(),
+            Slots::Given(given) => given.len(),
         }
     }
 
-    /// The next one from this place on that is used; the place behind it.
+    /// Mapping `at`, used or not; one that is not if there is none.
     #[inline(never)]
-    fn next_used(&self, at: &mut usize) -> Option<CacheEntry> {
-        loop {
-            let entry = self.get(*at)?;
-            *at = at.saturating_add(1);
-            if entry.length != 0 {
-                return Some(entry);
-            }
+    pub(crate) fn slot(&self, at: usize) -> CacheEntry {
+        let mut numbers = [0; NUMBERS];
+        for (column, number) in numbers.iter_mut().enumerate() {
+            let found = match self.slots {
+                Slots::Columns(columns) => columns.get(column).and_then(|numbers| numbers.get(at)),
+                Slots::List(list) => list.get(at).and_then(|numbers| numbers.get(column)),
+                Slots::Given(given) => return given.get(at).copied().unwrap_or(CacheEntry::NONE),
+            };
+            *number = found.map_or(0, |found| found.get());
         }
-    }
-
-    // On its own, because there are three ways.
-    #[inline(never)]
-    fn get(&self, at: usize) -> Option<CacheEntry> {
-        let [file_offset, cache_offset, length, access] = match self {
-            Self::Columns([file_offset, cache_offset, length, access]) => {
-                [file_offset.get(at)?, cache_offset.get(at)?, length.get(at)?, access.get(at)?]
-            }
-            Self::List(list) => list.get(at)?.each_ref(),
-            Self::Given(given) => return given.get(at).copied(),
-        };
-        let access = CacheAccess::from_bits_retain(access.get());
-        Some(CacheEntry {
-            file_offset: file_offset.get(),
-            cache_offset: cache_offset.get(),
-            length: length.get(),
-            access,
-        })
+        let [file_offset, cache_offset, length, access] = numbers;
+        CacheEntry { file_offset, cache_offset, length, access: CacheAccess::from_bits_retain(access) }
     }
 }
 
@@ -218,18 +207,30 @@ impl fmt::Debug for CacheEntries<'_> {
 impl<'b> Payload<'b> for CacheEntries<'b> {
     const KIND: PayloadKind = PayloadKind::CacheEntries;
 
+    #[inline]
+    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
+        Self::read(body.bytes, form.dialect)
+    }
+
+    #[inline]
+    fn content(&self, _form: Form) -> Content<'_> {
+        Content::Mappings(self)
+    }
+}
+
+impl<'b> CacheEntries<'b> {
     /// The sizes of the dialects differ by eight bytes only, so none is ever let pass for another.
     #[inline(never)]
-    fn decode(body: Body<'b>, form: Form) -> Option<Self> {
-        let (layout, count) = (form.dialect.layout()?, usize::from(listed(body.bytes, form.dialect)));
+    fn read(bytes: &'b [u8], dialect: Dialect) -> Option<Self> {
+        let (layout, count) = (dialect.layout()?, usize::from(listed(bytes, dialect)));
         if count > MAX_LIST {
             return None;
         }
         let (flags, rest) = match layout {
-            Layout::Columns => (0, body.bytes),
-            Layout::FlagsAndColumns => (body.number, body.bytes.get(ListHeader::SIZE..)?),
+            Layout::Columns => (0, bytes),
+            Layout::FlagsAndColumns => (Body::new(bytes).number, bytes.get(ListHeader::SIZE..)?),
             Layout::List => {
-                let (header, rest) = ListHeader::ref_from_prefix(body.bytes).ok()?;
+                let (header, rest) = ListHeader::ref_from_prefix(bytes).ok()?;
                 (u64::from(header.flags()), rest)
             }
         };
@@ -238,11 +239,6 @@ impl<'b> Payload<'b> for CacheEntries<'b> {
             Layout::Columns | Layout::FlagsAndColumns => Slots::Columns(<_>::ref_from_bytes(rest).ok()?),
         };
         Some(Self { slots, flags })
-    }
-
-    #[inline]
-    fn content(&self, _form: Form) -> Content<'_> {
-        Content::Mappings(self)
     }
 }
 
@@ -275,27 +271,26 @@ pub(super) fn size(bytes: &[u8], dialect: Dialect) -> usize {
 
 impl CacheEntries<'_> {
     pub(super) fn write(&self, out: &mut Writer<'_>, dialect: Dialect) {
-        let (slots, count) = (self.slots, self.slots.len());
+        let count = self.slots();
         let Some(layout) = dialect.layout() else { return out.overflow() };
         if count > (if layout == Layout::List { MAX_LIST } else { MAX_CACHE_ENTRIES }) {
             return out.overflow();
         }
         match (layout, u32::try_from(self.flags), u16::try_from(count)) {
             (Layout::Columns, ..) => {}
-            (Layout::FlagsAndColumns, ..) => out.put(self.flags.as_bytes()),
+            (Layout::FlagsAndColumns, ..) => out.put_number(self.flags),
             (Layout::List, Ok(flags), Ok(count)) => out.put(ListHeader::new(flags, count).as_bytes()),
             (Layout::List, ..) => return out.overflow(),
         }
-        let is_list = layout == Layout::List;
-        let lines = if is_list { count } else { MAX_CACHE_ENTRIES };
-        for place in 0..lines.saturating_mul(NUMBERS) {
-            let (at, column) = if is_list {
-                (place / NUMBERS, place % NUMBERS)
-            } else {
-                (place % MAX_CACHE_ENTRIES, place / MAX_CACHE_ENTRIES)
-            };
-            let numbers = slots.get(at).map_or([0; NUMBERS], |entry| entry.numbers());
-            out.put(numbers.get(column).unwrap_or(&0).as_bytes());
+        if layout == Layout::List {
+            for at in 0..count {
+                out.put(self.slot(at).numbers().as_bytes());
+            }
+            return;
+        }
+        for place in 0..MAX_CACHE_ENTRIES * NUMBERS {
+            let numbers = self.slot(place % MAX_CACHE_ENTRIES).numbers();
+            out.put_number(numbers.get(place / MAX_CACHE_ENTRIES).copied().unwrap_or(0));
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     header::Header,
-    misfit::{Found, Misfit},
+    misfit::Found,
     payload::{Body, Form, PayloadKind},
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     scalar::Scalar,

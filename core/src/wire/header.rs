@@ -70,32 +70,30 @@ impl Header {
         Self::new(self.request(), self.flags(), size)
     }
 
-    /// Checks the flags as far as the channel's protocol knows any.
-    ///
-    /// The GPU protocol has no version: its requests have no flag, but the version of the other
-    /// one is let pass (QEMU does too); its replies have the reply flag and no other.
+    /// What is wrong with the flags, or if nothing is, this.
+    #[cold]
     #[inline(never)]
-    pub(crate) fn check(&self, channel: Channel) -> Result<(), DecodeError> {
+    pub(crate) fn fault_or(&self, channel: Channel, other: DecodeError) -> DecodeError {
         let message = MessageName { channel, id: self.request() };
-        let found = self.flags();
         match channel {
-            Channel::Frontend | Channel::Backend if self.version() != VERSION => {
-                Err(DecodeError::Version { message, found: self.version() })
+            _ if self.is_known(channel) => other,
+            Channel::Frontend | Channel::Backend => DecodeError::Version { message, found: self.version() },
+            Channel::Gpu => {
+                DecodeError::Flags { message, expected: if self.is_reply() { REPLY } else { 0 }, found: self.flags() }
             }
-            Channel::Gpu if self.is_reply() && found != REPLY => {
-                Err(DecodeError::Flags { message, expected: REPLY, found })
-            }
-            Channel::Gpu if self.version() > VERSION => Err(DecodeError::Flags { message, expected: 0, found }),
-            _ => Ok(()),
         }
     }
 
-    /// Whether the flags are as [`Self::check`] wants them.
+    /// Whether the flags are as the channel's protocol wants them, as far as it knows any.
+    ///
+    /// The GPU protocol has no version: its requests have no flag, but the version of the other
+    /// one is let pass (QEMU does too); its replies have the reply flag and no other.
     #[inline]
     pub(crate) fn is_known(&self, channel: Channel) -> bool {
         match channel {
             Channel::Frontend | Channel::Backend => self.version() == VERSION,
-            Channel::Gpu => self.check(channel).is_ok(),
+            Channel::Gpu if self.is_reply() => self.flags() == REPLY,
+            Channel::Gpu => self.version() <= VERSION,
         }
     }
 

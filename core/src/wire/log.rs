@@ -34,19 +34,9 @@ pub enum LogBase {
 impl<'b> Payload<'b> for LogBase {
     const KIND: PayloadKind = PayloadKind::LogBase;
 
-    #[inline(never)]
+    #[inline]
     fn decode(body: Body<'b>, form: Form) -> Option<Self> {
-        let Body { bytes, number } = body;
-        if form.role == Role::Reply && bytes.is_empty() {
-            return Some(Self::Empty);
-        }
-        if !is_of_size(bytes, size(bytes, form), form) {
-            return None;
-        }
-        match Log::ref_from_prefix(bytes) {
-            Ok((log, _)) if size(bytes, form) == Log::SIZE => Some(Self::Shared(*log)),
-            _ => Some(Self::Number(number)),
-        }
+        Self::read(body.bytes, form)
     }
 
     #[inline]
@@ -55,6 +45,22 @@ impl<'b> Payload<'b> for LogBase {
             Self::Shared(log) => Content::Bytes(log.as_bytes()),
             Self::Number(number) => Content::Number(*number),
             Self::Empty => Content::Nothing,
+        }
+    }
+}
+
+impl LogBase {
+    #[inline(never)]
+    fn read(bytes: &[u8], form: Form) -> Option<Self> {
+        if form.role == Role::Reply && bytes.is_empty() {
+            return Some(Self::Empty);
+        }
+        if !is_of_size(bytes, size(bytes, form), form) {
+            return None;
+        }
+        match Log::ref_from_prefix(bytes) {
+            Ok((log, _)) if size(bytes, form) == Log::SIZE => Some(Self::Shared(*log)),
+            _ => Some(Self::Number(Body::new(bytes).number)),
         }
     }
 }

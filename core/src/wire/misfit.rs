@@ -1,6 +1,6 @@
 //! Bytes: why they do not make a message, as long as nobody asks for it in words.
 //!
-//! Decoding passes this on in registers; a whole [`DecodeError`] is made of it once, where it leaves.
+//! Decoding only says that they do not; why is found out once, where a whole [`DecodeError`] leaves.
 
 use zerocopy::FromBytes;
 
@@ -12,26 +12,13 @@ use super::{
     },
     log, memory,
     payload::{Field, Form, PayloadFault, PayloadKind, Role, SizeRule, TrailingBytes},
-    row::{HandleRule, MessageName, Refusal, ReplyRule, Row},
+    row::{HandleCount, HandleRule, MessageName, Refusal, ReplyRule, Row},
     shared::{self, Uuid},
 };
 use crate::{
     assembler::Frame,
     error::{DecodeError, Fault},
 };
-
-/// Why a part of a message could not be made of its bytes and descriptors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Misfit {
-    /// The payload has another size than it should have, or a field holds a value that it cannot have.
-    Payload,
-    /// The image has another size than its width and height say.
-    Image,
-    /// Too few or too many descriptors.
-    Handles,
-    /// There is no such message.
-    Unknown,
-}
 
 /// What a message was to be, and what came.
 #[derive(Debug)]
@@ -51,35 +38,40 @@ impl<'b> Found<'b> {
 
     /// The payload, which is of this kind, without the bytes after it that are skipped.
     ///
-    /// Refuses another number of descriptors than this rule says, and another size than the kind has, if it
-    /// can have one only.
+    /// `None` if the number of descriptors is not one that this rule says, or the size not the kind's, if it can have
+    /// one only; then [`Self::fault`] says why.
+    pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Option<&'b [u8]> {
+        let is_usual = rule == HandleRule::None && self.handles == 0 && kind.has_only_size(self.payload.len());
+        if is_usual { Some(self.payload) } else { self.unusual_payload_of(kind, rule) }
+    }
+
     #[inline(never)]
-    pub(crate) fn payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Result<&'b [u8], Misfit> {
-        let Self { payload, handles, form, .. } = *self;
-        if rule != HandleRule::None || handles != 0 {
-            let expected = rule.count(payload, form);
-            if handles < expected.least || handles > expected.most {
-                return Err(Misfit::Handles);
-            }
+    fn unusual_payload_of(&self, kind: PayloadKind, rule: HandleRule) -> Option<&'b [u8]> {
+        let Self { payload, form, .. } = *self;
+        if self.wrong_count(rule).is_some() {
+            return None;
         }
-        let (SizeRule::Exactly(size), None) = (kind.size(), kind.before_image()) else { return Ok(payload) };
-        let fitting = match form.trailing {
-            // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
-            TrailingBytes::Ignore if kind != PayloadKind::Uuid => payload.get(..size).unwrap_or(payload),
-            _ => payload,
-        };
+        let SizeRule::Exactly(size) = kind.size() else { return Some(payload) };
+        if payload.len() == size || kind.before_image().is_some() {
+            return Some(payload);
+        }
+        // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
+        let skips = form.trailing == TrailingBytes::Ignore && kind != PayloadKind::Uuid;
         // A reply whose content means nothing may have any (see `LogBase`).
         let is_free = size == 0 && form.role == Role::Reply;
-        if fitting.len() == size || is_free { Ok(fitting) } else { Err(Misfit::Payload) }
+        if is_free { Some(payload) } else { payload.get(..size).filter(|_| skips) }
+    }
+
+    /// How many descriptors this rule says, if not as many as came.
+    fn wrong_count(&self, rule: HandleRule) -> Option<HandleCount> {
+        let expected = rule.count(self.payload, self.form);
+        if self.handles < expected.least || self.handles > expected.most { Some(expected) } else { None }
     }
 
     /// The number of an acknowledgement: zero for success.
-    pub(crate) fn number(&self) -> Result<u64, Misfit> {
-        match <[u8; 8]>::try_from(self.payload) {
-            _ if self.handles != 0 => Err(Misfit::Handles),
-            Ok(bytes) => Ok(u64::from_ne_bytes(bytes)),
-            Err(_) => Err(Misfit::Payload),
-        }
+    pub(crate) fn number(&self) -> Option<u64> {
+        let number = <[u8; 8]>::try_from(self.payload).ok()?;
+        if self.handles == 0 { Some(u64::from_ne_bytes(number)) } else { None }
     }
 
     /// Whether a reply to a request of this row is missing what it is for.
@@ -90,42 +82,42 @@ impl<'b> Found<'b> {
             && (nothing_expected || self.payload.is_empty())
     }
 
-    /// Refuses an image of another size than the request says.
-    pub(crate) fn check_image(&self, kind: PayloadKind) -> Result<(), Misfit> {
-        let following = following(self.payload, self.announced);
-        let fits = kind.before_image().is_none() || has_whole_image(kind, self.payload, following);
-        if fits { Ok(()) } else { Err(Misfit::Image) }
-    }
-}
-
-impl Misfit {
-    /// The same as [`Self::of`], as a fault of a reply.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn of_reply<T>(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> Result<T, Fault> {
-        Err(self.of(found, kind, rule).into())
+    /// Whether the image, if one follows, has the size that the request says.
+    pub(crate) fn fits_image(&self, kind: PayloadKind) -> bool {
+        kind.before_image().is_none() || has_whole_image(kind, self.payload, following(self.payload, self.announced))
     }
 
-    /// The same in words, of a message whose payload is of this kind and whose descriptors follow this rule.
+    /// The same as [`Self::fault`], as a fault of a reply.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of(&self, found: &Found<'_>, kind: PayloadKind, rule: HandleRule) -> DecodeError {
-        let Found { message, payload, announced, handles, form } = *found;
-        let fault = match *self {
-            Self::Payload => kind.fault(payload, form),
-            Self::Image => {
-                let (width, height) = match (kind, Area::ref_from_prefix(payload)) {
-                    (PayloadKind::AreaImage, Ok((area, _))) => (area.width(), area.height()),
-                    _ => (CursorImage::SIDE, CursorImage::SIDE),
-                };
-                PayloadFault::Image { width, height, found: following(payload, announced) }
-            }
-            Self::Handles => {
-                let expected = rule.count(payload, form);
-                return DecodeError::HandleCount { message, expected, found: handles };
-            }
-            Self::Unknown => return DecodeError::UnknownRequest { message },
+    pub(crate) fn fault_of_reply<T>(&self, kind: PayloadKind, rule: HandleRule) -> Result<T, Fault> {
+        Err(self.fault(kind, rule).into())
+    }
+
+    /// Why this is no message whose payload is of this kind and whose descriptors follow this rule.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fault(&self, kind: PayloadKind, rule: HandleRule) -> DecodeError {
+        let Self { message, payload, handles, form, .. } = *self;
+        match self.wrong_count(rule) {
+            Some(expected) => DecodeError::HandleCount { message, expected, found: handles },
+            None => DecodeError::Payload { message, fault: kind.fault(payload, form) },
+        }
+    }
+
+    /// The same of a message that an image may follow.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fault_with_image(&self, kind: PayloadKind, rule: HandleRule) -> DecodeError {
+        let Self { message, payload, announced, .. } = *self;
+        if self.wrong_count(rule).is_some() || self.fits_image(kind) {
+            return self.fault(kind, rule);
+        }
+        let (width, height) = match (kind, Area::ref_from_prefix(payload)) {
+            (PayloadKind::AreaImage, Ok((area, _))) => (area.width(), area.height()),
+            _ => (CursorImage::SIDE, CursorImage::SIDE),
         };
+        let fault = PayloadFault::Image { width, height, found: following(payload, announced) };
         DecodeError::Payload { message, fault }
     }
 }

@@ -96,8 +96,16 @@ impl PayloadKind {
         self.packed_size().rule()
     }
 
+    /// Whether this is the only size that it may have.
+    pub(crate) fn has_only_size(self, size: usize) -> bool {
+        // The meaning of a size that is the only one is zero, and so is the second.
+        let PackedSize([a, b, c, d]) = self.packed_size();
+        [c, d] == [0; 2] && usize::from(u16::from_le_bytes([a, b])) == size
+    }
+
     // One table of small numbers: all arms are alike, and constants.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     const fn packed_size(self) -> PackedSize {
         match self {
             Self::Empty => const { PackedSize::new(SizeRule::Exactly(0)) },
@@ -397,7 +405,7 @@ impl<'b> Body<'b> {
 /// A payload that is read from and written to bytes.
 pub(crate) trait Payload<'b>: Sized {
     const KIND: PayloadKind;
-    /// `None` if the bytes do not make it; then [`Misfit::of`](super::misfit::Misfit::of) knows why.
+    /// `None` if the bytes do not make it; then [`Found::fault`](super::misfit::Found::fault) knows why.
     fn decode(body: Body<'b>, form: Form) -> Option<Self>;
     /// What there is to write.
     fn content(&self, form: Form) -> Content<'_>;

@@ -10,13 +10,13 @@ macro_rules! take {
     ($frame:ident, $body:ident, $handle:ident, $form:ident, payload) => {
         match $crate::wire::payload::Payload::decode($body, $form) {
             Some(payload) => payload,
-            None => return Err($crate::wire::misfit::Misfit::Payload),
+            None => return None,
         }
     };
     ($frame:ident, $body:ident, $handle:ident, $form:ident, handle) => {
         match $handle {
             Some(handle) => handle,
-            None => return Err($crate::wire::misfit::Misfit::Handles),
+            None => return None,
         }
     };
     ($frame:ident, $body:ident, $handle:ident, $form:ident, optional) => {
@@ -177,8 +177,10 @@ macro_rules! requests {
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let found = Found::new(message, &frame, form);
-                Self::of_frame(row, &mut frame, &found)
-                    .map_err(|misfit| misfit.of(&found, row.payload, row.handles))
+                Self::of_frame(row, &mut frame, &found).ok_or_else(|| match Channel::$channel {
+                    Channel::Gpu => found.fault_with_image(row.payload, row.handles),
+                    Channel::Frontend | Channel::Backend => found.fault(row.payload, row.handles),
+                })
             }
 
             /// The same for a request whose row is known. Descriptors that are not the request's
@@ -187,23 +189,23 @@ macro_rules! requests {
                 row: &Row,
                 frame: &mut Frame<'b, H>,
                 found: &Found<'b>,
-            ) -> Result<Self, Misfit> {
+            ) -> Option<Self> {
                 frame.payload = found.payload_of(row.payload, row.handles)?;
-                if matches!(Channel::$channel, Channel::Gpu) {
-                    found.check_image(row.payload)?;
+                if matches!(Channel::$channel, Channel::Gpu) && !found.fits_image(row.payload) {
+                    return None;
                 }
                 Self::of_parts(row, frame, found.form)
             }
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+            pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self> {
                 let body = Body::new(frame.payload);
                 // Of several descriptors none is taken alone.
                 let handle = if row.handles == HandleRule::PerRegion { None } else { frame.handles.pop() };
                 match $code(row.id()) {
-                    $($code::$name => Ok(Self::$variant $(($(take!(frame, body, handle, form, $field)),+))?),)*
-                    _ => Err(Misfit::Unknown),
+                    $($code::$name => Some(Self::$variant $(($(take!(frame, body, handle, form, $field)),+))?),)*
+                    _ => None,
                 }
             }
 
@@ -333,15 +335,14 @@ macro_rules! replies {
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
                 let found = Found::new(message, &frame, form);
                 let decoded = match (found.payload_of(row.reply_payload, row.reply_handles), row.reply) {
-                    (Err(misfit), _) => Err(misfit),
-                    (Ok(_), ReplyRule::Empty) if frame.payload.is_empty() => Ok(Self::Done),
-                    (Ok(_), ReplyRule::Empty) => Err(Misfit::Payload),
-                    (Ok(payload), _) => {
+                    (None, _) => None,
+                    (Some(_), ReplyRule::Empty) => frame.payload.is_empty().then_some(Self::Done),
+                    (Some(payload), _) => {
                         frame.payload = payload;
                         $crate::channel::Reply::of_parts(row, &mut frame, form)
                     }
                 };
-                decoded.map_err(|misfit| misfit.of(&found, row.reply_payload, row.reply_handles))
+                decoded.ok_or_else(|| found.fault(row.reply_payload, row.reply_handles))
             }
 
             /// Writes the whole message that answers request `code`, without any knowledge of the
@@ -368,12 +369,12 @@ macro_rules! replies {
 
             // On its own, so that the value is built where it is wanted and not taken apart on the way.
             #[inline(never)]
-            fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Result<Self, Misfit> {
+            fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self> {
                 let body = Body::new(frame.payload);
                 let handle = frame.handles.pop();
                 match $code(row.id()) {
-                    $($code::$name => Ok(Self::$variant($(take!(frame, body, handle, form, $field)),+)),)*
-                    _ => Err(Misfit::Unknown),
+                    $($code::$name => Some(Self::$variant($(take!(frame, body, handle, form, $field)),+)),)*
+                    _ => None,
                 }
             }
 

@@ -1,7 +1,5 @@
 //! Bytes: how a message is written into the caller's buffer.
 
-use zerocopy::IntoBytes;
-
 use super::{
     config::Config,
     fs_cache::CacheEntries,
@@ -49,7 +47,8 @@ impl<'o> Writer<'o> {
         Self { out, end: Header::SIZE, following: 0, overflown: false }
     }
 
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         let end = self.end.saturating_add(bytes.len());
         match self.out.get_mut(self.end..end) {
@@ -64,8 +63,17 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes a number of eight bytes.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn put_number(&mut self, number: u64) {
-        self.put(number.as_bytes());
+        let end = self.end.saturating_add(size_of::<u64>());
+        match self.out.get_mut(self.end..end).and_then(|target| target.first_chunk_mut()) {
+            Some(target) => {
+                *target = number.to_ne_bytes();
+                self.end = end;
+            }
+            None => self.overflown = true,
+        }
     }
 
     /// Writes zeros.
@@ -87,6 +95,15 @@ impl<'o> Writer<'o> {
             Content::Nothing => {}
             Content::Number(number) => self.put_number(number),
             Content::Bytes(bytes) => self.put(bytes),
+            _ => self.put_special(content, form),
+        }
+    }
+
+    // On its own, because the others are usual.
+    #[inline(never)]
+    fn put_special(&mut self, content: Content<'_>, form: Form) {
+        match content {
+            Content::Nothing | Content::Number(_) | Content::Bytes(_) => {}
             Content::BeforeImage(bytes, following) => {
                 self.following = following;
                 self.put(bytes);
