@@ -81,17 +81,10 @@ pub struct DriverState<L, const N: usize> {
     /// The next chain to come back; split: and the device's index when it was last looked at.
     next_used: Position,
     known_used: Position,
-    staged: Staged,
+    /// Packed: the flags of the first descriptor that is not published, which hide all of them while they are not in the ring.
+    first_flags: u16,
     unannounced: Unannounced,
     tokens: Tokens<N>,
-}
-
-/// What was added and is not published. In a packed ring the first descriptor still lacks its flags, which hides all of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Staged {
-    slots: u16,
-    /// Packed: the flags of the first descriptor.
-    flags: u16,
 }
 
 /// What the driver knows of a ring, split or packed.
@@ -132,7 +125,7 @@ impl<R: GuestRange, L: Layout, const N: usize> DriverRing<R, L, N> {
             published: start,
             next_used: start,
             known_used: start,
-            staged: Staged::default(),
+            first_flags: 0,
             unannounced: Unannounced::default(),
             tokens: Tokens::new(size),
         };

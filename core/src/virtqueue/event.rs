@@ -27,11 +27,11 @@ impl Unannounced {
     }
 }
 
-/// Whether an index that has become `new`, after `count` steps, has passed `event`: the step from
-/// `event` to its successor is among them.
+/// Whether the last `count` steps have passed an event that lies so far behind: the step from it to its successor is among
+/// them.
 #[cfg_attr(not(for_size), inline)]
-fn passed(event: u16, new: u16, count: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < count
+fn passed(distance: u16, count: u16) -> bool {
+    distance.wrapping_sub(1) < count
 }
 
 /// The part of a ring in which one side says when it wants to be notified. Split: the available or the used ring. Packed: an
@@ -69,23 +69,16 @@ impl<R: GuestRange> Wishes<'_, R> {
             }
         }
         let event = Position(load(self.range, self.part.part, self.place_at(), Load::Relaxed)?);
-        Ok(if !is_packed {
-            passed(event.0, new.0, count)
-        } else if event.wrap() == new.wrap() {
-            passed(event.index(), new.index(), count)
-        } else {
-            // Counted from the lap of `new`: a place of the lap before lies `size` below.
-            passed(event.index().wrapping_sub(self.size), new.index(), count)
-        })
+        Ok(passed(event.distance(self.layout, new, self.size), count))
     }
 
-    /// Writes the wish to be notified of what comes behind `at`, or of nothing. Split rings with event indices cannot say
-    /// nothing; there the other side does not notify again until it was asked to.
-    ///
-    /// Returns where the wish is, and its bytes. After asking, the caller looks behind a full fence whether there is something.
+    /// Writes the wish to be notified of what comes behind `at`, or of nothing. After asking, the caller looks behind a full
+    /// fence whether there is something. False when nothing was to be written: split rings with event indices cannot refuse,
+    /// there the other side does not notify again until it was asked to.
     #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn write(&self, at: Option<Position>) -> Result<Option<(u32, u32)>, RingFault> {
+    pub(crate) fn write(&self, at: Option<Position>) -> Result<bool, RingFault> {
+        let is_by_index = self.event_idx && self.layout == RingLayout::Split;
         let mut flags = DISABLE;
         if let Some(at) = at {
             flags = ENABLE;
@@ -94,11 +87,20 @@ impl<R: GuestRange> Wishes<'_, R> {
                 store(self.range, self.part.part, self.place_at(), at.0, Store::Relaxed)?;
             }
         }
-        if self.layout == RingLayout::Split && self.event_idx {
-            return Ok(at.map(|_| (self.place_at(), 2)));
+        if is_by_index {
+            return Ok(at.is_some());
         }
         store(self.range, self.part.part, self.flags_at(), flags, Store::Release)?;
-        Ok(Some((0, if self.layout == RingLayout::Split { 2 } else { 4 })))
+        Ok(true)
+    }
+
+    /// Where the wish is, and its bytes.
+    #[cfg_attr(not(for_size), inline)]
+    pub(crate) fn extent(&self) -> (u32, u32) {
+        match self.layout {
+            RingLayout::Split => (if self.event_idx { self.place_at() } else { 0 }, 2),
+            RingLayout::Packed => (0, 4),
+        }
     }
 
     /// Where the flags are. Packed: behind the place.
@@ -128,7 +130,8 @@ mod tests {
                 let new = start.wrapping_add(count);
                 let steps: Vec<u16> = (0..count).map(|step| start.wrapping_add(step)).collect();
                 for event in (0..20).map(|offset| start.wrapping_sub(10).wrapping_add(offset)) {
-                    assert_eq!(passed(event, new, count), steps.contains(&event), "{event} {new} {count}");
+                    let distance = Position(event).distance(RingLayout::Split, Position(new), 8);
+                    assert_eq!(passed(distance, count), steps.contains(&event), "{event} {new} {count}");
                 }
             }
         }

@@ -83,9 +83,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         let (part, layout) = (RingPart::DescriptorTable, RingLayout::Split);
         // A chain of more descriptors than the table has loops.
         let ring = Table { part, layout, entries: self.ring_size, limit: self.ring_size };
-        if let Some((index, descriptor)) = self.walk(table, ring, head) {
-            self.indirect(part, index, descriptor, layout);
-        }
+        self.walk(table, ring, head);
     }
 
     /// Takes one descriptor of a packed ring, which stands at `index`. A malformed chain is taken to its end.
@@ -105,10 +103,10 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         }
     }
 
-    /// Takes the descriptors of a chain from `index` of a table on. Gives back one that points to an indirect table.
+    /// Takes the descriptors of a chain from `index` of a table on, and those of an indirect table that the last one points to.
     #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline(always))]
-    fn walk<R: GuestRange>(&mut self, range: &R, table: Table, mut index: u16) -> Option<(u16, Descriptor)> {
+    fn walk<R: GuestRange>(&mut self, range: &R, table: Table, mut index: u16) -> Option<()> {
         let Table { part, layout, entries, limit } = table;
         for _ in 0..limit {
             let descriptor = match read_descriptor(range, part, index, layout) {
@@ -119,7 +117,10 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
                 }
             };
             if descriptor.has(INDIRECT) {
-                return Some((index, descriptor));
+                return match part {
+                    RingPart::IndirectTable => self.refuse(part, index, ChainFaultKind::NestedIndirect),
+                    _ => self.indirect(part, index, descriptor, layout),
+                };
             }
             self.buffer_of(part, index, descriptor)?;
             index = match layout {
@@ -172,8 +173,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
             // A chain of more descriptors than the table has loops.
             RingLayout::Split => limit = limit.min(entries),
         }
-        let (index, _) = self.walk(range, Table { part, layout, entries, limit }, 0)?;
-        self.refuse(part, index, ChainFaultKind::NestedIndirect)
+        self.walk(range, Table { part, layout, entries, limit }, 0)
     }
 
     /// Takes the buffer of the `descriptor` at `index` of `part`.
@@ -196,50 +196,57 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
                 self.chain.extent.readable = readable.wrapping_add(length);
             }
             match self.pieces(descriptor) {
-                Ok(()) => return Some(()),
-                Err(Refused::Miss(miss)) => return self.miss(miss),
-                Err(Refused::Unmapped) => ChainFaultKind::Unmapped { address, length },
-                Err(Refused::NoRoom) => ChainFaultKind::TooManyPieces,
+                None => return Some(()),
+                Some(Refused::Miss) => return None,
+                Some(Refused::Unmapped) => ChainFaultKind::Unmapped { address, length },
+                Some(Refused::NoRoom) => ChainFaultKind::TooManyPieces,
             }
         };
         self.refuse(part, index, kind)
     }
 
-    /// Adds one buffer, as several pieces where it crosses from one region into the next.
+    /// Adds one buffer, as several pieces where it crosses from one region into the next. Tells why it could not.
     #[cfg_attr(not(for_size), inline(always))]
-    fn pieces(&mut self, descriptor: Descriptor) -> Result<(), Refused> {
+    fn pieces(&mut self, descriptor: Descriptor) -> Option<Refused> {
         let writes = descriptor.has(WRITE);
         let access = if writes { Access::Write } else { Access::Read };
         let (mut at, mut left) = (descriptor.address, u64::from(descriptor.length));
         loop {
-            let piece = self.memory.piece(M::Address::from_number(at), left, access).map_err(|cause| match cause {
-                Unmapped::Miss(miss) => Refused::Miss(miss),
-                _ => Refused::Unmapped,
-            })?;
+            let piece = match self.memory.piece(M::Address::from_number(at), left, access) {
+                Ok(piece) => piece,
+                Err(Unmapped::Miss(miss)) => {
+                    self.miss(miss);
+                    return Some(Refused::Miss);
+                }
+                Err(_) => return Some(Refused::Unmapped),
+            };
             let found = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-            self.buffer.push(piece).map_err(|_| Refused::NoRoom)?;
+            if self.buffer.push(piece).is_err() {
+                return Some(Refused::NoRoom);
+            }
             if !writes {
                 self.chain.extent.readable_pieces = self.chain.extent.readable_pieces.wrapping_add(1);
             }
             left = match left.checked_sub(found) {
-                Some(0) => return Ok(()),
+                Some(0) => return None,
                 // A memory that gives nothing, or more than was asked for, does not keep its contract.
                 Some(rest) if found > 0 => rest,
-                _ => return Err(Refused::Unmapped),
+                _ => return Some(Refused::Unmapped),
             };
-            at = at.checked_add(found).ok_or(Refused::Unmapped)?;
+            let Some(next) = at.checked_add(found) else { return Some(Refused::Unmapped) };
+            at = next;
         }
     }
 
     /// The chain is malformed at the descriptor `index` of `part`.
     #[cold]
-    fn refuse<T>(&mut self, part: RingPart, index: u16, kind: ChainFaultKind) -> Option<T> {
+    fn refuse(&mut self, part: RingPart, index: u16, kind: ChainFaultKind) -> Option<()> {
         self.stop = Some(Stop::Fault(ChainFault { part, index, kind }));
         None
     }
 
     #[cold]
-    fn miss<T>(&mut self, miss: Miss) -> Option<T> {
+    fn miss(&mut self, miss: Miss) -> Option<()> {
         self.stop = Some(Stop::Miss(miss));
         None
     }
@@ -249,5 +256,6 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
 enum Refused {
     Unmapped,
     NoRoom,
-    Miss(Miss),
+    /// The translation that is missing was noted.
+    Miss,
 }

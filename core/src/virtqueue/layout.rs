@@ -35,6 +35,7 @@ impl RingLayout {
     ///
     /// # Errors
     /// [`RingFault::Size`].
+    #[cfg_attr(for_size, inline(never))]
     pub fn check_size(self, size: u32) -> Result<u16, RingFault> {
         match u16::try_from(size) {
             Ok(checked @ 1..=MAX_RING_SIZE) if self == Self::Packed || checked.is_power_of_two() => Ok(checked),
@@ -97,19 +98,34 @@ impl PartLayout {
         u32::from(size).wrapping_mul(self.each.into()).wrapping_add(self.header.into())
     }
 
-    /// The part of a ring of `size` that begins at `address`.
-    fn translate<M>(&self, memory: &M, address: M::Address, size: u16, user: RingUser) -> Result<M::Range, PartFault>
+    /// The part of a ring of `size` that begins at `address`; `None` if it cannot be there, and then why.
+    #[cfg_attr(for_size, inline(never))]
+    fn translate<M>(
+        &self,
+        memory: &M,
+        address: M::Address,
+        size: u16,
+        user: RingUser,
+        fault: &mut Option<PartFault>,
+    ) -> Option<M::Range>
     where
         M: GuestMemory + ?Sized,
     {
         let Self { part, alignment, access, .. } = *self;
         let access = if user == RingUser::Driver { Access::ReadWrite } else { access };
         let (length, number, alignment) = (self.length(size).into(), address.number(), u64::from(alignment));
-        if !number.is_multiple_of(alignment) {
-            return Err(PartFault::Misaligned { part, address: number, alignment });
+        // The alignment is a power of two.
+        if number & alignment.wrapping_sub(1) != 0 {
+            *fault = Some(PartFault::Misaligned { part, address: number, alignment });
+            return None;
         }
-        let range = memory.range(address, length, access);
-        range.map_err(|cause| PartFault::Unmapped { part, address: number, length, cause })
+        match memory.range(address, length, access) {
+            Ok(range) => Some(range),
+            Err(cause) => {
+                *fault = Some(PartFault::Unmapped { part, address: number, length, cause });
+                None
+            }
+        }
     }
 }
 
@@ -183,10 +199,16 @@ impl<R> RingParts<R> {
     {
         let size = layout.check_size(size)?;
         let [descriptor, driver, device] = layout.parts();
-        Ok(Self {
-            descriptor: descriptor.translate(memory, addresses.descriptor, size, user)?,
-            driver: driver.translate(memory, addresses.driver, size, user)?,
-            device: device.translate(memory, addresses.device, size, user)?,
-        })
+        let mut fault = None;
+        let mut translate =
+            |part: &PartLayout, address: M::Address| part.translate(memory, address, size, user, &mut fault);
+        if let Some(descriptor) = translate(descriptor, addresses.descriptor)
+            && let Some(driver) = translate(driver, addresses.driver)
+            && let Some(device) = translate(device, addresses.device)
+        {
+            return Ok(Self { descriptor, driver, device });
+        }
+        // There is always one.
+        Err(fault.unwrap_or(PartFault::Ring(RingFault::Size { layout, size: size.into() })))
     }
 }

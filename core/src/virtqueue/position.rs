@@ -55,13 +55,15 @@ impl Position {
     }
 
     /// Slots from here to `end` in a ring of `size`; no more than one lap.
+    #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
     pub(crate) fn distance(self, layout: RingLayout, end: Self, size: u16) -> u16 {
-        match layout {
-            RingLayout::Split => end.0.wrapping_sub(self.0),
-            RingLayout::Packed if self.wrap() == end.wrap() => end.index().wrapping_sub(self.index()),
-            RingLayout::Packed => end.index().wrapping_add(size).wrapping_sub(self.index()),
+        let numbers = end.0.wrapping_sub(self.0);
+        if layout == RingLayout::Split || self.wrap() == end.wrap() {
+            return numbers;
         }
+        // The wrap counters differ, which is not among what was counted.
+        numbers.wrapping_add(size).wrapping_add(WRAP)
     }
 
     /// The base of a ring whose next chain is here, and whose next used one is at `used`.

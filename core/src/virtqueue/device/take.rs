@@ -202,9 +202,10 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
 
     fn wish(&self, at: Option<Position>) -> Result<(), RingFault> {
         let wishes = self.parts.device_wishes(self.layout(), self.state.size, self.state.agreed);
-        match wishes.write(at)? {
-            Some((offset, length)) => self.log(wishes.range, wishes.part.part, offset, length),
-            None => Ok(()),
+        if !wishes.write(at)? || self.log.is_none() {
+            return Ok(());
         }
+        let (offset, length) = wishes.extent();
+        self.log(wishes.range, wishes.part.part, offset, length)
     }
 }

@@ -1,17 +1,17 @@
 //! Adding chains to a ring, and kicking the device.
 
 use super::{
-    AddError, Buffer, DriverRing, Staged,
+    AddError, Buffer, DriverRing,
     descriptors::{Descriptors, Measure},
 };
 use crate::{
     guest_memory::{AddressSpace, GuestRange, Store},
     virtqueue::{
-        descriptor::{NEXT, available_flags},
+        descriptor::{Descriptor, NEXT, available_flags},
         fault::{RingFault, RingPart},
         kind::Layout,
-        layout::RingLayout,
-        part::{INDEX, descriptor_offset, flags_at, ring_entry, store, write, write_descriptor},
+        layout::{PartLayout, RingLayout},
+        part::{INDEX, flags_at, ring_entry, slot_at, store, write, write_descriptor},
     },
 };
 
@@ -56,12 +56,13 @@ impl<R: GuestRange, L: Layout, const N: usize> DriverRing<R, L, N> {
     /// When the ring cannot be written any more.
     pub fn publish(&mut self) -> Result<(), RingFault> {
         let (layout, state) = (self.layout(), &mut self.state);
-        let Staged { slots, flags } = core::mem::take(&mut state.staged);
+        let first = core::mem::replace(&mut state.published, state.next_available);
+        let slots = first.distance(layout, state.published, state.size);
         if slots == 0 {
             return Ok(());
         }
-        let first = core::mem::replace(&mut state.published, state.next_available);
         state.unannounced.add(slots);
+        let flags = core::mem::take(&mut state.first_flags);
         let (range, part, offset, number) = match layout {
             RingLayout::Split => (&self.parts.driver, RingPart::AvailableRing, INDEX, state.next_available.0),
             RingLayout::Packed => (&self.parts.descriptor, RingPart::DescriptorRing, flags_at(first), flags),
@@ -83,52 +84,58 @@ impl<R: GuestRange, L: Layout, const N: usize> DriverRing<R, L, N> {
     /// Writes the descriptors of a chain and makes it the next available one.
     #[cfg_attr(for_size, inline(never))]
     fn offer<A: AddressSpace>(&mut self, descriptors: &Descriptors<'_, A>, measure: Measure) -> Result<u16, AddError> {
-        let layout = self.layout();
-        let Self { parts, state } = self;
-        let (count, token) = (measure.count, state.tokens.first_free);
-        if count > state.free {
-            return Err(AddError::Full { needed: count, free: state.free });
+        let (layout, Measure { count, writable }) = (self.layout(), measure);
+        let (token, free) = (self.state.tokens.first_free, self.state.free);
+        if count > free {
+            return Err(AddError::Full { needed: count, free });
         }
-        let [table, ring, _] = layout.parts();
-        let (mut place, mut next, mut last) = (state.next_available, token, token);
+        let mut last = token;
         for taken in 1..=count {
-            let Some(mut descriptor) = descriptors.get(taken.wrapping_sub(1)) else { break };
-            if taken < count {
-                descriptor.flags |= NEXT;
+            let Some(descriptor) = descriptors.get(taken.wrapping_sub(1)) else { break };
+            if layout == RingLayout::Split && taken > 1 {
+                last = self.state.tokens.next(last);
             }
-            let mut index = next;
-            match layout {
-                RingLayout::Split => {
-                    (last, next) = (next, state.tokens.next(next));
-                    if taken < count {
-                        descriptor.link = next;
-                    }
-                }
-                RingLayout::Packed => {
-                    (index, descriptor.link) = (place.index(), token);
-                    descriptor.flags |= available_flags(place.wrap());
-                    place = place.forward(layout, 1, state.size);
-                    if state.staged.slots == 0 && taken == 1 {
-                        // The flags of the first one come last.
-                        state.staged.flags = descriptor.flags;
-                        let [but_flags @ .., _, _] = &descriptor.to_ring();
-                        write(&parts.descriptor, table.part, descriptor_offset(index), but_flags)?;
-                        continue;
-                    }
-                }
-            }
-            write_descriptor(&parts.descriptor, table.part, index, layout, descriptor)?;
+            self.write_next(descriptor, last, taken < count)?;
         }
-        let (mut slots, mut tokens) = (count, 1);
+        let state = &mut self.state;
+        let mut tokens = 1;
         if layout == RingLayout::Split {
-            let offset = ring_entry(place.0, state.size, 2);
-            store(&parts.driver, ring.part, offset, token, Store::Relaxed)?;
-            place = place.forward(layout, 1, state.size);
-            (slots, tokens) = (1, count);
+            tokens = count;
+            let offset = ring_entry(state.next_available.0, state.size, 2);
+            store(&self.parts.driver, RingPart::AvailableRing, offset, token, Store::Relaxed)?;
+            state.next_available = state.next_available.forward(layout, 1, state.size);
         }
-        state.staged.slots = state.staged.slots.saturating_add(slots);
-        state.next_available = place;
-        state.free = state.free.wrapping_sub(count);
-        Ok(state.tokens.take(tokens, last, count, measure.writable))
+        state.free = free.wrapping_sub(count);
+        Ok(state.tokens.take(tokens, last, count, writable))
+    }
+
+    /// Writes a descriptor of a chain, which goes on behind it or not: the one that belongs to `token`, or the next one of a
+    /// packed ring.
+    #[cfg_attr(for_size, inline(never))]
+    fn write_next(&mut self, mut descriptor: Descriptor, token: u16, goes_on: bool) -> Result<(), RingFault> {
+        let (layout, state) = (self.layout(), &mut self.state);
+        let [PartLayout { part, .. }, ..] = layout.parts();
+        if goes_on {
+            descriptor.flags |= NEXT;
+        }
+        if layout == RingLayout::Split {
+            if goes_on {
+                descriptor.link = state.tokens.next(token);
+            }
+            return write_descriptor(&self.parts.descriptor, *part, token, layout, descriptor);
+        }
+        let place = state.next_available;
+        descriptor.link = token;
+        descriptor.flags |= available_flags(place.wrap());
+        if state.published == place {
+            // The flags of the first one come last.
+            state.first_flags = descriptor.flags;
+            let [but_flags @ .., _, _] = &descriptor.to_ring();
+            write(&self.parts.descriptor, *part, slot_at(place), but_flags)?;
+        } else {
+            write_descriptor(&self.parts.descriptor, *part, place.index(), layout, descriptor)?;
+        }
+        state.next_available = place.forward(layout, 1, state.size);
+        Ok(())
     }
 }
