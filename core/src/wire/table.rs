@@ -118,6 +118,7 @@ macro_rules! requests {
 
             /// The request's line in the table; `None` for an unknown id.
             #[must_use]
+            #[inline]
             pub fn row(self) -> Option<&'static Row> {
                 Self::TABLE.row(self.0)
             }
@@ -133,6 +134,7 @@ macro_rules! requests {
 
             /// The name of this message in errors.
             #[must_use]
+            #[inline]
             pub const fn message(self) -> MessageName {
                 MessageName { channel: Channel::$channel, id: self.0 }
             }
