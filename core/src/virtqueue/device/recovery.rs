@@ -28,19 +28,23 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     pub fn recover<'r>(&mut self, range: R, room: &'r mut [Resubmission]) -> Result<&'r [Resubmission], RingFault> {
         let (layout, state) = (self.layout(), &mut self.state);
         self.inflight = None;
-        let mut record = Record::open(range, state.size, layout)?;
+        let record = self.inflight.insert(Journal::new(Record::open(range, state.size, layout)?)).record();
         let descriptors = &self.parts.descriptor;
         let submitted = |place: Position| {
             let flags = load_flags(descriptors, place, Load::Acquire)?;
             Ok(!is_available(flags, place.wrap()))
         };
         let found = match layout {
-            RingLayout::Split => record.recover_split(state.published, room)?,
-            RingLayout::Packed => Some(record.recover_packed(state.next_used, submitted, room)?),
+            RingLayout::Split => record.recover_split(state.published, room),
+            RingLayout::Packed => record.recover_packed(state.next_used, submitted, room).map(Some),
         };
-        self.inflight = Some(Journal::new(record));
-        let Some(found) = found else {
-            return Ok(&[]);
+        let found = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(&[]),
+            Err(fault) => {
+                self.inflight = None;
+                return Err(fault);
+            }
         };
         // Whatever was taken and is not used is in the record. A front-end cannot know how much that is.
         (state.next_used, state.published, state.held) = (found.used, found.used, found.slots);
