@@ -167,13 +167,15 @@ impl<const REGIONS: usize> MemoryMap<REGIONS> {
     }
 
     /// Where in the order of guest addresses a region is, or would be, that begins at this one.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn place(&self, guest_address: GuestAddress) -> usize {
         self.regions.partition_point(|region| region.guest_address < guest_address)
     }
 
     /// The same in the order of user addresses.
-    #[inline(never)]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn user_place(&self, user_address: UserAddress) -> usize {
         let region_at = |place: &u16| self.regions.get(usize::from(*place));
         self.by_user_address
@@ -231,7 +233,8 @@ pub(crate) fn check_table(
 }
 
 /// Checks what a region must be whatever others there are.
-#[inline(never)]
+#[cfg_attr(for_size, inline(never))]
+#[cfg_attr(not(for_size), inline)]
 pub(crate) fn check_alone(region: &MemoryRegion) -> Result<RegionExtent, MemoryFault> {
     let extent = RegionExtent::from(region);
     let starts = [region.guest_address.0, region.user_address.0, region.mmap_offset];
