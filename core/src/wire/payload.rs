@@ -1,10 +1,13 @@
 //! Bytes: the kinds of payload, their sizes, and how each is read and written.
 
-use core::fmt;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::dialect::Dialect;
+
+pub use super::{
+    payload_fault::{Field, PayloadFault},
+    size_rule::SizeRule,
+};
 
 use super::{
     config,
@@ -21,6 +24,7 @@ use super::{
     migration::Transfer,
     scalar::Scalar,
     shared::{self, SharedMemoryMap, Uuid},
+    size_rule::PackedSize,
     vring::{VringAddr, VringArea, VringDescriptor, VringState},
     writer::Content,
 };
@@ -98,9 +102,7 @@ impl PayloadKind {
 
     /// Whether this is the only size that it may have.
     pub(crate) fn has_only_size(self, size: usize) -> bool {
-        // The meaning of a size that is the only one is zero, and so is the second.
-        let PackedSize([a, b, c, d]) = self.packed_size();
-        [c, d] == [0; 2] && usize::from(u16::from_le_bytes([a, b])) == size
+        self.packed_size().is_only(size)
     }
 
     // One table of small numbers: all arms are alike, and constants.
@@ -148,163 +150,6 @@ impl PayloadKind {
             Self::CursorImage | Self::AreaImage => Some(image::FRONT),
             _ => None,
         }
-    }
-}
-
-/// Sizes a payload may have, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SizeRule {
-    /// This size only.
-    Exactly(usize),
-    /// One of two sizes.
-    Either(usize, usize),
-    /// Any size from the first to the second.
-    Between(usize, usize),
-}
-
-/// The same in four bytes: two sizes, and above the second what they mean.
-#[derive(Clone, Copy)]
-struct PackedSize([u8; 4]);
-
-impl PackedSize {
-    const EITHER: u16 = 1 << 14;
-    const BETWEEN: u16 = 1 << 15;
-    const AT_LEAST: u16 = Self::EITHER | Self::BETWEEN;
-
-    const fn new(rule: SizeRule) -> Self {
-        let (first, second, meaning) = match rule {
-            SizeRule::Exactly(size) => (size, 0, 0),
-            SizeRule::Either(one, other) => (one, other, Self::EITHER),
-            SizeRule::Between(least, usize::MAX) => (least, 0, Self::AT_LEAST),
-            SizeRule::Between(least, most) => (least, most, Self::BETWEEN),
-        };
-        assert!(first <= 0xffff && second < 1 << 14, "a size does not fit");
-        let ([a, b, ..], [c, d, ..]) = (first.to_le_bytes(), second.to_le_bytes());
-        let [_, e] = meaning.to_le_bytes();
-        Self([a, b, c, d | e])
-    }
-
-    fn rule(self) -> SizeRule {
-        let Self([a, b, c, d]) = self;
-        let (first, second) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-        let (first, most) = (usize::from(first), usize::from(second & !Self::AT_LEAST));
-        match second & Self::AT_LEAST {
-            0 => SizeRule::Exactly(first),
-            Self::EITHER => SizeRule::Either(first, most),
-            Self::BETWEEN => SizeRule::Between(first, most),
-            _ => SizeRule::Between(first, usize::MAX),
-        }
-    }
-}
-
-impl SizeRule {
-    /// The size that is sent when any would do.
-    pub(crate) const fn usual(self) -> usize {
-        match self {
-            Self::Exactly(size) | Self::Either(size, _) | Self::Between(size, _) => size,
-        }
-    }
-
-    /// Whether `size` bytes are allowed.
-    #[must_use]
-    pub const fn allows(self, size: usize) -> bool {
-        match self {
-            Self::Exactly(only) => size == only,
-            Self::Either(one, other) => size == one || size == other,
-            Self::Between(least, most) => size >= least && size <= most,
-        }
-    }
-}
-
-impl fmt::Display for SizeRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exactly(only) => write!(f, "{only}"),
-            Self::Either(one, other) => write!(f, "{one} or {other}"),
-            Self::Between(least, usize::MAX) => write!(f, "{least} or more"),
-            Self::Between(least, most) => write!(f, "{least} to {most}"),
-        }
-    }
-}
-
-/// What is wrong with a payload's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PayloadFault {
-    /// Too short or too long.
-    Size {
-        /// What was expected.
-        expected: SizeRule,
-        /// How many bytes came.
-        found: usize,
-    },
-    /// A field holds a value it cannot have.
-    Field {
-        /// The field, and what it may hold.
-        field: Field,
-        /// What it held.
-        found: u64,
-    },
-    /// The image has not as many bytes as its width and height say.
-    Image {
-        /// Width in pixels of four bytes.
-        width: u32,
-        /// Height in pixels.
-        height: u32,
-        /// Bytes announced.
-        found: u32,
-    },
-}
-
-impl fmt::Display for PayloadFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Size { expected, found } => write!(f, "expected {expected} payload bytes, found {found}"),
-            Self::Field { field, found } => write!(f, "field {field}, found {found:#x}"),
-            Self::Image { width, height, found } => {
-                write!(f, "expected an image of {width} x {height} pixels of 4 bytes, found {found} bytes of it")
-            }
-        }
-    }
-}
-
-/// A field that may hold some values only; shows itself with these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Field {
-    /// How many regions a memory table has.
-    RegionCount,
-    /// How many mappings a list has.
-    MappingCount,
-    /// How many bytes of the configuration space are meant.
-    ConfigSize,
-    /// The sizes of the shared memory regions.
-    RegionSizes,
-    /// Bytes that a display says of itself.
-    EdidSize,
-    /// Bytes of the key of a cipher.
-    CipherKeyLength,
-    /// Bytes of the key of a MAC.
-    AuthenticationKeyLength,
-    /// Bytes of an asymmetric key.
-    KeyLength,
-    /// The parameters of a crypto session.
-    Parameters,
-}
-
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::RegionCount => "count: expected at most 8 regions",
-            Self::MappingCount => "count: expected at most 32 mappings",
-            Self::ConfigSize => "size: expected at most the number of bytes that follow",
-            Self::RegionSizes => "sizes: expected whole numbers of 8 bytes",
-            Self::EdidSize => "size: expected at most 1024 bytes",
-            Self::CipherKeyLength => "cipher key length: expected at most 64 bytes",
-            Self::AuthenticationKeyLength => "authentication key length: expected at most 512 bytes",
-            Self::KeyLength => "key length: expected at most 1024 bytes",
-            Self::Parameters => "parameters: expected room for what stands in front",
-        })
     }
 }
 

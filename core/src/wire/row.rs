@@ -71,8 +71,17 @@ impl Table {
     #[inline]
     pub(super) fn row(self, id: u32) -> Option<&'static Row> {
         let place = usize::try_from(id).ok()?.checked_sub(1)?;
-        self.ordered.get(place).or_else(|| self.others.iter().find(|row| row.id() == id))
+        match self.ordered.get(place) {
+            Some(row) => Some(row),
+            None if self.others.is_empty() => None,
+            None => find(self.others, id),
+        }
     }
+}
+
+#[inline(never)]
+fn find(rows: &'static [Row], id: u32) -> Option<&'static Row> {
+    rows.iter().find(|row| row.id() == id)
 }
 
 /// The channel on which a message travels; each has its own ids.

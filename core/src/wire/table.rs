@@ -134,6 +134,7 @@ macro_rules! requests {
 
             /// The name of this message in errors.
             #[must_use]
+            #[inline]
             pub const fn message(self) -> MessageName {
                 MessageName { channel: Channel::$channel, id: self.0 }
             }
