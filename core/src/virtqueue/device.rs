@@ -7,8 +7,7 @@ mod take;
 use super::{
     agreed::Agreed,
     event::Unannounced,
-    fault::RingFault,
-    fault::RingPart,
+    fault::{RingFault, RingPart},
     kind::{Layout, PackedLayout, SplitLayout},
     layout::{RingLayout, RingParts},
     part::{INDEX, load},
