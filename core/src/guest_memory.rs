@@ -92,9 +92,8 @@ pub trait GuestRange: Clone + fmt::Debug {
     /// Copies bytes out of the piece, each read once, in no particular order.
     fn read_into(&self, offset: usize, out: &mut [u8]) -> Option<()>;
 
-    /// Copies bytes into the piece, in no particular order. Where an inflight record lies, eight bytes at a place
-    /// that is a multiple of eight are one store wherever the machine has such a store: a process that ends leaves
-    /// all of them or none.
+    /// Copies bytes into the piece, in no particular order. Eight bytes at a place that is a multiple of eight are one
+    /// store wherever the machine has such a store: a process that ends leaves all of them or none.
     fn write_from(&self, offset: usize, bytes: &[u8]) -> Option<()>;
 
     /// Whether the piece has no byte.
@@ -108,12 +107,6 @@ pub trait GuestRange: Clone + fmt::Debug {
         let mut bytes = [0; N];
         self.read_into(offset, &mut bytes)?;
         Some(bytes)
-    }
-
-    /// Copies `N` bytes in, as [`Self::write_from`] does.
-    #[inline]
-    fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
-        self.write_from(offset, &bytes)
     }
 
     /// Keeps every access before it from passing any access behind it, stores and loads alike.

@@ -142,7 +142,9 @@ impl Endpoint {
 
     /// Waits for a whole message that has no descriptors, at less cost; see [`Socket::receive_bytes`].
     ///
-    /// Somebody who [`observe`](Self::observe)s sees what came nevertheless.
+    /// Only for whoever waits for no message with descriptors: as by [`receive`](Self::receive), what is behind this message
+    /// is read along, and then its descriptors are closed too. Somebody who [`observe`](Self::observe)s sees what came
+    /// nevertheless.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).

@@ -155,8 +155,8 @@ impl Frontend {
 
     /// Has every message on the main channel from now on seen by `observer`; `None` for nobody.
     ///
-    /// As long as somebody looks, descriptors with an answer to which none belong end the session; else the kernel closes
-    /// them unseen, which costs less.
+    /// As long as somebody looks, or a channel is [attached](Self::attach), descriptors with an answer to which none belong
+    /// end the session; else the kernel closes them unseen, which costs less.
     pub fn observe(&mut self, observer: Option<Arc<dyn Observer>>) {
         self.endpoint.observe(observer);
     }

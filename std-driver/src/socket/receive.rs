@@ -87,7 +87,7 @@ impl Socket {
     /// `buffer.len()` of them: at least one, or zero if the peer will send no more.
     ///
     /// It costs less than [`receive`](Self::receive), as the kernel has no header to copy and nothing to hand over.
-    /// Descriptors that come nevertheless are closed by the kernel, unseen.
+    /// Descriptors that come nevertheless are closed by the kernel, unseen; it ends a read behind them, but not before.
     ///
     /// With a deadline it waits before it looks: two system calls, as an answer is rarely there already.
     ///

@@ -95,7 +95,7 @@ pub(crate) fn invert<R: GuestRange>(readable: &[R], writable: &[R]) -> u32 {
     let mut written = 0_u32;
     for [byte] in bytes {
         let Some((piece, offset)) = places.next() else { break };
-        if piece.write(offset, [!byte]).is_none() {
+        if piece.write_from(offset, &[!byte]).is_none() {
             break;
         }
         written = written.wrapping_add(1);

@@ -79,7 +79,7 @@ fn ring(memory: &WordMemory<'static>, features: VirtioFeatures) -> Option<()> {
 
     let [asked, answered] =
         [REQUEST, ANSWER].map(|buffer| memory.range(buffer.address, 5, vhost_core::Access::ReadWrite));
-    asked.ok()?.write(0, *b"hello")?;
+    asked.ok()?.write_from(0, b"hello")?;
     let token = driver.add(&[REQUEST], &[ANSWER]).ok()?;
     driver.publish().ok()?;
 

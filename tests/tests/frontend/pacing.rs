@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use vhost_core::{FrontendCode, MemoryRegion, ProtocolFeatures, VirtioFeatures};
 use vhost_std::frontend::{Confirmation, DeviceSetup, Frontend, FrontendError, Pacing, RingSetup};
 use vhost_tests::dialog::{FakeBackend, Received, event, memory};
-use vhost_tests::wire::feature;
+use vhost_tests::wire::{self, feature};
 
 use crate::bring_up::{BASIC, after_negotiation, negotiated, region, ring, start};
 use crate::script::{finish, scripted, until_closed};
@@ -49,6 +49,27 @@ fn a_start_waits_for_no_answer_before_everything_is_said() {
     start_one(&mut frontend).unwrap();
     assert!(frontend.vring(0).is_running() && frontend.vring(1).is_running());
     assert_eq!(finish(frontend, thread), 14);
+}
+
+#[test]
+fn answers_that_were_read_together_are_not_waited_for_again() {
+    let (mut frontend, thread) = scripted(|backend: FakeBackend| {
+        let backend = backend.offering(BASIC, feature::REPLY_ACK | feature::BACKEND_REQ);
+        let (opened, _) = backend.serve_until(21);
+        backend.answer(&opened);
+        let answers = whole_start(&backend)
+            .into_iter()
+            .flat_map(|request| [&wire::header(request.id(), wire::REPLY, 8)[..], &[0; 8]].concat());
+        backend.send(&Vec::from_iter(answers), &[]);
+        // Until the front-end goes: an end would end the wait too.
+        backend.try_receive().unwrap().is_none()
+    });
+    frontend.negotiate(VirtioFeatures::all(), ProtocolFeatures::KNOWN).unwrap();
+    // With a channel to serve, it waits before it looks.
+    let channel = frontend.set_backend_req_fd().unwrap();
+    frontend.attach(channel, crate::channel::Nothing);
+    start_one(&mut frontend).unwrap();
+    assert!(finish(frontend, thread), "nothing else was said");
 }
 
 #[test]

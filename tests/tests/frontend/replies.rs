@@ -135,6 +135,21 @@ fn descriptors_that_belong_to_no_answer_are_closed_if_nobody_looks() {
 }
 
 #[test]
+fn descriptors_that_belong_to_no_answer_are_found_if_a_channel_is_served_meanwhile() {
+    let (mut frontend, thread) = agreed(feature::PROTOCOL_OFFERED, |backend: FakeBackend| {
+        backend.serve(21);
+        backend.receive();
+        backend.send(&message(1, REPLY, &number(0)), &[memory(1).as_fd()]);
+        drop(backend.try_receive());
+    });
+    let channel = frontend.set_backend_req_fd().unwrap();
+    frontend.attach(channel, crate::channel::Nothing);
+    let fault = bytes_fault(frontend.get_features());
+    assert!(matches!(fault, DecodeError::HandleCount { found: 1, .. }), "{fault}");
+    finish(frontend, thread);
+}
+
+#[test]
 fn a_reply_that_nobody_asked_for_is_found_between_calls() {
     let (mut frontend, thread) = scripted(|backend: FakeBackend| {
         backend.send(&message(1, REPLY, &number(0)), &[]);

@@ -3,8 +3,8 @@
 use core::cell::Cell;
 
 use vhost_core::{
-    Access, CellMemory, CellRange, DeviceQueue, DriverQueue, GuestAddress, GuestMemory, GuestRange, RingAddresses,
-    RingLayout, RingParts, RingUser, VirtioFeatures, wire::vring::VringBase,
+    Access, CellMemory, CellRange, DeviceQueue, DeviceRing, DriverQueue, DriverRing, GuestAddress, GuestMemory,
+    GuestRange, Layout, RingAddresses, RingLayout, RingParts, RingUser, VirtioFeatures, wire::vring::VringBase,
 };
 
 /// Where the parts of a test's ring are; small enough that every part fits a ring of 16.
@@ -112,14 +112,28 @@ impl Guest {
 
     /// The device's side of a new ring.
     pub(crate) fn device(&self, size: u16, features: VirtioFeatures) -> DeviceQueue<CellRange<'_>> {
+        self.device_of(size, features)
+    }
+
+    /// The same, perhaps of a type for one layout only.
+    pub(crate) fn device_of<L: Layout>(&self, size: u16, features: VirtioFeatures) -> DeviceRing<CellRange<'_>, L> {
         let layout = RingLayout::of(features);
-        DeviceQueue::new(self.parts(layout, size, RingUser::Device), size.into(), features, first_base(layout)).unwrap()
+        DeviceRing::new(self.parts(layout, size, RingUser::Device), size.into(), features, first_base(layout)).unwrap()
     }
 
     /// The driver's side of a new ring.
     pub(crate) fn driver<const N: usize>(&self, size: u16, features: VirtioFeatures) -> DriverQueue<CellRange<'_>, N> {
+        self.driver_of(size, features)
+    }
+
+    /// The same, perhaps of a type for one layout only.
+    pub(crate) fn driver_of<L: Layout, const N: usize>(
+        &self,
+        size: u16,
+        features: VirtioFeatures,
+    ) -> DriverRing<CellRange<'_>, L, N> {
         let parts = self.parts(RingLayout::of(features), size, RingUser::Driver);
-        DriverQueue::new(parts, size.into(), features).unwrap()
+        DriverRing::new(parts, size.into(), features).unwrap()
     }
 }
 

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use vhost_core::{
-    Buffer, CellRange, Chain, DeviceQueue, DriverQueue, GuestAddress, GuestRange, RingLayout, VirtioFeatures,
+    Buffer, CellRange, Chain, DeviceRing, DriverRing, GuestAddress, GuestRange, Layout, PackedLayout, RingLayout,
+    SplitLayout, VirtioFeatures,
 };
 
 use crate::guest::{FREE, Guest};
@@ -25,26 +26,26 @@ struct Request {
 /// What a device adds to every byte.
 const ADDED: u8 = 0x55;
 
-struct Pair<'g> {
+struct Pair<'g, D: Layout, W: Layout> {
     guest: &'g Guest,
     numbers: Numbers,
     features: VirtioFeatures,
-    driver: DriverQueue<CellRange<'g>, 16>,
-    device: DeviceQueue<CellRange<'g>>,
+    driver: DriverRing<CellRange<'g>, W, 16>,
+    device: DeviceRing<CellRange<'g>, D>,
     out: HashMap<u16, Request>,
     free_places: Vec<u64>,
     held: Vec<(Chain, Vec<CellRange<'g>>)>,
     finished: usize,
 }
 
-impl<'g> Pair<'g> {
+impl<'g, D: Layout, W: Layout> Pair<'g, D, W> {
     fn new(guest: &'g Guest, size: u16, features: VirtioFeatures, seed: u64) -> Self {
         Self {
             guest,
             numbers: Numbers::new(seed),
             features,
-            driver: guest.driver(size, features),
-            device: guest.device(size, features),
+            driver: guest.driver_of(size, features),
+            device: guest.device_of(size, features),
             out: HashMap::new(),
             free_places: (0..32).collect(),
             held: Vec::new(),
@@ -158,25 +159,40 @@ fn bytes_of(buffers: &[Buffer]) -> impl Iterator<Item = u64> + '_ {
     buffers.iter().flat_map(|buffer| buffer.address.0..buffer.address.0 + u64::from(buffer.length))
 }
 
+/// Rings of these features and of all sizes, with a device of type `D` and a driver of type `W`.
+fn exchange<D: Layout, W: Layout>(features: VirtioFeatures) {
+    for size in [1, 2, 3, 4, 7, 16] {
+        if RingLayout::of(features).check_size(size).is_err() {
+            continue;
+        }
+        let guest = Guest::new();
+        let mut pair = Pair::<D, W>::new(&guest, size as u16, features, features.bits() + u64::from(size));
+        pair.run();
+        assert!(pair.finished > 30, "{features:?}, {size}: {}", pair.finished);
+    }
+}
+
+/// All choices of what rings of a layout may have.
+fn choices(layout: VirtioFeatures) -> impl Iterator<Item = VirtioFeatures> {
+    let bits = [VirtioFeatures::RING_INDIRECT, VirtioFeatures::RING_EVENT_IDX, VirtioFeatures::IN_ORDER];
+    (0..8_u8).map(move |choice| (0..3).filter(|bit| choice & 1 << bit != 0).fold(layout, |all, bit| all | bits[bit]))
+}
+
 #[test]
 fn whatever_goes_out_comes_back_once_and_unharmed() {
-    let bits = [
-        VirtioFeatures::RING_PACKED,
-        VirtioFeatures::RING_INDIRECT,
-        VirtioFeatures::RING_EVENT_IDX,
-        VirtioFeatures::IN_ORDER,
-    ];
-    for choice in 0..16_u8 {
-        let features =
-            (0..4).filter(|bit| choice & 1 << bit != 0).fold(VirtioFeatures::empty(), |all, bit| all | bits[bit]);
-        for size in [1, 2, 3, 4, 7, 16] {
-            if RingLayout::of(features).check_size(size).is_err() {
-                continue;
-            }
-            let guest = Guest::new();
-            let mut pair = Pair::new(&guest, size as u16, features, u64::from(choice) * 100 + u64::from(size));
-            pair.run();
-            assert!(pair.finished > 30, "{features:?}, {size}: {}", pair.finished);
-        }
+    for layout in [VirtioFeatures::empty(), VirtioFeatures::RING_PACKED] {
+        choices(layout).for_each(exchange::<RingLayout, RingLayout>);
+    }
+}
+
+#[test]
+fn types_for_one_layout_work_with_each_other_and_with_those_for_both() {
+    for features in choices(VirtioFeatures::empty()) {
+        exchange::<SplitLayout, SplitLayout>(features);
+        exchange::<RingLayout, SplitLayout>(features);
+    }
+    for features in choices(VirtioFeatures::RING_PACKED) {
+        exchange::<PackedLayout, PackedLayout>(features);
+        exchange::<PackedLayout, RingLayout>(features);
     }
 }
