@@ -2,13 +2,12 @@
 
 use core::fmt::Write;
 use std::net::Shutdown;
-use std::sync::Arc;
 
 use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost::vhost_user::{Error as TheirError, Frontend as TheirFrontend, VhostUserFrontend, VhostUserProtocolFeatures};
 use vhost::{Error as TheirOuterError, VhostBackend};
-use vhost_core::{FrontendConfig, ProtocolFeatures, VirtioFeatures, wire::header::Header};
-use vhost_std::endpoint::{Direction, Observer};
+use vhost_core::{Channel, FrontendConfig, ProtocolFeatures, VirtioFeatures};
+use vhost_std::endpoint::Endpoint;
 use vhost_std::frontend::{Confirmation, Frontend, FrontendError};
 use vhost_tests::dialog::{Received, Socket, borrowed, memory};
 use vhost_tests::wire::{REPLY, header};
@@ -116,19 +115,13 @@ fn followed(outcome: Outcome, follow: impl FnOnce() -> bool) -> Outcome {
     if goes_on && !follow() { Err("out of step") } else { outcome }
 }
 
-struct Anybody;
-
-impl Observer for Anybody {
-    fn message(&self, _: Direction, _: &Header, _: &[u8], _: usize) {}
-}
-
 /// Makes the call on our front-end.
 pub(super) fn ours(mode: Mode, call: &Call, reply: &Reply) -> Held {
     let (socket, end) = Socket::pair();
     let stage = Stage::new(mode, call, socket);
-    let mut frontend = Frontend::with_config(vhost_std::socket::Socket::from(end), FrontendConfig::new(RINGS as u16));
-    // The answers are there before the questions, descriptors too: only somebody who looks makes them be kept.
-    frontend.observe(Some(Arc::new(Anybody)));
+    // The answers are there before the questions: reading ahead would take those that are not asked for yet.
+    let endpoint = Endpoint::exact(end.into(), Channel::Frontend);
+    let mut frontend = Frontend::over(endpoint, FrontendConfig::new(RINGS as u16));
     frontend.set_confirmation(Confirmation::None);
     if mode != Mode::Fresh {
         frontend.get_features().unwrap();
