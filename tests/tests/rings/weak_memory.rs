@@ -1,6 +1,6 @@
 //! Ring memory that cannot be written for a while: what failed is done when it is tried again, or never was.
 
-use std::cell::Cell;
+use core::cell::Cell;
 
 use vhost_core::{
     AddError, Buffer, CellRange, DeviceQueue, DriverQueue, GuestAddress, GuestRange, Load, PackedDevice, PushError,
