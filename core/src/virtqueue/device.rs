@@ -7,8 +7,7 @@ mod take;
 use super::{
     agreed::Agreed,
     event::Unannounced,
-    fault::RingFault,
-    fault::RingPart,
+    fault::{RingFault, RingPart},
     kind::{Layout, PackedLayout, SplitLayout},
     layout::{RingLayout, RingParts},
     part::{INDEX, load},
@@ -54,7 +53,7 @@ pub struct DeviceState<L> {
     size: u16,
     /// The next chain to take.
     next_available: Position,
-    /// Split: the driver's index when it was last looked at.
+    /// Split: the driver's index when it was last looked at. Packed: always zero, so that equal rings are equal.
     known_available: Position,
     /// Where the next chain is given back.
     next_used: Position,
@@ -183,15 +182,16 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     }
 }
 
-impl<L> DeviceState<L> {
+impl<L: Layout> DeviceState<L> {
     fn new(layout: L, agreed: Agreed, size: u16, next_available: Position, next_used: Position) -> Self {
+        let is_split = layout.layout() == RingLayout::Split;
         // What lies between the two is held by nobody: it went back before the base was read.
         Self {
             layout,
             agreed,
             size,
             next_available,
-            known_available: next_available,
+            known_available: if is_split { next_available } else { Position(0) },
             next_used,
             published: next_used,
             held: 0,

@@ -338,12 +338,16 @@ macro_rules! replies {
                 let wire = $code(frame.header.request()).message();
                 let message = form.known(wire)?;
                 let row = message.row().ok_or(DecodeError::UnknownRequest { message })?;
-                let found = Found::new(message, &frame, form);
                 let is_empty = frame.payload.is_empty();
-                let decoded = match (frame.fit(row.reply_payload, row.reply_handles, form), row.reply) {
-                    (false, _) => None,
-                    (true, ReplyRule::Empty) => is_empty.then_some(Self::Done),
-                    (true, _) => $crate::channel::Reply::of_parts(row, &mut frame, form),
+                let fits = frame.fit(row.reply_payload, row.reply_handles, form);
+                let found = Found::new(message, &frame, form);
+                let decoded = match row.reply {
+                    _ if !fits => None,
+                    ReplyRule::Empty => is_empty.then_some(Self::Done),
+                    _ if !matches!($code(row.id()), $($code::$name)|+) => {
+                        return Err(DecodeError::UnknownRequest { message });
+                    }
+                    _ => $crate::channel::Reply::of_parts(row, &mut frame, form),
                 };
                 decoded.ok_or_else(|| found.fault(row.reply_payload, row.reply_handles))
             }

@@ -20,3 +20,4 @@ mod pair;
 mod sizes_and_bases;
 mod split_device;
 mod untake;
+mod weak_memory;

@@ -112,11 +112,12 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
             RingLayout::Split => (&self.parts.device, RingPart::UsedRing, INDEX, state.next_used.0),
             RingLayout::Packed => {
                 let offset = flags_at(state.published);
-                (&self.parts.descriptor, RingPart::DescriptorRing, offset, core::mem::take(&mut state.first_flags))
+                (&self.parts.descriptor, RingPart::DescriptorRing, offset, state.first_flags)
             }
         };
         // Everything else of what was given back, and the buffers, are visible before what tells of it.
         store(range, part, offset, number, Store::Release)?;
+        state.first_flags = 0;
         let slots = state.published.distance(layout, state.next_used, state.size);
         state.unannounced.add(slots);
         state.published = state.next_used;

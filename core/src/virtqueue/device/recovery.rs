@@ -49,9 +49,9 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
         // Whatever was taken and is not used is in the record. A front-end cannot know how much that is.
         (state.next_used, state.published, state.held) = (found.used, found.used, found.slots);
         state.next_available = found.used.forward(layout, found.slots, state.size);
-        state.known_available = state.next_available;
-        if layout == RingLayout::Packed {
-            self.hide_staged()?;
+        match layout {
+            RingLayout::Split => state.known_available = state.next_available,
+            RingLayout::Packed => self.hide_staged()?,
         }
         Ok(found.resubmissions)
     }

@@ -56,19 +56,21 @@ impl<R: GuestRange, L: Layout, const N: usize> DriverRing<R, L, N> {
     /// When the ring cannot be written any more.
     pub fn publish(&mut self) -> Result<(), RingFault> {
         let (layout, state) = (self.layout(), &mut self.state);
-        let first = core::mem::replace(&mut state.published, state.next_available);
-        let slots = first.distance(layout, state.published, state.size);
+        let slots = state.published.distance(layout, state.next_available, state.size);
         if slots == 0 {
             return Ok(());
         }
-        state.unannounced.add(slots);
-        let flags = core::mem::take(&mut state.first_flags);
         let (range, part, offset, number) = match layout {
             RingLayout::Split => (&self.parts.driver, RingPart::AvailableRing, INDEX, state.next_available.0),
-            RingLayout::Packed => (&self.parts.descriptor, RingPart::DescriptorRing, flags_at(first), flags),
+            RingLayout::Packed => {
+                (&self.parts.descriptor, RingPart::DescriptorRing, flags_at(state.published), state.first_flags)
+            }
         };
         // Entries, descriptors and buffers are visible before what tells of them.
-        store(range, part, offset, number, Store::Release)
+        store(range, part, offset, number, Store::Release)?;
+        state.unannounced.add(slots);
+        (state.published, state.first_flags) = (state.next_available, 0);
+        Ok(())
     }
 
     /// Whether the device wants to be kicked for what was published since the last question.
@@ -85,7 +87,7 @@ impl<R: GuestRange, L: Layout, const N: usize> DriverRing<R, L, N> {
     #[cfg_attr(for_size, inline(never))]
     fn offer<A: AddressSpace>(&mut self, descriptors: &Descriptors<'_, A>, measure: Measure) -> Result<u16, AddError> {
         let (layout, Measure { count, writable }) = (self.layout(), measure);
-        let (token, free) = (self.state.tokens.first_free, self.state.free);
+        let (token, free, start) = (self.state.tokens.first_free, self.state.free, self.state.next_available);
         if count > free {
             return Err(AddError::Full { needed: count, free });
         }
@@ -95,7 +97,11 @@ impl<R: GuestRange, L: Layout, const N: usize> DriverRing<R, L, N> {
             if layout == RingLayout::Split && taken > 1 {
                 last = self.state.tokens.next(last);
             }
-            self.write_next(descriptor, last, taken < count)?;
+            if let Err(fault) = self.write_next(descriptor, last, taken < count) {
+                // No chain is there, so none of its descriptors is.
+                self.state.next_available = start;
+                return Err(fault.into());
+            }
         }
         let state = &mut self.state;
         let mut tokens = 1;

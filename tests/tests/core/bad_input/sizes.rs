@@ -250,6 +250,15 @@ fn replies_of_another_size_are_refused_by_name() {
 }
 
 #[test]
+fn an_acknowledgement_is_no_reply_of_its_own() {
+    let form = Form::reply(crate::machines::protocol_features(feature::REPLY_ACK));
+    for payload in [&[][..], &[0; 8]] {
+        let error = FrontendReply::decode(frame(&flagged(3, wire::REPLY, payload), Vec::new()), form).unwrap_err();
+        assert_eq!(error, DecodeError::UnknownRequest { message: vhost_core::FrontendCode::SET_OWNER.message() });
+    }
+}
+
+#[test]
 fn replies_to_a_backend_of_another_size_are_refused_by_name() {
     let form = Form::reply(crate::machines::protocol_features(feature::SHARED_OBJECT));
     for size in [0, 7, 9] {
