@@ -92,8 +92,10 @@ pub trait GuestRange: Clone + fmt::Debug {
     /// Copies bytes out of the piece, each read once, in no particular order.
     fn read_into(&self, offset: usize, out: &mut [u8]) -> Option<()>;
 
-    /// Copies bytes into the piece, in no particular order. Eight bytes at a place that is a multiple of eight are one
-    /// store wherever the machine has such a store: a process that ends leaves all of them or none.
+    /// Copies bytes into the piece, in no particular order.
+    ///
+    /// Memory in which inflight records lie stores eight bytes at a place that is a multiple of eight at once, so that a
+    /// process which ends leaves all of them or none. That of [`CellRange`] and [`WordRange`] does not.
     fn write_from(&self, offset: usize, bytes: &[u8]) -> Option<()>;
 
     /// Whether the piece has no byte.

@@ -8,12 +8,22 @@ use crate::wire::feature::VirtioFeatures;
 /// What a type of ring knows of its layout.
 ///
 /// A ring of [`SplitLayout`] or [`PackedLayout`] is compiled without the other layout; one of [`RingLayout`] serves both.
-pub trait Layout: Copy + Eq + Hash + fmt::Debug {
+/// There are these three and no others.
+pub trait Layout: sealed::Sealed + Copy + Eq + Hash + fmt::Debug {
     /// The layout for the acknowledged `features`, if there is a choice.
     fn choose(features: VirtioFeatures) -> Self;
 
     /// The layout.
     fn layout(self) -> RingLayout;
+}
+
+mod sealed {
+    /// Keeps others from being a layout.
+    pub trait Sealed {}
+
+    impl Sealed for super::SplitLayout {}
+    impl Sealed for super::PackedLayout {}
+    impl Sealed for super::RingLayout {}
 }
 
 /// `$result` with `$layout` being `$kind`'s layout. What is inlined there knows which it is, and so does the work for one

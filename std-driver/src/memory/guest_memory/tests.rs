@@ -95,7 +95,7 @@ fn an_owned_piece_keeps_its_region_mapped() {
     drop(range);
     drop(table);
     let thread = std::thread::spawn(move || {
-        other.write(8, [7; 8]).unwrap();
+        other.write_from(8, &[7; 8]).unwrap();
         other
     });
     assert_eq!(thread.join().unwrap().read(8), Some([7; 8]));

@@ -163,6 +163,29 @@ fn an_answer_that_has_no_room_is_misuse_and_can_be_given_again() {
 }
 
 #[test]
+fn a_refusal_that_has_no_room_is_misuse_and_can_be_given_again() {
+    let mut back = asked(&wire::frontend_request("GET_INFLIGHT_FD"), 1, &Ledger::new());
+    let (before, message) = (back.clone(), FrontendCode::GET_INFLIGHT_FD.message());
+    let refused = || FrontendReply::<Token>::Refused(NonZeroU64::MIN);
+    for given in 0..36 {
+        let misuse = back.answer(refused(), &mut vec![0; given]).map(Reaction::from);
+        assert_eq!(misuse, Err(ApiMisuse::BufferTooSmall { message, given }));
+        assert_eq!(back, before);
+    }
+    assert!(matches!(Reaction::from(back.answer(refused(), &mut [0; 36]).unwrap()), Reaction::Sent(_)));
+}
+
+#[test]
+fn what_the_machine_refused_is_not_answered_with_content() {
+    let mut back = Stage::usual().back();
+    let rejection = back.handle_request(frame(&message(11, &state(99, 0)), Vec::new())).unwrap_err();
+    assert_eq!(rejection.verdict(), Verdict::Refuse);
+    let expected = FrontendCode::GET_VRING_BASE.message();
+    let misuse = ApiMisuse::AnswerDoesNotFit { expected, found: Some(expected) };
+    assert_misused(&back, FrontendReply::GetVringBase(VringState::new(99, 0)), misuse);
+}
+
+#[test]
 fn there_is_one_answer_to_one_request() {
     let ledger = Ledger::new();
     let mut back = Stage::usual().back();
