@@ -2,12 +2,13 @@
 
 use core::time::Duration;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use rustix::process::Pid;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use vhost_std::block::{BlockDevice, BlockOptions};
 use vhost_std::deadline::Deadline;
 use vhost_std::driver::{BlockClient, BlockClientOptions};
@@ -39,7 +40,7 @@ pub(crate) const BACKENDS: [Program; 6] =
     [Program::Ours, Program::OursPolling, Program::OursThreads, Program::Before, Program::Qemu, Program::RustVmm];
 
 impl Program {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
             Self::OursThreads => "ours in threads",
@@ -51,9 +52,16 @@ impl Program {
     }
 }
 
+/// The file in memory that all back-ends serve: where its pages are in the machine's memory makes a difference of a tenth.
+pub(crate) fn disk() -> NamedTempFile {
+    let mut file = NamedTempFile::new_in("/dev/shm").unwrap();
+    // Every page is there: nobody measures how a file grows.
+    file.write_all(&vec![0x5a; usize::try_from(DISK).unwrap()]).unwrap();
+    file
+}
+
 /// A back-end that runs, and the driver that uses it.
 pub(crate) struct Backend {
-    program: Program,
     pub(crate) client: BlockClient,
     process: Running,
     _folder: TempDir,
@@ -74,17 +82,15 @@ pub(crate) fn serve(command: &str, socket: &Path, file: &Path, queues: u16) {
 }
 
 impl Backend {
-    /// `None` if the program is missing or not wanted.
-    pub(crate) fn start(program: Program, queues: u16) -> Option<Self> {
+    /// Serves the file `disk`. `None` if the program is missing or not wanted.
+    pub(crate) fn start(program: Program, queues: u16, disk: &Path) -> Option<Self> {
         let only = std::env::var("BACKENDS").unwrap_or_default();
         let is_wanted = only.is_empty() || only.split(", ").any(|name| name == program.name());
         if !is_wanted || program == Program::OursThreads && queues == 1 {
             return None;
         }
-        let folder = TempDir::new_in("/dev/shm").unwrap();
-        let (disk, socket) = (folder.path().join("disk"), folder.path().join("socket"));
-        // Every page is there: nobody measures how a file grows.
-        fs::write(&disk, vec![0x5a; usize::try_from(DISK).unwrap()]).unwrap();
+        let folder = TempDir::new().unwrap();
+        let socket = folder.path().join("socket");
         let mut command = match program {
             Program::Qemu => {
                 let mut command = Command::new(require("qemu-storage-daemon")?);
@@ -98,7 +104,7 @@ impl Backend {
             }
             Program::RustVmm => {
                 let mut command = Command::new(crate::rust_vmm::disk());
-                command.arg(&socket).arg(&disk).arg(queues.to_string());
+                command.arg(&socket).arg(disk).arg(queues.to_string());
                 command
             }
             Program::Ours | Program::OursThreads | Program::OursPolling | Program::Before => {
@@ -110,7 +116,7 @@ impl Backend {
                     Program::OursPolling => "polling",
                     _ => "one-thread",
                 };
-                command.arg(how).arg(&socket).arg(&disk).arg(queues.to_string());
+                command.arg(how).arg(&socket).arg(disk).arg(queues.to_string());
                 command
             }
         };
@@ -133,11 +139,7 @@ impl Backend {
             ..default
         };
         let client = BlockClient::start(frontend, options).unwrap();
-        Some(Self { program, client, process, _folder: folder })
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        self.program.name()
+        Some(Self { client, process, _folder: folder })
     }
 
     /// Microseconds of processor that the back-end has used.

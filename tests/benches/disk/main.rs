@@ -18,11 +18,13 @@ mod rust_vmm;
 use std::path::Path;
 
 use backends::{BACKENDS, Backend};
-use load::{Kind, Load};
+use load::{Kind, Load, Outcome};
 use processors::Processors;
 
 /// Measurements of each kind. The quarter that other programs disturbed least ends where the result is.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 30;
+/// Of these so many with the same processes.
+const ROUNDS_A_START: usize = 3;
 
 fn main() {
     let arguments = Vec::from_iter(std::env::args().skip(1));
@@ -52,36 +54,42 @@ fn main() {
 
 /// Prints the rows of one load.
 fn measure(load: Load, rounds: usize) {
-    let mut backends = Vec::from_iter(BACKENDS.iter().filter_map(|kind| Backend::start(*kind, load.queues)));
-    let mut results = vec![Vec::new(); backends.len()];
-    for round in 0..=rounds {
-        for (backend, results) in backends.iter_mut().zip(&mut results) {
-            let result = load.run(backend);
-            // The first round warms up.
-            if round > 0 {
-                results.push(result);
+    let disk = backends::disk();
+    let mut results: [Vec<Outcome>; BACKENDS.len()] = Default::default();
+    for first in 0..rounds.div_ceil(ROUNDS_A_START) {
+        // Anew and in another order, as it makes a difference of a tenth where in memory a program is.
+        let order = (0..BACKENDS.len()).map(|at| (first + at) % BACKENDS.len());
+        let start = |at: usize| Some((at, Backend::start(BACKENDS[at], load.queues, disk.path())?));
+        let mut backends = Vec::from_iter(order.filter_map(start));
+        for round in 0..=ROUNDS_A_START {
+            for (at, backend) in &mut backends {
+                let result = load.run(backend);
+                // The first round warms up.
+                if round > 0 {
+                    results[*at].push(result);
+                }
             }
         }
     }
-    let quarter = |results: &[load::Outcome], of: fn(&load::Outcome) -> f64| {
+    let quarter = |results: &[Outcome], of: fn(&Outcome) -> f64| {
         let mut numbers = Vec::from_iter(results.iter().map(of));
         numbers.sort_by(f64::total_cmp);
         numbers[numbers.len() / 4]
     };
-    let numbers = |results: &[load::Outcome]| {
+    let numbers = |results: &[Outcome]| {
         let latency = quarter(results, |result| result.latency);
         (-quarter(results, |result| -result.per_second), latency, quarter(results, |result| result.processor))
     };
-    let ours = numbers(&results[0]);
-    for (backend, results) in backends.iter().zip(&results) {
-        let (per_second, latency, processor) = numbers(results);
+    let measured = BACKENDS.iter().zip(&results).filter(|(_, results)| !results.is_empty());
+    let rows = Vec::from_iter(measured.map(|(program, results)| (program.name(), numbers(results))));
+    let ours = rows[0].1;
+    for (name, (per_second, latency, processor)) in rows {
         println!(
-            "| {} | {} | {} | {} | {} | {per_second:.0} | {latency:.1} | {processor:.2} | {:.2} | {:.2} |",
+            "| {} | {} | {} | {} | {name} | {per_second:.0} | {latency:.1} | {processor:.2} | {:.2} | {:.2} |",
             load.processors,
             load.queues,
             load.depth,
             load.kind,
-            backend.name(),
             ours.0 / per_second,
             ours.1 / latency,
         );
