@@ -70,7 +70,7 @@ impl Calls for ToDriver<'_> {
     #[inline]
     unsafe fn one(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
         // SAFETY: as promised by the caller.
-        unsafe { libc::pread(file, buffer, length, offset) }
+        unsafe { plain::pread(file, buffer, length, offset) }
     }
 
     unsafe fn many(file: c_int, table: *const iovec, count: c_int, offset: off_t) -> ssize_t {
@@ -83,7 +83,7 @@ impl Calls for FromDriver {
     #[inline]
     unsafe fn one(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
         // SAFETY: as promised by the caller.
-        unsafe { libc::pwrite(file, buffer, length, offset) }
+        unsafe { plain::pwrite(file, buffer, length, offset) }
     }
 
     unsafe fn many(file: c_int, table: *const iovec, count: c_int, offset: off_t) -> ssize_t {
@@ -91,6 +91,38 @@ impl Calls for FromDriver {
         unsafe { libc::pwritev(file, table, count, offset) }
     }
 }
+
+/// `pread` and `pwrite` without what the C library does around them in a process of many threads: they can be cancelled there,
+/// which nobody does here, and which takes more instructions than the call.
+#[cfg(target_pointer_width = "64")]
+mod plain {
+    use libc::{c_int, c_long, c_void, off_t, size_t, ssize_t};
+
+    /// # Safety
+    /// As for the function of the C library.
+    #[inline]
+    pub(super) unsafe fn pread(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
+        // SAFETY: these are the arguments of the system call, and what it does to memory the caller has promised to be fine.
+        as_size(unsafe { libc::syscall(libc::SYS_pread64, file, buffer, length, offset) })
+    }
+
+    /// # Safety
+    /// As for the function of the C library.
+    #[inline]
+    pub(super) unsafe fn pwrite(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
+        // SAFETY: as above.
+        as_size(unsafe { libc::syscall(libc::SYS_pwrite64, file, buffer, length, offset) })
+    }
+
+    /// Both have 64 bits.
+    fn as_size(result: c_long) -> ssize_t {
+        result as ssize_t
+    }
+}
+
+/// Here a 64-bit number takes two arguments of the call, in another way on each machine.
+#[cfg(not(target_pointer_width = "64"))]
+use libc as plain;
 
 /// Repeats a call until `segments` are used up, the file ends, or an error comes. Normally one is enough.
 #[inline]

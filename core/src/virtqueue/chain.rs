@@ -12,7 +12,10 @@ pub struct Chain {
     /// An [`Entry`] as one number, as a chain is moved and compared more often than looked into.
     entry: u64,
     pub(crate) origin: Origin,
-    pub(crate) extent: Extent,
+    /// An [`Extent`], number by number, which the compiler keeps in registers.
+    readable_pieces: u32,
+    readable: u32,
+    all: u32,
 }
 
 /// Where a chain is in a ring.
@@ -86,7 +89,8 @@ impl Extent {
 impl Chain {
     #[cfg_attr(not(for_size), inline)]
     pub(crate) fn new(entry: Entry, origin: Origin, extent: Extent) -> Self {
-        Self { entry: entry.pack(), origin, extent }
+        let Extent { readable_pieces, readable, all } = extent;
+        Self { entry: entry.pack(), origin, readable_pieces, readable, all }
     }
 
     /// Where it is in the ring.
@@ -110,21 +114,22 @@ impl Chain {
     #[must_use]
     #[cfg_attr(not(for_size), inline)]
     pub fn readable_len(&self) -> u32 {
-        self.extent.readable
+        self.readable
     }
 
     /// Bytes the device may write for the driver.
     #[must_use]
     #[cfg_attr(not(for_size), inline)]
     pub fn writable_len(&self) -> u32 {
-        self.extent.writable()
+        // Never less than what can be read.
+        self.all.wrapping_sub(self.readable)
     }
 
     /// How many of its pieces are readable; all others are writable.
     #[must_use]
     #[cfg_attr(not(for_size), inline)]
     pub fn readable_pieces(&self) -> usize {
-        usize::try_from(self.extent.readable_pieces).unwrap_or(usize::MAX)
+        usize::try_from(self.readable_pieces).unwrap_or(usize::MAX)
     }
 
     /// Its pieces, as they were gathered: readable ones, writable ones.

@@ -76,11 +76,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     #[cfg_attr(not(for_size), inline(always))]
     pub(crate) fn finish(self, entry: Entry, origin: Origin) -> Result<Chain, PopError> {
         match self.stop {
-            None => {
-                // Number by number, which stay in registers.
-                let Extent { readable_pieces, readable, all } = self.extent;
-                Ok(Chain::new(entry, origin, Extent { readable_pieces, readable, all }))
-            }
+            None => Ok(Chain::new(entry, origin, self.extent)),
             Some(stop) => {
                 self.buffer.clear();
                 Err(stop.error(entry, origin))
@@ -93,19 +89,9 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     pub(crate) fn split<R: GuestRange>(&mut self, table: &R, head: u16) {
         let (part, layout) = (RingPart::DescriptorTable, RingLayout::Split);
         let Some(first) = self.read(table, part, head, layout) else { return };
-        if first.has(INDIRECT) {
-            self.indirect(part, head, first, layout);
-        } else {
-            self.direct(table, head, first);
-        }
-    }
-
-    /// Follows a chain whose first descriptor has a buffer.
-    #[cfg_attr(not(for_size), inline(never))]
-    fn direct<R: GuestRange>(&mut self, table: &R, head: u16, first: Descriptor) {
-        let (part, layout) = (RingPart::DescriptorTable, RingLayout::Split);
         // A chain of more descriptors than the table has loops.
-        self.walk(table, Table { part, layout, entries: self.ring_size, limit: self.ring_size }, head, first);
+        let ring = Table { part, layout, entries: self.ring_size, limit: self.ring_size };
+        self.walk(table, ring, head, first);
     }
 
     /// Takes one descriptor of a packed ring, which stands at `index`. A malformed chain is taken to its end.
@@ -128,7 +114,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         match read_descriptor(range, part, index, layout) {
             Ok(descriptor) => Some(descriptor),
             Err(fault) => {
-                self.stop = Some(Stop::Ring(fault));
+                self.broken(fault);
                 None
             }
         }
@@ -240,55 +226,30 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     /// Adds one buffer, as several pieces where it crosses from one region into the next. Tells why it could not.
     #[cfg_attr(not(for_size), inline(always))]
     fn pieces(&mut self, descriptor: Descriptor) -> Option<Refused> {
-        let (at, left) = (descriptor.address, u64::from(descriptor.length));
         let access = if descriptor.has(WRITE) { Access::Write } else { Access::Read };
-        match self.piece(at, left, access) {
-            Ok(found) if found == left => None,
-            Ok(found) => self.more_pieces(at, left, access, found),
-            Err(refused) => Some(refused),
-        }
-    }
-
-    /// Adds what of a buffer lies behind the `found` bytes of its first piece.
-    #[cold]
-    fn more_pieces(&mut self, at: u64, left: u64, access: Access, found: u64) -> Option<Refused> {
-        let (mut at, mut left, mut found) = (at, left, found);
+        let (mut at, mut left) = (descriptor.address, u64::from(descriptor.length));
         loop {
-            left = match left.checked_sub(found) {
-                Some(0) => return None,
-                // A memory that gives nothing, or more than was asked for, does not keep its contract.
-                Some(rest) if found > 0 => rest,
-                _ => return Some(Refused::Unmapped),
+            let piece = match self.memory.piece(M::Address::from_number(at), left, access) {
+                Ok(piece) => piece,
+                Err(Unmapped::Miss(miss)) => {
+                    self.miss(miss);
+                    return Some(Refused::Miss);
+                }
+                Err(_) => return Some(Refused::Unmapped),
             };
-            let Some(next) = at.checked_add(found) else { return Some(Refused::Unmapped) };
-            at = next;
-            found = match self.piece(at, left, access) {
-                Ok(found) => found,
-                Err(refused) => return Some(refused),
-            };
-        }
-    }
-
-    /// Adds the first piece of `left` bytes of a buffer from `at` on; its bytes.
-    #[cfg_attr(for_size, inline(never))]
-    #[cfg_attr(not(for_size), inline(always))]
-    fn piece(&mut self, at: u64, left: u64, access: Access) -> Result<u64, Refused> {
-        let piece = match self.memory.piece(M::Address::from_number(at), left, access) {
-            Ok(piece) => piece,
-            Err(Unmapped::Miss(miss)) => {
-                self.miss(miss);
-                return Err(Refused::Miss);
+            let found = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            if self.buffer.push(piece).is_err() {
+                return Some(Refused::NoRoom);
             }
-            Err(_) => return Err(Refused::Unmapped),
-        };
-        let found = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        if self.buffer.push(piece).is_err() {
-            return Err(Refused::NoRoom);
+            if access == Access::Read {
+                self.extent.readable_pieces = self.extent.readable_pieces.wrapping_add(1);
+            }
+            if found == left {
+                return None;
+            }
+            let Some(rest) = behind(at, left, found) else { return Some(Refused::Unmapped) };
+            (at, left) = rest;
         }
-        if access == Access::Read {
-            self.extent.readable_pieces = self.extent.readable_pieces.wrapping_add(1);
-        }
-        Ok(found)
     }
 
     /// The chain is malformed at the descriptor `index` of `part`.
@@ -298,11 +259,25 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         None
     }
 
+    /// The ring cannot be read, or is wrong.
+    #[cfg_attr(not(for_size), cold)]
+    pub(crate) fn broken(&mut self, fault: RingFault) {
+        self.stop = Some(Stop::Ring(fault));
+    }
+
     #[cold]
     fn miss(&mut self, miss: Miss) -> Option<()> {
         self.stop = Some(Stop::Miss(miss));
         None
     }
+}
+
+/// What of the `left` bytes at `at` lies behind those that were `found`.
+#[cfg_attr(not(for_size), cold)]
+fn behind(at: u64, left: u64, found: u64) -> Option<(u64, u64)> {
+    // A memory that gives nothing, or more than was asked for, does not keep its contract.
+    let rest = left.checked_sub(found).filter(|_| found > 0)?;
+    Some((at.checked_add(found)?, rest))
 }
 
 /// Why a buffer has no pieces.

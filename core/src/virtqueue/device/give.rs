@@ -148,7 +148,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     #[cfg_attr(not(for_size), inline(always))]
     fn stage_in(&mut self, layout: RingLayout, chain: &Chain, written: u32) -> Result<(), Refused> {
         self.give_back(layout, chain, 0)?;
-        let written = written.min(chain.extent.writable());
+        let written = written.min(chain.writable_len());
         Ok(self.fill(layout, chain.id(), written, Batch::default().with(chain))?)
     }
 
@@ -178,7 +178,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
 
     fn fill_batch(&mut self, batch: Option<(Chain, Batch)>) -> Result<(), RingFault> {
         match batch {
-            Some((last, batch)) => self.fill(self.layout(), last.id(), last.extent.writable(), batch),
+            Some((last, batch)) => self.fill(self.layout(), last.id(), last.writable_len(), batch),
             None => Ok(()),
         }
     }

@@ -49,7 +49,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
         let mut gather = Gather::new(memory, buffer, state.agreed, state.size);
         let mut entry = Entry { position: state.next_available.0, ..Entry::default() };
         match layout {
-            RingLayout::Split => self.gather_split(&mut gather, &mut entry)?,
+            RingLayout::Split => self.gather_split(&mut gather, &mut entry),
             RingLayout::Packed => self.gather_packed(&mut gather, &mut entry, flags)?,
         }
         let gathered = gather.finish(entry, Origin::Ring);
@@ -140,20 +140,22 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     }
 
     #[cfg_attr(not(for_size), inline(always))]
-    fn gather_split<M, B>(&self, gather: &mut Gather<'_, M, B>, entry: &mut Entry) -> Result<(), RingFault>
+    fn gather_split<M, B>(&self, gather: &mut Gather<'_, M, B>, entry: &mut Entry)
     where
         M: GuestMemory,
         B: ChainBuffer<M::Range>,
     {
         let (position, size) = (self.state.next_available.0, self.state.size);
         let part = RingPart::AvailableRing;
-        let head = load(&self.parts.driver, part, ring_entry(position, size, 2), Load::Relaxed)?;
-        if head >= size {
-            return Err(RingFault::HeadBeyondTable { position, head, size });
-        }
-        entry.split(head);
-        gather.split(&self.parts.descriptor, head);
-        Ok(())
+        let fault = match load(&self.parts.driver, part, ring_entry(position, size, 2), Load::Relaxed) {
+            Ok(head) if head < size => {
+                entry.split(head);
+                return gather.split(&self.parts.descriptor, head);
+            }
+            Ok(head) => RingFault::HeadBeyondTable { position, head, size },
+            Err(fault) => fault,
+        };
+        gather.broken(fault)
     }
 
     /// `flags` made the chain available.
