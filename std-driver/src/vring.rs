@@ -19,6 +19,7 @@ mod fault;
 mod kick;
 mod log;
 mod place;
+mod promptness;
 mod queue;
 mod recovery;
 mod shared;
@@ -51,9 +52,11 @@ pub(crate) use self::log::{RingLog, UsedRing};
 
 pub(crate) use self::behind::BehindIommu;
 pub(crate) use self::place::Place;
+pub(crate) use self::promptness::Company;
 
 use self::behind::Behind;
 use self::kick::Kick;
+use self::promptness::Promptness;
 use self::recovery::Recovery;
 use self::spare::Spares;
 use crate::eventfd::{EventFd, EventFdError};
@@ -92,6 +95,7 @@ pub struct Vring {
     attended: bool,
     kick: Kick,
     call: Option<EventFd>,
+    promptness: Promptness,
     error: Option<EventFd>,
     faults: RingFaults,
     taken: Vec<vhost_core::Chain>,
@@ -119,6 +123,7 @@ impl Vring {
             attended: false,
             kick: Kick::default(),
             call: None,
+            promptness: Promptness::new(VirtioFeatures::empty()),
             error: None,
             faults: RingFaults::default(),
             taken: Vec::new(),
@@ -212,6 +217,7 @@ impl Vring {
             // A base comes around again, so it does not tell for certain.
             self.recovery.untold = self.recovery.record.is_some() || ring.base() != self.first_base();
             self.running = Some(ring);
+            self.promptness = Promptness::new(self.features);
             self.broken = false;
         }
         self.tell();

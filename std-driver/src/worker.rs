@@ -7,6 +7,8 @@ mod tests;
 #[cfg(test)]
 mod tests_busy_poll;
 #[cfg(test)]
+mod tests_company;
+#[cfg(test)]
 mod tests_wake;
 
 use core::fmt;

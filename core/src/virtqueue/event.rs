@@ -72,6 +72,15 @@ impl<R: GuestRange> Wishes<'_, R> {
         Ok(passed(event.distance(self.layout, new, self.size), count))
     }
 
+    /// The place behind which whoever wrote the wishes asked last to be notified; `None` without event indices.
+    #[cfg_attr(not(for_size), inline)]
+    pub(crate) fn place(&self) -> Result<Option<u16>, RingFault> {
+        if !self.event_idx {
+            return Ok(None);
+        }
+        load(self.range, self.part.part, self.place_at(), Load::Relaxed).map(Some)
+    }
+
     /// Writes the wish to be notified of what comes behind `at`, or of nothing. After asking, the caller looks behind a full
     /// fence whether there is something. False when nothing was to be written: split rings with event indices cannot refuse,
     /// there the other side does not notify again until it was asked to.

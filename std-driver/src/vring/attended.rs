@@ -1,6 +1,6 @@
 //! A ring that somebody looks at all the time, so that its driver need not kick.
 
-use super::{RingFault, Turn, Vring};
+use super::{Company, RingFault, Turn, Vring};
 use crate::device::Device;
 
 impl Vring {
@@ -13,12 +13,13 @@ impl Vring {
         if ring.has_available() == Ok(false) && self.recovery.pending.is_empty() {
             return false;
         }
-        self.takes_chains(device).1
+        self.takes_chains(device, Company::None).1
     }
 
     /// [`Vring::process`], and whether a chain was taken.
-    pub(crate) fn takes_chains(&mut self, device: &dyn Device) -> (Result<Turn, RingFault>, bool) {
+    pub(crate) fn takes_chains(&mut self, device: &dyn Device, company: Company) -> (Result<Turn, RingFault>, bool) {
         let before = self.base();
+        self.promptness.keep_company(company);
         let turn = self.process(device);
         (turn, self.base() != before)
     }

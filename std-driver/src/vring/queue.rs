@@ -8,14 +8,11 @@ use vm_memory::VolatileSlice;
 use super::Ring;
 use super::behind::Behind;
 use super::fault::{ChainFault, RingFault, RingFaults};
+use super::promptness::Promptness;
 use super::spare::{Lent, Spares};
 use crate::chain::Chain;
 use crate::eventfd::EventFd;
 use crate::memory::{Borrowed, BorrowedRange, MemoryTable, WriteLog};
-
-/// Completed chains after which the driver is signalled although more are waiting, so that the first of a long batch does
-/// not wait for the last.
-const SIGNAL_AFTER: u16 = 64;
 
 /// A queue while the device processes it: take chains, complete chains.
 ///
@@ -28,6 +25,7 @@ pub struct Queue<'m> {
     behind: Option<&'m Behind>,
     ring: &'m mut Ring,
     call: Option<&'m EventFd>,
+    promptness: &'m mut Promptness,
     faults: &'m mut RingFaults,
     /// Chains that the device has and did not complete yet.
     taken: &'m mut Vec<vhost_core::Chain>,
@@ -37,6 +35,8 @@ pub struct Queue<'m> {
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
+    /// So many of them are signalled within the batch.
+    signal_after: u16,
     end: End,
 }
 
@@ -102,6 +102,7 @@ pub(super) struct Parts<'m> {
     pub(super) behind: Option<&'m Behind>,
     pub(super) ring: &'m mut Ring,
     pub(super) call: Option<&'m EventFd>,
+    pub(super) promptness: &'m mut Promptness,
     pub(super) faults: &'m mut RingFaults,
     pub(super) taken: &'m mut Vec<vhost_core::Chain>,
     pub(super) log: Option<&'m WriteLog<'m>>,
@@ -110,9 +111,10 @@ pub(super) struct Parts<'m> {
 
 impl<'m> Queue<'m> {
     pub(super) fn new(parts: Parts<'m>, spares: &mut Spares, budget: Budget) -> Self {
-        let Parts { index, memory: table, behind, ring, call, faults, taken, log, recovered } = parts;
+        let Parts { index, memory: table, behind, ring, call, promptness, faults, taken, log, recovered } = parts;
         let memory = Borrowed::new(table);
         taken.clear();
+        let signal_after = promptness.signal_after();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
         Self {
             index,
@@ -121,6 +123,7 @@ impl<'m> Queue<'m> {
             behind,
             ring,
             call,
+            promptness,
             faults,
             taken,
             log,
@@ -128,6 +131,7 @@ impl<'m> Queue<'m> {
             slices,
             budget,
             unsignalled,
+            signal_after,
             end,
         }
     }
@@ -268,6 +272,7 @@ impl<'m> Queue<'m> {
         // Its room is for the next turn.
         *self.taken = taken;
         self.signal();
+        self.promptness.batch_ended();
         spares.keep(self.slices);
         (self.end, self.budget)
     }
@@ -303,24 +308,38 @@ impl<'m> Queue<'m> {
     fn publish(&mut self) {
         if let Err(fault) = self.ring.publish() {
             self.end = End::Fault(fault.into());
-        } else if self.unsignalled >= SIGNAL_AFTER {
-            self.signal();
+        } else if self.unsignalled >= self.signal_after {
+            self.signal_within_batch();
         }
     }
 
+    /// Has the driver begin with what is complete.
     #[inline(never)]
-    fn signal(&mut self) {
+    fn signal_within_batch(&mut self) {
+        let asked = self.ring.driver_event();
+        if self.signal() && self.promptness.is_early() && self.ring.driver_event() != asked {
+            self.promptness.alternates();
+            self.signal_after = self.promptness.signal_after();
+        }
+    }
+
+    /// Signals the driver if it wants to hear of what is complete. Whether it was signalled.
+    fn signal(&mut self) -> bool {
         if core::mem::take(&mut self.unsignalled) == 0 {
-            return;
+            return false;
         }
         match self.ring.needs_call() {
             Ok(true) => {
                 if let Some(Err(error)) = self.call.map(EventFd::signal) {
                     self.faults.last_call = Some(error);
                 }
+                true
             }
-            Ok(false) => {}
-            Err(fault) => self.end = End::Fault(fault.into()),
+            Ok(false) => false,
+            Err(fault) => {
+                self.end = End::Fault(fault.into());
+                false
+            }
         }
     }
 }

@@ -88,6 +88,7 @@ impl Vring {
             behind: self.behind.as_deref(),
             ring,
             call: self.call.as_ref(),
+            promptness: &mut self.promptness,
             faults: &mut self.faults,
             taken: &mut self.taken,
             log: log.as_ref().map(|(writes, _)| writes),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::device::Device;
 use crate::poller::{Poller, Token, WatchError};
 use crate::system_error::SystemError;
-use crate::vring::{SharedVring, Turn};
+use crate::vring::{Company, SharedVring, Turn};
 
 /// Serves rings of one device, from a [`Worker`](crate::worker::Worker) or from the caller's own loop.
 ///
@@ -120,11 +120,12 @@ impl RingLoop {
         // A ring may be both kicked and scheduled, and still has one turn.
         tokens.sort_unstable();
         tokens.dedup();
+        let company = if tokens.len() > 1 { Company::Others } else { Company::None };
         for token in tokens.drain(..) {
             let Some(ring) = self.ring(token) else {
                 continue;
             };
-            let (turn, chains) = ring.lock().takes_chains(&*self.device);
+            let (turn, chains) = ring.lock().takes_chains(&*self.device, company);
             taken.chains |= chains;
             if turn == Ok(Turn::More) {
                 self.poller.keep(token);

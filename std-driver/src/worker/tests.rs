@@ -13,7 +13,7 @@ use crate::poller::WatchError;
 use crate::vring::test_ring::{BUFFERS, Serving, TestRing, kick, new_eventfd, signals};
 use crate::vring::{SharedVring, Turn};
 
-const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
+pub(super) const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
 /// Waits until the device signals `call`; so long that only a broken test meets the limit.
 pub(super) fn wait_for(call: &OwnedFd) {

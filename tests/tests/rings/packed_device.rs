@@ -262,6 +262,15 @@ fn with_event_index_a_call_is_due_when_the_place_is_passed() {
     }
 }
 
+#[test]
+fn a_driver_shows_its_place_when_indices_are_used() {
+    let guest = Guest::new();
+    guest.put_u16(ADDRESSES.driver.0, 0x8003);
+    guest.put_u16(ADDRESSES.driver.0 + 2, 1);
+    assert_eq!(guest.device(4, PACKED | EVENT_IDX).driver_event(), Ok(Some(0x8003)));
+    assert_eq!(guest.device(4, PACKED).driver_event(), Ok(None));
+}
+
 /// More than a lap was used since the last question: a place was passed whatever it says, even one of two laps ago.
 #[test]
 fn after_more_than_a_lap_every_place_is_passed() {

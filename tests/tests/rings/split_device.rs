@@ -269,6 +269,14 @@ fn with_event_index_a_call_is_due_when_the_index_is_passed() {
 }
 
 #[test]
+fn a_driver_shows_its_place_when_indices_are_used() {
+    let guest = ring_of_chains();
+    guest.put_u16(USED_EVENT, 0x1234);
+    assert_eq!(guest.device(4, EVENT_IDX).driver_event(), Ok(Some(0x1234)));
+    assert_eq!(guest.device(4, PLAIN).driver_event(), Ok(None));
+}
+
+#[test]
 fn the_used_index_goes_on_where_the_memory_says() {
     let guest = ring_of_chains();
     guest.put_u16(ADDRESSES.device.0 + 2, 7);

@@ -139,6 +139,18 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
         wishes.want(&mut state.unannounced, state.published)
     }
 
+    /// The place at which the driver wants to be called: `used_event`, or that of its event suppression area. When it is another
+    /// than before, the driver has looked at the ring. `None` without
+    /// [`VirtioFeatures::RING_EVENT_IDX`](crate::VirtioFeatures::RING_EVENT_IDX).
+    ///
+    /// # Errors
+    /// When the ring cannot be read any more.
+    #[cfg_attr(not(for_size), inline)]
+    pub fn driver_event(&self) -> Result<Option<u16>, RingFault> {
+        let state = &self.state;
+        self.parts.driver_wishes(state.layout.layout(), state.size, state.agreed).place()
+    }
+
     #[cfg_attr(not(for_size), inline(always))]
     fn stage_one(&mut self, chain: &Chain, written: u32) -> Result<(), Refused> {
         for_layout!(self.layout(), layout => self.stage_in(layout, chain, written))

@@ -2,6 +2,10 @@ use core::time::Duration;
 use std::fs;
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_getfd};
@@ -204,7 +208,7 @@ fn a_deadline_and_its_absence_work_in_both_modes() {
         let late = far.receive(&mut [0; 8], deadline).unwrap_err();
         assert_eq!(late, SocketError::TimedOut);
         for limit in [Deadline::NEVER, Deadline::after(Duration::from_secs(3600))] {
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 let waiting = scope.spawn(|| far.receive(&mut [0; 8], limit));
                 near.send(b"now", &[], passed()).unwrap();
                 let received = waiting.join().unwrap().unwrap();
@@ -228,13 +232,33 @@ fn bytes_alone_come_as_they_are_and_end_as_they_do() {
     assert_eq!(far.receive_bytes(&mut buffer, Deadline::NEVER), Ok(0));
 }
 
+/// Waits until a thread, as `/proc/thread-self` names it, sleeps; so long that only one that never does meets the limit.
+fn wait_until_asleep(thread: &Path) {
+    let start = Instant::now();
+    loop {
+        let stat = fs::read_to_string(Path::new("/proc").join(thread).join("stat")).unwrap();
+        // Its state comes behind its name, which is in parentheses.
+        if stat.rsplit_once(')').unwrap().1.starts_with(" S") {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{stat}");
+        thread::yield_now();
+    }
+}
+
 #[test]
-fn bytes_are_waited_for_on_a_socket_in_either_mode() {
+fn bytes_are_waited_for_asleep_on_a_socket_in_either_mode() {
     for blocking in [true, false] {
         let (near, far) = Socket::pair().unwrap();
         rustix::io::ioctl_fionbio(&far, !blocking).unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| far.receive_bytes(&mut [0; 8], Deadline::NEVER));
+        // A failure drops the near end, which ends the wait.
+        thread::scope(move |scope| {
+            let (told, tell) = mpsc::channel();
+            let waiting = scope.spawn(move || {
+                told.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+                far.receive_bytes(&mut [0; 8], Deadline::NEVER)
+            });
+            wait_until_asleep(&tell.recv().unwrap());
             near.send(b"x", &[], passed()).unwrap();
             assert_eq!(waiting.join().unwrap(), Ok(1));
         });

@@ -11,7 +11,7 @@ reach! { rings;
     CellMemory<'static>: new;
     Chain: id, readable_len, writable_len, readable_pieces, split::<Piece>;
     DeviceRing<Piece, RingLayout>: new, resume, inflight_size, clear_inflight, recover, relocate, set_log, pop::<Memory,
-        Pieces>, pop_recovered::<Memory, Pieces>, untake, push, stage, stage_filled = fill_queue, publish, needs_call,
+        Pieces>, pop_recovered::<Memory, Pieces>, untake, push, stage, stage_filled = fill_queue, publish, needs_call, driver_event,
         disable_kicks, enable_kicks, has_available, reset, base, held, size, state, layout;
     DeviceRing<Piece, SplitLayout>: new, resume, inflight_size, clear_inflight, recover, relocate, set_log,
         pop::<Memory, Pieces>, pop_recovered::<Memory, Pieces>, untake, push, stage, stage_filled = fill_split, publish,
