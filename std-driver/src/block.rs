@@ -190,8 +190,7 @@ impl Device for BlockDevice {
 
     fn process(&self, queue: &mut Queue<'_>) {
         while let Some(chain) = queue.next() {
-            let target = Target { disk: &self.disk, serial: &self.serial, write_through: self.is_write_through() };
-            let written = serve(target, &chain);
+            let written = serve(Target(self), &chain);
             queue.complete(chain, written);
         }
     }

@@ -2,10 +2,10 @@
 
 use rustix::io::Errno;
 
-use super::Access;
 use super::config::{DISCARD_SECTORS_MAX, DISCARD_SEGMENTS_MAX, WRITE_ZEROES_SECTORS_MAX, WRITE_ZEROES_SEGMENTS_MAX};
-use super::disk::{Disk, Space};
+use super::disk::Space;
 use super::format::{SECTOR, SEGMENT_BYTES, SERIAL_BYTES, UNMAP, request as kind, status};
+use super::{Access, BlockDevice};
 use crate::chain::{Chain, Readable, TooShort, Writable};
 use crate::guest_io;
 
@@ -32,13 +32,9 @@ impl From<Errno> for Status {
     }
 }
 
-/// What a request meets: the disk, its name, and whether writes must be durable when they are done.
+/// The device that a request meets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'d> {
-    pub(super) disk: &'d Disk,
-    pub(super) serial: &'d [u8; SERIAL_BYTES],
-    pub(super) write_through: bool,
-}
+pub(super) struct Target<'d>(pub(super) &'d BlockDevice);
 
 /// Carries out the request in `chain` and writes its status; returns the length for the used ring.
 ///
@@ -83,7 +79,7 @@ impl Target<'_> {
     #[inline(never)]
     fn rare(self, kind: u32, request: Readable<'_>, data: Writable<'_>) -> Result<u64, Status> {
         match kind {
-            kind::FLUSH => self.disk.flush()?,
+            kind::FLUSH => self.0.disk.flush()?,
             kind::GET_ID => return self.name(data),
             kind::DISCARD => self.discard(request)?,
             kind::WRITE_ZEROES => self.write_zeroes(request)?,
@@ -95,7 +91,7 @@ impl Target<'_> {
     #[inline]
     fn read(self, sector: u64, data: Writable<'_>) -> Result<u64, Status> {
         let offset = self.range(sector, data.len())?;
-        if guest_io::read_at(self.disk.fd(), offset, data)? != data.len() {
+        if guest_io::read_at(self.0.disk.fd(), offset, data)? != data.len() {
             return Err(Status::IoError);
         }
         Ok(data.len())
@@ -105,7 +101,7 @@ impl Target<'_> {
     fn write(self, sector: u64, data: Readable<'_>) -> Result<(), Status> {
         self.writable()?;
         let offset = self.range(sector, data.len())?;
-        if guest_io::write_at(self.disk.fd(), offset, data)? != data.len() {
+        if guest_io::write_at(self.0.disk.fd(), offset, data)? != data.len() {
             return Err(Status::IoError);
         }
         self.settle()
@@ -114,7 +110,7 @@ impl Target<'_> {
     fn name(self, data: Writable<'_>) -> Result<u64, Status> {
         let mut data = data;
         let room = usize::try_from(data.len()).unwrap_or(usize::MAX).min(SERIAL_BYTES);
-        data.write(self.serial.get(..room).unwrap_or(self.serial))?;
+        data.write(self.0.serial.get(..room).unwrap_or(&self.0.serial))?;
         Ok(room as u64)
     }
 
@@ -131,7 +127,7 @@ impl Target<'_> {
         for segment in segments.iter() {
             let (offset, length) = self.segment(segment, DISCARD_SECTORS_MAX)?;
             if length > 0 {
-                self.disk.discard(offset, length)?;
+                self.0.disk.discard(offset, length)?;
             }
         }
         Ok(())
@@ -150,14 +146,14 @@ impl Target<'_> {
             let (offset, length) = self.segment(segment, WRITE_ZEROES_SECTORS_MAX)?;
             let space = if segment.flags & UNMAP != 0 { Space::MayFree } else { Space::Keep };
             if length > 0 {
-                self.disk.write_zeroes(offset, length, space)?;
+                self.0.disk.write_zeroes(offset, length, space)?;
             }
         }
         self.settle()
     }
 
     fn writable(self) -> Result<(), Status> {
-        match self.disk.access {
+        match self.0.disk.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Status::IoError),
         }
@@ -165,8 +161,8 @@ impl Target<'_> {
 
     /// Without a write cache, what is done must be durable.
     fn settle(self) -> Result<(), Status> {
-        if self.write_through {
-            self.disk.flush()?;
+        if self.0.is_write_through() {
+            self.0.disk.flush()?;
         }
         Ok(())
     }
@@ -174,7 +170,7 @@ impl Target<'_> {
     /// Byte offset of `length` bytes from `sector` on, if they are whole sectors of this disk.
     fn range(self, sector: u64, length: u64) -> Result<u64, Status> {
         let end = sector.checked_add(length / SECTOR).ok_or(Status::IoError)?;
-        if !length.is_multiple_of(SECTOR) || end > self.disk.sectors {
+        if !length.is_multiple_of(SECTOR) || end > self.0.disk.sectors {
             return Err(Status::IoError);
         }
         sector.checked_mul(SECTOR).ok_or(Status::IoError)
