@@ -25,7 +25,7 @@ const BATCH: usize = 64;
 ///
 /// # Errors
 /// The errno of `preadv`; bytes before the failing place may have arrived.
-#[inline]
+#[inline(always)]
 pub fn read_at(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Result<u64, Errno> {
     if target.is_logged() { read_logged(file, offset, target) } else { transfer(file, offset, target) }
 }
@@ -125,7 +125,7 @@ mod plain {
 use libc as plain;
 
 /// Repeats a call until `segments` are used up, the file ends, or an error comes. Normally one is enough.
-#[inline]
+#[inline(always)]
 fn transfer<Direction: Calls>(
     file: BorrowedFd<'_>,
     offset: u64,
@@ -168,7 +168,7 @@ fn go_on<Direction: Calls>(
 }
 
 /// One call: the bytes that it moved, `None` if it was interrupted.
-#[inline]
+#[inline(always)]
 fn once<Direction: Calls>(
     file: BorrowedFd<'_>,
     offset: u64,

@@ -222,7 +222,7 @@ impl<'m> Queue<'m> {
         self.publish();
     }
 
-    #[inline]
+    #[inline(always)]
     fn give_back(&mut self, chain: Chain<'m>, written: u32) {
         chain.log_written(written);
         let (chain, slices) = chain.into_parts();

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use vhost_core::{Access, GuestAddress, GuestMemory, GuestRange, Load, Store, Unmapped};
+use vm_memory::VolatileSlice;
 
-use super::{Borrowed, LONGEST_BY_WORD};
-use crate::memory::{MemoryFile, MemoryTable};
+use super::{Borrowed, LONGEST_BY_WORD, copy_in, copy_out, read_u128};
+use crate::memory::{MemoryFile, MemoryTable, OwnedRange};
 
 const SIZE: u64 = 0x4000;
 
@@ -78,12 +79,54 @@ fn a_piece_reads_and_writes_like_plain_bytes() {
             if let Some(byte) = model.get_mut(offset) {
                 *byte |= 0x41;
             }
+            let sixteen = model.get(offset..).and_then(|rest| rest.first_chunk()).copied();
+            assert_eq!(range.read_u128(offset), sixteen.map(u128::from_le_bytes));
         }
         let mut all = vec![0; 128];
         around.read_into(0, &mut all).unwrap();
         let lead = 8 + start as usize;
         assert_eq!(all[lead..lead + 96], model);
         assert!(all[..lead].iter().chain(&all[lead + 96..]).all(|byte| *byte == 0xee), "nothing around it");
+    }
+}
+
+#[test]
+fn a_slice_is_read_and_written_where_it_is_wanted_and_nowhere_else() {
+    for start in 0..8 {
+        let mut memory: Vec<u8> = (0..160).collect();
+        let mut model = memory.clone();
+        let slice = VolatileSlice::from(memory.as_mut_slice()).subslice(start, 96).unwrap();
+        for offset in (0..100).chain([usize::MAX]) {
+            for length in (0..20).chain([LONGEST_BY_WORD, LONGEST_BY_WORD + 1]) {
+                let inside = offset.checked_add(length).is_some_and(|end| end <= 96).then_some(());
+                let bytes: Vec<u8> = (0..length).map(|at| offset.wrapping_mul(5).wrapping_add(at) as u8).collect();
+                let mut read = vec![0; length];
+                assert_eq!(copy_in(&slice, offset, &bytes), inside);
+                assert_eq!(copy_out(&slice, offset, &mut read), inside);
+                if inside.is_some() {
+                    model[start + offset..start + offset + length].copy_from_slice(&bytes);
+                    assert_eq!(read, bytes);
+                }
+            }
+            let rest = model[..start + 96].get(start.saturating_add(offset)..);
+            let sixteen = rest.and_then(|rest| rest.first_chunk()).copied();
+            assert_eq!(read_u128(&slice, offset), sixteen.map(u128::from_le_bytes));
+        }
+        assert_eq!(memory, model);
+    }
+}
+
+#[test]
+fn a_number_may_lie_scattered() {
+    let table = table();
+    let [first, second] = [(0x10100, 21), (0x9_0000_0008, 24)]
+        .map(|(at, length)| table.range(GuestAddress(at), length, Access::ReadWrite).unwrap());
+    let bytes: [u8; 45] = core::array::from_fn(|at| at as u8);
+    let scattered = OwnedRange::joined([first, second]).unwrap();
+    scattered.write_from(0, &bytes).unwrap();
+    for offset in (0..50).chain([usize::MAX]) {
+        let sixteen = bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied();
+        assert_eq!(scattered.read_u128(offset), sixteen.map(u128::from_le_bytes));
     }
 }
 
