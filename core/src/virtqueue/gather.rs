@@ -102,7 +102,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         }
         let part = RingPart::DescriptorRing;
         if descriptor.has(INDIRECT) {
-            self.indirect(part, index, descriptor, RingLayout::Packed);
+            self.indirect(index, descriptor.address, descriptor.length, descriptor.flags, RingLayout::Packed);
         } else {
             self.buffer_of(part, index, descriptor);
         }
@@ -131,7 +131,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
             if descriptor.has(INDIRECT) {
                 return match part {
                     RingPart::IndirectTable => self.refuse(part, index, ChainFaultKind::NestedIndirect),
-                    _ => self.indirect(part, index, descriptor, layout),
+                    _ => self.indirect(index, descriptor.address, descriptor.length, descriptor.flags, layout),
                 };
             }
             self.buffer_of(part, index, descriptor)?;
@@ -154,13 +154,13 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         }
     }
 
-    /// Takes the descriptors of the indirect table that the `descriptor` at `index` of `part` points to.
+    /// Takes the descriptors of the indirect table that a descriptor at `index` of the ring points to. Its numbers come one by
+    /// one, which leaves them in registers.
     #[cfg_attr(for_size, inline(never))]
-    fn indirect(&mut self, part: RingPart, index: u16, descriptor: Descriptor, layout: RingLayout) -> Option<()> {
-        let Descriptor { address, length, .. } = descriptor;
+    fn indirect(&mut self, index: u16, address: u64, length: u32, flags: u16, layout: RingLayout) -> Option<()> {
         let kind = if !self.has_indirect {
             ChainFaultKind::IndirectNotNegotiated
-        } else if descriptor.has(NEXT) {
+        } else if flags & NEXT != 0 {
             ChainFaultKind::IndirectWithNext
         } else if length == 0 || !length.is_multiple_of(TABLE_ENTRY) {
             ChainFaultKind::IndirectLength { length }
@@ -175,7 +175,8 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
                 Err(_) => ChainFaultKind::IndirectUnmapped { address, length },
             }
         };
-        self.refuse(part, index, kind)
+        let [part, ..] = layout.parts();
+        self.refuse(part.part, index, kind)
     }
 
     fn indirect_table(&mut self, range: &M::Range, entries: u16, layout: RingLayout) -> Option<()> {
