@@ -111,6 +111,12 @@ pub trait GuestRange: Clone + fmt::Debug {
         Some(bytes)
     }
 
+    /// Copies sixteen bytes out, each read once, as a number: a descriptor.
+    #[inline]
+    fn read_u128(&self, offset: usize) -> Option<u128> {
+        self.read(offset).map(u128::from_le_bytes)
+    }
+
     /// Keeps every access before it from passing any access behind it, stores and loads alike.
     #[inline]
     fn full_fence(&self) {

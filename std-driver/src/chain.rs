@@ -7,7 +7,7 @@ use core::fmt;
 
 use vm_memory::VolatileSlice;
 
-use crate::memory::WriteLog;
+use crate::memory::{WriteLog, copy_in, copy_out, read_u128};
 
 /// A descriptor chain taken from a ring, to be handed back with [`Queue::complete`](crate::device::Queue::complete).
 ///
@@ -31,13 +31,15 @@ impl<'m> Chain<'m> {
         (self.token, self.slices)
     }
 
-    /// Logs what the device says that it wrote, if a migration is under way.
+    /// Logs what the device says that it wrote, if a migration is under way: what there is of so many bytes.
     #[inline]
     pub(crate) fn log_written(&self, count: u32) {
-        if self.log.is_some()
-            && let Ok((written, _)) = self.writable().split_front(count.into())
-        {
-            written.log();
+        if self.log.is_some() {
+            let writable = self.writable();
+            let count = u64::from(count).min(writable.len());
+            if let Ok((written, _)) = writable.split_front(count) {
+                written.log();
+            }
         }
     }
 
@@ -130,6 +132,25 @@ impl<'a, Direction: Copy> Segments<'a, Direction> {
         })
     }
 
+    /// The piece of guest memory that all bytes in view lie in, if it is one.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<VolatileSlice<'a>> {
+        let length = usize::try_from(self.len).ok()?;
+        self.slices.first()?.subslice(self.skip, length).ok()
+    }
+
+    /// Moves the start of the view `count` bytes on, which are in view and all in the first slice.
+    #[inline]
+    fn skip_in_first(&mut self, count: usize) {
+        self.len = self.len.saturating_sub(count as u64);
+        self.skip = self.skip.saturating_add(count);
+        if let Some((first, others)) = self.slices.split_first()
+            && self.skip >= first.len()
+        {
+            (self.slices, self.skip) = (others, 0);
+        }
+    }
+
     /// Moves the start of the view `count` bytes on.
     ///
     /// # Errors
@@ -184,16 +205,47 @@ impl Readable<'_> {
     ///
     /// # Errors
     /// When fewer bytes are in view; then nothing is copied and the view stays as it was.
-    #[inline]
+    #[inline(always)]
     pub fn read(&mut self, out: &mut [u8]) -> Result<(), TooShort> {
+        if let Some(first) = self.slices.first()
+            && out.len() as u64 <= self.len
+            && copy_out(first, self.skip, out).is_some()
+        {
+            self.skip_in_first(out.len());
+            return Ok(());
+        }
+        *self = self.read_scattered(out)?;
+        Ok(())
+    }
+
+    /// Copies the next sixteen bytes, as a little-endian number, and moves past them.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    #[inline]
+    pub(crate) fn read_u128(&mut self) -> Result<u128, TooShort> {
+        if let Some(first) = self.slices.first()
+            && size_of::<u128>() as u64 <= self.len
+            && let Some(number) = read_u128(first, self.skip)
+        {
+            self.skip_in_first(size_of::<u128>());
+            return Ok(number);
+        }
+        let mut bytes = [0; size_of::<u128>()];
+        *self = self.read_scattered(&mut bytes)?;
+        Ok(u128::from_le_bytes(bytes))
+    }
+
+    /// The view behind the bytes that were read.
+    #[cold]
+    fn read_scattered(self, out: &mut [u8]) -> Result<Self, TooShort> {
         let (wanted, rest) = self.split_front(out.len() as u64)?;
         let mut out = out;
         for slice in wanted.slices() {
             let copied = slice.copy_to(out);
             out = out.get_mut(copied..).unwrap_or_default();
         }
-        *self = rest;
-        Ok(())
+        Ok(rest)
     }
 }
 
@@ -202,8 +254,23 @@ impl Writable<'_> {
     ///
     /// # Errors
     /// When fewer bytes are in view; then nothing is written and the view stays as it was.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), TooShort> {
+        if let Some(first) = self.slices.first()
+            && bytes.len() as u64 <= self.len
+            && !self.is_logged()
+            && copy_in(first, self.skip, bytes).is_some()
+        {
+            self.skip_in_first(bytes.len());
+            return Ok(());
+        }
+        *self = self.write_scattered(bytes)?;
+        Ok(())
+    }
+
+    /// The view behind the bytes that were written.
+    #[cold]
+    fn write_scattered(self, bytes: &[u8]) -> Result<Self, TooShort> {
         let (target, rest) = self.split_front(bytes.len() as u64)?;
         let mut bytes = bytes;
         for slice in target.slices() {
@@ -211,12 +278,18 @@ impl Writable<'_> {
             bytes = bytes.get(slice.len()..).unwrap_or_default();
         }
         target.log();
-        *self = rest;
-        Ok(())
+        Ok(rest)
     }
 
     /// Overwrites every byte in view with zero.
+    #[inline]
     pub fn fill_zero(&self) {
+        if !self.is_empty() {
+            self.fill_bytes_with_zero();
+        }
+    }
+
+    fn fill_bytes_with_zero(&self) {
         const ZEROES: [u8; 4096] = [0; 4096];
         for slice in self.slices() {
             let mut rest = slice;

@@ -13,7 +13,7 @@ use libc::{c_int, c_void, iovec, off_t, size_t, ssize_t};
 use rustix::io::Errno;
 use vm_memory::{VolatileSlice, volatile_memory::PtrGuardMut};
 
-use crate::chain::{Readable, Segments, Writable};
+use crate::chain::{FromDriver, Readable, Segments, ToDriver, Writable};
 
 /// Slices handed to one system call; what is beyond takes more calls. Linux would take 1024 (`IOV_MAX`), but the table is
 /// set up on the stack for every request, and most requests have a few slices.
@@ -25,11 +25,14 @@ const BATCH: usize = 64;
 ///
 /// # Errors
 /// The errno of `preadv`; bytes before the failing place may have arrived.
+#[inline]
 pub fn read_at(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Result<u64, Errno> {
-    let outcome = transfer(READ, file, offset, target);
-    if !target.is_logged() {
-        return outcome;
-    }
+    if target.is_logged() { read_logged(file, offset, target) } else { transfer(file, offset, target) }
+}
+
+#[cold]
+fn read_logged(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Result<u64, Errno> {
+    let outcome = transfer(file, offset, target);
     // After an error too: some bytes may have arrived, and nobody knows which.
     match outcome.map(|bytes| target.split_front(bytes)) {
         Ok(Ok((arrived, _))) => arrived.log(),
@@ -45,79 +48,162 @@ pub fn read_at(file: BorrowedFd<'_>, offset: u64, target: Writable<'_>) -> Resul
 /// # Errors
 /// The errno of `pwritev`; bytes before the failing place may have been written.
 pub fn write_at(file: BorrowedFd<'_>, offset: u64, source: Readable<'_>) -> Result<u64, Errno> {
-    transfer(WRITE, file, offset, source)
+    transfer(file, offset, source)
 }
 
-/// The two system calls of one direction.
-#[derive(Clone, Copy)]
-struct Calls {
+/// The two system calls of a direction. They write to memory only where the driver is to read it.
+trait Calls: Copy {
     /// `pread` or `pwrite`: cheaper, as the kernel has no table to copy.
-    one: unsafe extern "C" fn(c_int, *mut c_void, size_t, off_t) -> ssize_t,
+    ///
+    /// # Safety
+    /// As for these.
+    unsafe fn one(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t;
+
     /// `preadv` or `pwritev`.
-    many: unsafe extern "C" fn(c_int, *const iovec, c_int, off_t) -> ssize_t,
+    ///
+    /// # Safety
+    /// As for these.
+    unsafe fn many(file: c_int, table: *const iovec, count: c_int, offset: off_t) -> ssize_t;
 }
 
-const READ: Calls = Calls { one: libc::pread, many: libc::preadv };
-const WRITE: Calls = Calls { one: write_one, many: libc::pwritev };
+impl Calls for ToDriver<'_> {
+    #[inline]
+    unsafe fn one(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
+        // SAFETY: as promised by the caller.
+        unsafe { plain::pread(file, buffer, length, offset) }
+    }
 
-/// `pwrite`, as if it could write to its buffer.
-///
-/// # Safety
-/// As for `pwrite`.
-unsafe extern "C" fn write_one(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
-    // SAFETY: as promised by the caller.
-    unsafe { libc::pwrite(file, buffer, length, offset) }
+    unsafe fn many(file: c_int, table: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+        // SAFETY: as promised by the caller.
+        unsafe { libc::preadv(file, table, count, offset) }
+    }
 }
 
-/// Repeats a call until `segments` are used up, the file ends, or an error comes.
-///
-/// The calls may write to the segments only if they are [`Writable`]; the two callers see to that.
-fn transfer<Direction: Copy>(
-    calls: Calls,
+impl Calls for FromDriver {
+    #[inline]
+    unsafe fn one(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
+        // SAFETY: as promised by the caller.
+        unsafe { plain::pwrite(file, buffer, length, offset) }
+    }
+
+    unsafe fn many(file: c_int, table: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+        // SAFETY: as promised by the caller.
+        unsafe { libc::pwritev(file, table, count, offset) }
+    }
+}
+
+/// `pread` and `pwrite` without what the C library does around them in a process of many threads: they can be cancelled there,
+/// which nobody does here, and which takes more instructions than the call.
+#[cfg(target_pointer_width = "64")]
+mod plain {
+    use libc::{c_int, c_long, c_void, off_t, size_t, ssize_t};
+
+    /// # Safety
+    /// As for the function of the C library.
+    #[inline]
+    pub(super) unsafe fn pread(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
+        // SAFETY: these are the arguments of the system call, and what it does to memory the caller has promised to be fine.
+        as_size(unsafe { libc::syscall(libc::SYS_pread64, file, buffer, length, offset) })
+    }
+
+    /// # Safety
+    /// As for the function of the C library.
+    #[inline]
+    pub(super) unsafe fn pwrite(file: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t {
+        // SAFETY: as above.
+        as_size(unsafe { libc::syscall(libc::SYS_pwrite64, file, buffer, length, offset) })
+    }
+
+    /// Both have 64 bits.
+    fn as_size(result: c_long) -> ssize_t {
+        result as ssize_t
+    }
+}
+
+/// Here a 64-bit number takes two arguments of the call, in another way on each machine.
+#[cfg(not(target_pointer_width = "64"))]
+use libc as plain;
+
+/// Repeats a call until `segments` are used up, the file ends, or an error comes. Normally one is enough.
+#[inline]
+fn transfer<Direction: Calls>(
     file: BorrowedFd<'_>,
     offset: u64,
     segments: Segments<'_, Direction>,
 ) -> Result<u64, Errno> {
-    let mut left = segments;
-    let mut done: u64 = 0;
-    while !left.is_empty() {
-        let position = offset.checked_add(done).and_then(|at| off_t::try_from(at).ok()).ok_or(Errno::OVERFLOW)?;
-        let mut slices = left.slices();
-        let result = match (slices.next(), slices.next()) {
-            (Some(only), None) => transfer_one(calls, file, position, &only),
-            _ => transfer_many(calls, file, position, &left),
-        };
-        match u64::try_from(result) {
-            Ok(0) => break,
-            Ok(bytes) => {
+    if segments.is_empty() {
+        return Ok(0);
+    }
+    let moved = once(file, offset, segments);
+    match moved {
+        Ok(Some(bytes)) if bytes == segments.len() => Ok(bytes),
+        _ => go_on(file, offset, segments, moved),
+    }
+}
+
+/// Goes on after a call that `moved` fewer bytes.
+#[cold]
+fn go_on<Direction: Calls>(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    segments: Segments<'_, Direction>,
+    moved: Result<Option<u64>, Errno>,
+) -> Result<u64, Errno> {
+    let (mut left, mut done, mut moved) = (segments, 0_u64, moved);
+    loop {
+        match moved? {
+            Some(0) => break,
+            Some(bytes) => {
                 done = done.saturating_add(bytes);
                 left.skip(bytes).map_err(|_| Errno::IO)?;
             }
-            Err(_) => match last_errno() {
-                Errno::INTR => {}
-                errno => return Err(errno),
-            },
+            None => {}
         }
+        if left.is_empty() {
+            break;
+        }
+        moved = once(file, offset.checked_add(done).ok_or(Errno::OVERFLOW)?, left);
     }
     Ok(done)
 }
 
+/// One call: the bytes that it moved, `None` if it was interrupted.
+#[inline]
+fn once<Direction: Calls>(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    segments: Segments<'_, Direction>,
+) -> Result<Option<u64>, Errno> {
+    let position = off_t::try_from(offset).map_err(|_| Errno::OVERFLOW)?;
+    let result = match segments.only() {
+        Some(only) => transfer_one::<Direction>(file, position, &only),
+        None => transfer_many(file, position, segments),
+    };
+    match u64::try_from(result) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(_) => match last_errno() {
+            Errno::INTR => Ok(None),
+            errno => Err(errno),
+        },
+    }
+}
+
 /// One call for one slice.
-fn transfer_one(calls: Calls, file: BorrowedFd<'_>, position: off_t, slice: &VolatileSlice<'_>) -> ssize_t {
+#[inline]
+fn transfer_one<Direction: Calls>(file: BorrowedFd<'_>, position: off_t, slice: &VolatileSlice<'_>) -> ssize_t {
     // Keeps the slice mapped where vm-memory maps on demand.
     let guard = slice.ptr_guard_mut();
     // SAFETY: `slice` is mapped memory of this length, and `guard` pins it during the whole call. It is guest memory, which
     // no Rust reference covers, so the kernel may read and write it at any time.
-    unsafe { (calls.one)(file.as_raw_fd(), guard.as_ptr().cast(), guard.len(), position) }
+    unsafe { Direction::one(file.as_raw_fd(), guard.as_ptr().cast(), guard.len(), position) }
 }
 
 /// One call for as many slices as go into one. Apart, as its tables are large and most requests have one slice.
 #[inline(never)]
-fn transfer_many<Direction: Copy>(
-    calls: Calls,
+fn transfer_many<Direction: Calls>(
     file: BorrowedFd<'_>,
     position: off_t,
-    segments: &Segments<'_, Direction>,
+    segments: Segments<'_, Direction>,
 ) -> ssize_t {
     let mut table = [iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
     // Guards keep a slice mapped where vm-memory maps on demand; they must outlive the call.
@@ -131,10 +217,11 @@ fn transfer_many<Direction: Copy>(
     // SAFETY: the first `count` entries of `table` were filled from slices that `segments` borrows and `guards` pin, so
     // each is mapped memory of the length given, during the whole call. It is guest memory, which no Rust reference
     // covers, so the kernel may read and write it at any time. `table` itself lives until the end of this function.
-    unsafe { (calls.many)(file.as_raw_fd(), table.as_ptr(), count, position) }
+    unsafe { Direction::many(file.as_raw_fd(), table.as_ptr(), count, position) }
 }
 
 /// The errno of the call that just failed on this thread.
+#[cold]
 fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

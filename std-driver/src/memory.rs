@@ -20,6 +20,7 @@ pub use self::error::{AddressSpace, MemoryError};
 pub use self::file::MemoryFile;
 pub(crate) use self::file::sealed;
 pub use self::guest_memory::{Borrowed, BorrowedRange};
+pub(crate) use self::guest_memory::{copy_in, copy_out, read_u128};
 pub(crate) use self::mapping::granularity;
 pub use self::owned_range::OwnedRange;
 pub use self::region::{MappedMemory, MappedRegion};

@@ -31,22 +31,19 @@ impl Descriptor {
 
     /// From a descriptor table: address, length, flags, next.
     #[cfg_attr(not(for_size), inline(always))]
-    pub(crate) fn from_table(bytes: [u8; 16]) -> Self {
-        let [address @ .., _, _, _, _, _, _, _, _] = bytes;
-        let [_, _, _, _, _, _, _, _, rest @ ..] = bytes;
-        let rest = u64::from_le_bytes(rest);
+    pub(crate) fn from_table(number: u128) -> Self {
         Self {
-            address: u64::from_le_bytes(address),
-            length: u32::try_from(rest & 0xffff_ffff).unwrap_or(0),
-            flags: u16::try_from(rest >> 32 & 0xffff).unwrap_or(0),
-            link: u16::try_from(rest >> 48).unwrap_or(0),
+            address: u64::try_from(number & u128::from(u64::MAX)).unwrap_or(0),
+            length: u32::try_from(number >> 64 & 0xffff_ffff).unwrap_or(0),
+            flags: u16::try_from(number >> 96 & 0xffff).unwrap_or(0),
+            link: u16::try_from(number >> 112).unwrap_or(0),
         }
     }
 
     /// From a packed ring: address, length, id, flags.
     #[cfg_attr(not(for_size), inline(always))]
-    pub(crate) fn from_ring(bytes: [u8; 16]) -> Self {
-        let swapped = Self::from_table(bytes);
+    pub(crate) fn from_ring(number: u128) -> Self {
+        let swapped = Self::from_table(number);
         Self { flags: swapped.link, link: swapped.flags, ..swapped }
     }
 
@@ -101,10 +98,10 @@ mod tests {
         let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
         let descriptor =
             Descriptor { address: 0x0807_0605_0403_0201, length: 0x0c0b_0a09, flags: 0x0e0d, link: 0x100f };
-        assert_eq!(Descriptor::from_table(bytes), descriptor);
+        assert_eq!(Descriptor::from_table(u128::from_le_bytes(bytes)), descriptor);
         assert_eq!(descriptor.to_table(), bytes);
         let in_ring = Descriptor { flags: 0x100f, link: 0x0e0d, ..descriptor };
-        assert_eq!(Descriptor::from_ring(bytes), in_ring);
+        assert_eq!(Descriptor::from_ring(u128::from_le_bytes(bytes)), in_ring);
         assert_eq!(in_ring.to_ring(), bytes);
     }
 

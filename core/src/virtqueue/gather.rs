@@ -2,9 +2,10 @@
 
 use super::{
     agreed::Agreed,
-    chain::{Chain, ChainBuffer, Extent, Origin},
+    chain::{Chain, ChainBuffer, Entry, Extent, Origin},
     descriptor::{Descriptor, INDIRECT, NEXT, WRITE},
     fault::{ChainFault, ChainFaultKind, PopError, RingFault, RingPart},
+    kind::for_layout,
     layout::RingLayout,
     part::read_descriptor,
 };
@@ -25,13 +26,24 @@ enum Stop {
     Ring(RingFault),
 }
 
-/// A chain being gathered. Its steps are `None` when the chain cannot be followed further; `stop` tells why then.
+impl Stop {
+    #[cfg_attr(not(for_size), cold)]
+    fn error(self, entry: Entry, origin: Origin) -> PopError {
+        match self {
+            Self::Fault(fault) => PopError::Malformed { chain: Chain::new(entry, origin, Extent::default()), fault },
+            Self::Miss(miss) => PopError::Miss(miss),
+            Self::Ring(fault) => PopError::Ring(fault),
+        }
+    }
+}
+
+/// The buffers of a chain being gathered. Its steps are `None` when the chain cannot be followed further; `stop` tells why then.
 pub(crate) struct Gather<'c, M, B> {
     memory: &'c M,
     buffer: &'c mut B,
     ring_size: u16,
     has_indirect: bool,
-    pub(crate) chain: Chain,
+    extent: Extent,
     stop: Option<Stop>,
 }
 
@@ -48,11 +60,9 @@ struct Table {
 impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     #[cfg_attr(for_size, inline(always))]
     #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn new(memory: &'c M, buffer: &'c mut B, agreed: Agreed, ring_size: u16, position: u16) -> Self {
+    pub(crate) fn new(memory: &'c M, buffer: &'c mut B, agreed: Agreed, ring_size: u16) -> Self {
         buffer.clear();
-        let extent = Extent::default();
-        let chain = Chain { id: 0, position, slots: 0, record: 0, origin: Origin::Ring, extent };
-        Self { memory, buffer, ring_size, has_indirect: agreed.indirect, chain, stop: None }
+        Self { memory, buffer, ring_size, has_indirect: agreed.indirect, extent: Extent::default(), stop: None }
     }
 
     /// Whether no chain can be taken: none is malformed, but a translation is missing or the ring is broken.
@@ -61,37 +71,32 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         matches!(self.stop, Some(Stop::Miss(_) | Stop::Ring(_)))
     }
 
-    /// The chain that was gathered; of a malformed one nothing can be used.
+    /// The chain at `entry` with what was gathered; of a malformed one nothing can be used.
     #[cfg_attr(for_size, inline(never))]
-    #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn finish(self) -> Result<Chain, PopError> {
-        Err(match self.stop {
-            None => return Ok(self.chain),
-            Some(Stop::Fault(fault)) => {
+    #[cfg_attr(not(for_size), inline(always))]
+    pub(crate) fn finish(self, entry: Entry, origin: Origin) -> Result<Chain, PopError> {
+        match self.stop {
+            None => Ok(Chain::new(entry, origin, self.extent)),
+            Some(stop) => {
                 self.buffer.clear();
-                PopError::Malformed { chain: Chain { extent: Extent::default(), ..self.chain }, fault }
+                Err(stop.error(entry, origin))
             }
-            Some(Stop::Miss(miss)) => PopError::Miss(miss),
-            Some(Stop::Ring(fault)) => PopError::Ring(fault),
-        })
+        }
     }
 
     /// Follows the chain of a split ring that begins at `head` of its descriptor `table`.
-    #[cfg_attr(not(for_size), inline)]
+    #[cfg_attr(not(for_size), inline(always))]
     pub(crate) fn split<R: GuestRange>(&mut self, table: &R, head: u16) {
-        (self.chain.id, self.chain.record, self.chain.slots) = (head, head, 1);
         let (part, layout) = (RingPart::DescriptorTable, RingLayout::Split);
+        let Some(first) = self.read(table, part, head, layout) else { return };
         // A chain of more descriptors than the table has loops.
         let ring = Table { part, layout, entries: self.ring_size, limit: self.ring_size };
-        self.walk(table, ring, head);
+        self.walk(table, ring, head, first);
     }
 
     /// Takes one descriptor of a packed ring, which stands at `index`. A malformed chain is taken to its end.
     #[cfg_attr(not(for_size), inline)]
     pub(crate) fn packed(&mut self, index: u16, descriptor: Descriptor) {
-        // Only the last one's counts.
-        self.chain.id = descriptor.link;
-        self.chain.slots = self.chain.slots.wrapping_add(1);
         if self.stop.is_some() {
             return;
         }
@@ -103,19 +108,26 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         }
     }
 
-    /// Takes the descriptors of a chain from `index` of a table on, and those of an indirect table that the last one points to.
     #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline(always))]
-    fn walk<R: GuestRange>(&mut self, range: &R, table: Table, mut index: u16) -> Option<()> {
+    fn read<R: GuestRange>(&mut self, range: &R, part: RingPart, index: u16, layout: RingLayout) -> Option<Descriptor> {
+        match read_descriptor(range, part, index, layout) {
+            Ok(descriptor) => Some(descriptor),
+            Err(fault) => {
+                self.broken(fault);
+                None
+            }
+        }
+    }
+
+    /// Takes the descriptors of a chain from that at `index` of a table on, the `first` one, and those of an indirect table
+    /// that the last one points to.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline(always))]
+    fn walk<R: GuestRange>(&mut self, range: &R, table: Table, index: u16, first: Descriptor) -> Option<()> {
         let Table { part, layout, entries, limit } = table;
-        for _ in 0..limit {
-            let descriptor = match read_descriptor(range, part, index, layout) {
-                Ok(descriptor) => descriptor,
-                Err(fault) => {
-                    self.stop = Some(Stop::Ring(fault));
-                    return None;
-                }
-            };
+        let (mut index, mut descriptor, mut left) = (index, first, limit);
+        loop {
             if descriptor.has(INDIRECT) {
                 return match part {
                     RingPart::IndirectTable => self.refuse(part, index, ChainFaultKind::NestedIndirect),
@@ -134,8 +146,12 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
                 }
                 _ => return None,
             };
+            left = left.wrapping_sub(1);
+            if left == 0 {
+                return self.refuse(part, index, ChainFaultKind::TooManyDescriptors { limit });
+            }
+            descriptor = self.read(range, part, index, layout)?;
         }
-        self.refuse(part, index, ChainFaultKind::TooManyDescriptors { limit })
     }
 
     /// Takes the descriptors of the indirect table that the `descriptor` at `index` of `part` points to.
@@ -173,7 +189,10 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
             // A chain of more descriptors than the table has loops.
             RingLayout::Split => limit = limit.min(entries),
         }
-        self.walk(range, Table { part, layout, entries, limit }, 0)
+        for_layout!(layout, layout => {
+            let first = self.read(range, part, 0, layout)?;
+            self.walk(range, Table { part, layout, entries, limit }, 0, first)
+        })
     }
 
     /// Takes the buffer of the `descriptor` at `index` of `part`.
@@ -181,19 +200,15 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     #[cfg_attr(not(for_size), inline(always))]
     fn buffer_of(&mut self, part: RingPart, index: u16, descriptor: Descriptor) -> Option<()> {
         let Descriptor { address, length, .. } = descriptor;
-        let Extent { readable, writable, .. } = self.chain.extent;
+        let extent = &mut self.extent;
         let kind = if length == 0 {
             ChainFaultKind::Empty { address }
-        } else if !descriptor.has(WRITE) && writable > 0 {
+        } else if !descriptor.has(WRITE) && extent.writable() > 0 {
             ChainFaultKind::ReadableAfterWritable { address }
-        } else if readable.wrapping_add(writable).checked_add(length).is_none() {
-            // The driver counts used bytes in 32 bits, and the specification allows no more in all.
-            ChainFaultKind::TooLong
-        } else {
-            if descriptor.has(WRITE) {
-                self.chain.extent.writable = writable.wrapping_add(length);
-            } else {
-                self.chain.extent.readable = readable.wrapping_add(length);
+        } else if let Some(all) = extent.all.checked_add(length) {
+            extent.all = all;
+            if !descriptor.has(WRITE) {
+                extent.readable = all;
             }
             match self.pieces(descriptor) {
                 None => return Some(()),
@@ -201,6 +216,9 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
                 Some(Refused::Unmapped) => ChainFaultKind::Unmapped { address, length },
                 Some(Refused::NoRoom) => ChainFaultKind::TooManyPieces,
             }
+        } else {
+            // The driver counts used bytes in 32 bits, and the specification allows no more in all.
+            ChainFaultKind::TooLong
         };
         self.refuse(part, index, kind)
     }
@@ -208,8 +226,7 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
     /// Adds one buffer, as several pieces where it crosses from one region into the next. Tells why it could not.
     #[cfg_attr(not(for_size), inline(always))]
     fn pieces(&mut self, descriptor: Descriptor) -> Option<Refused> {
-        let writes = descriptor.has(WRITE);
-        let access = if writes { Access::Write } else { Access::Read };
+        let access = if descriptor.has(WRITE) { Access::Write } else { Access::Read };
         let (mut at, mut left) = (descriptor.address, u64::from(descriptor.length));
         loop {
             let piece = match self.memory.piece(M::Address::from_number(at), left, access) {
@@ -224,17 +241,14 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
             if self.buffer.push(piece).is_err() {
                 return Some(Refused::NoRoom);
             }
-            if !writes {
-                self.chain.extent.readable_pieces = self.chain.extent.readable_pieces.wrapping_add(1);
+            if access == Access::Read {
+                self.extent.readable_pieces = self.extent.readable_pieces.wrapping_add(1);
             }
-            left = match left.checked_sub(found) {
-                Some(0) => return None,
-                // A memory that gives nothing, or more than was asked for, does not keep its contract.
-                Some(rest) if found > 0 => rest,
-                _ => return Some(Refused::Unmapped),
-            };
-            let Some(next) = at.checked_add(found) else { return Some(Refused::Unmapped) };
-            at = next;
+            if found == left {
+                return None;
+            }
+            let Some(rest) = behind(at, left, found) else { return Some(Refused::Unmapped) };
+            (at, left) = rest;
         }
     }
 
@@ -245,11 +259,25 @@ impl<'c, M: GuestMemory, B: ChainBuffer<M::Range>> Gather<'c, M, B> {
         None
     }
 
+    /// The ring cannot be read, or is wrong.
+    #[cfg_attr(not(for_size), cold)]
+    pub(crate) fn broken(&mut self, fault: RingFault) {
+        self.stop = Some(Stop::Ring(fault));
+    }
+
     #[cold]
     fn miss(&mut self, miss: Miss) -> Option<()> {
         self.stop = Some(Stop::Miss(miss));
         None
     }
+}
+
+/// What of the `left` bytes at `at` lies behind those that were `found`.
+#[cfg_attr(not(for_size), cold)]
+fn behind(at: u64, left: u64, found: u64) -> Option<(u64, u64)> {
+    // A memory that gives nothing, or more than was asked for, does not keep its contract.
+    let rest = left.checked_sub(found).filter(|_| found > 0)?;
+    Some((at.checked_add(found)?, rest))
 }
 
 /// Why a buffer has no pieces.

@@ -48,10 +48,17 @@ pub(crate) fn ring_entry(index: u16, size: u16, bytes: u32) -> u32 {
     slot.wrapping_mul(bytes).wrapping_add(ENTRIES)
 }
 
+/// Apart, so that what is done after an access begins with no choice of values.
+#[cfg_attr(not(for_size), cold)]
+#[cfg_attr(not(for_size), inline(never))]
+fn inaccessible(part: RingPart, offset: u32) -> RingFault {
+    RingFault::Access { part, offset }
+}
+
 #[cfg_attr(for_size, inline(never))]
 #[cfg_attr(not(for_size), inline(always))]
 pub(crate) fn load<R: GuestRange>(range: &R, part: RingPart, offset: u32, order: Load) -> Result<u16, RingFault> {
-    range.load_u16(place(offset), order).ok_or(RingFault::Access { part, offset })
+    range.load_u16(place(offset), order).ok_or_else(|| inaccessible(part, offset))
 }
 
 /// Packed: the flags of the descriptor at `position`.
@@ -69,14 +76,14 @@ pub(crate) fn store<R: GuestRange>(
     value: u16,
     order: Store,
 ) -> Result<(), RingFault> {
-    range.store_u16(place(offset), value, order).ok_or(RingFault::Access { part, offset })
+    range.store_u16(place(offset), value, order).ok_or_else(|| inaccessible(part, offset))
 }
 
 /// Copies bytes from `offset`. They go to where they are needed, because an array within a `Result` stands at an odd place.
 #[cfg_attr(for_size, inline(never))]
 #[cfg_attr(not(for_size), inline(always))]
 pub(crate) fn read<R: GuestRange>(range: &R, part: RingPart, offset: u32, out: &mut [u8]) -> Result<(), RingFault> {
-    range.read_into(place(offset), out).ok_or(RingFault::Access { part, offset })
+    range.read_into(place(offset), out).ok_or_else(|| inaccessible(part, offset))
 }
 
 /// A copy of the descriptor at `index` of a table or ring of `layout`.
@@ -88,11 +95,11 @@ pub(crate) fn read_descriptor<R: GuestRange>(
     index: u16,
     layout: RingLayout,
 ) -> Result<Descriptor, RingFault> {
-    let mut bytes = [0; 16];
-    read(range, part, descriptor_offset(index), &mut bytes)?;
+    let offset = descriptor_offset(index);
+    let number = range.read_u128(place(offset)).ok_or_else(|| inaccessible(part, offset))?;
     Ok(match layout {
-        RingLayout::Split => Descriptor::from_table(bytes),
-        RingLayout::Packed => Descriptor::from_ring(bytes),
+        RingLayout::Split => Descriptor::from_table(number),
+        RingLayout::Packed => Descriptor::from_ring(number),
     })
 }
 
@@ -117,5 +124,5 @@ pub(crate) fn write_descriptor<R: GuestRange>(
 #[cfg_attr(for_size, inline(never))]
 #[cfg_attr(not(for_size), inline(always))]
 pub(crate) fn write<R: GuestRange>(range: &R, part: RingPart, offset: u32, bytes: &[u8]) -> Result<(), RingFault> {
-    range.write_from(place(offset), bytes).ok_or(RingFault::Access { part, offset })
+    range.write_from(place(offset), bytes).ok_or_else(|| inaccessible(part, offset))
 }

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::Access;
 use super::config::{DISCARD_SECTORS_MAX, DISCARD_SEGMENTS_MAX, WRITE_ZEROES_SECTORS_MAX, WRITE_ZEROES_SEGMENTS_MAX};
 use super::disk::{Disk, Space};
-use super::format::{HEADER_BYTES, SECTOR, SEGMENT_BYTES, SERIAL_BYTES, UNMAP, request as kind, status};
+use super::format::{SECTOR, SEGMENT_BYTES, SERIAL_BYTES, UNMAP, request as kind, status};
 use crate::chain::{Chain, Readable, TooShort, Writable};
 use crate::guest_io;
 
@@ -45,52 +45,63 @@ pub(super) struct Target<'d> {
 /// Every writable byte is written: what the request leaves becomes zero, so that the length says the truth and the driver
 /// sees nothing stale. Without a byte for the status nothing is done, and the length is 0.
 pub(super) fn serve(target: Target<'_>, chain: &Chain<'_>) -> u32 {
-    let Ok((data, mut status)) = chain.writable().split_back(1) else {
+    let writable = chain.writable();
+    let Ok((data, mut status)) = writable.split_back(1) else {
         return 0;
     };
-    let result = match target.run(chain.readable(), data) {
-        Ok(rest) => {
-            rest.fill_zero();
-            Status::Ok
-        }
-        Err(failure) => {
-            data.fill_zero();
-            failure
-        }
+    let (filled, result) = match target.run(chain.readable(), data) {
+        Ok(filled) => (filled, Status::Ok),
+        Err(failure) => (0, failure),
     };
+    if filled < data.len()
+        && let Ok((_, rest)) = data.split_front(filled)
+    {
+        rest.fill_zero();
+    }
     match status.write(&[result as u8]) {
-        Ok(()) => u32::try_from(chain.writable().len()).unwrap_or(u32::MAX),
+        Ok(()) => u32::try_from(writable.len()).unwrap_or(u32::MAX),
         Err(_) => 0,
     }
 }
 
 impl Target<'_> {
-    /// Returns the part of `data` that the request did not fill.
-    fn run<'a>(self, request: Readable<'_>, data: Writable<'a>) -> Result<Writable<'a>, Status> {
+    /// Returns how many bytes of `data` the request filled.
+    #[inline]
+    fn run(self, request: Readable<'_>, data: Writable<'_>) -> Result<u64, Status> {
         let mut request = request;
-        let mut header = [0; HEADER_BYTES];
-        request.read(&mut header)?;
-        let [t0, t1, t2, t3, _, _, _, _, s0, s1, s2, s3, s4, s5, s6, s7] = header;
-        let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-        match u32::from_le_bytes([t0, t1, t2, t3]) {
+        let header = request.read_u128()?;
+        // Type, a reserved number, sector.
+        let sector = (header >> 64) as u64;
+        match header as u32 {
             kind::IN => self.read(sector, data),
-            kind::OUT => self.write(sector, request).map(|()| data),
-            kind::FLUSH => Ok(self.disk.flush().map(|()| data)?),
-            kind::GET_ID => self.name(data),
-            kind::DISCARD => self.discard(request).map(|()| data),
-            kind::WRITE_ZEROES => self.write_zeroes(request).map(|()| data),
-            _ => Err(Status::Unsupported),
+            kind::OUT => self.write(sector, request).map(|()| 0),
+            other => self.rare(other, request, data),
         }
     }
 
-    fn read<'a>(self, sector: u64, data: Writable<'a>) -> Result<Writable<'a>, Status> {
+    /// A request that is neither a read nor a write.
+    #[inline(never)]
+    fn rare(self, kind: u32, request: Readable<'_>, data: Writable<'_>) -> Result<u64, Status> {
+        match kind {
+            kind::FLUSH => self.disk.flush()?,
+            kind::GET_ID => return self.name(data),
+            kind::DISCARD => self.discard(request)?,
+            kind::WRITE_ZEROES => self.write_zeroes(request)?,
+            _ => return Err(Status::Unsupported),
+        }
+        Ok(0)
+    }
+
+    #[inline]
+    fn read(self, sector: u64, data: Writable<'_>) -> Result<u64, Status> {
         let offset = self.range(sector, data.len())?;
         if guest_io::read_at(self.disk.fd(), offset, data)? != data.len() {
             return Err(Status::IoError);
         }
-        Ok(data.split_back(0)?.1)
+        Ok(data.len())
     }
 
+    #[inline]
     fn write(self, sector: u64, data: Readable<'_>) -> Result<(), Status> {
         self.writable()?;
         let offset = self.range(sector, data.len())?;
@@ -100,11 +111,11 @@ impl Target<'_> {
         self.settle()
     }
 
-    fn name<'a>(self, data: Writable<'a>) -> Result<Writable<'a>, Status> {
+    fn name(self, data: Writable<'_>) -> Result<u64, Status> {
         let mut data = data;
         let room = usize::try_from(data.len()).unwrap_or(usize::MAX).min(SERIAL_BYTES);
         data.write(self.serial.get(..room).unwrap_or(self.serial))?;
-        Ok(data)
+        Ok(room as u64)
     }
 
     fn discard(self, request: Readable<'_>) -> Result<(), Status> {

@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::Arc;
 
-use vhost_core::{Access, GuestAddress, GuestMemory, GuestRange, Load, Store, Unmapped};
+use vhost_core::{Access, GuestAddress, GuestMemory, GuestRange, Load, MemoryRegion, Store, Unmapped};
 use vm_memory::VolatileSlice;
 
 use super::{AddressSpace, MappedRegion, MemoryTable};
@@ -46,7 +46,18 @@ unsafe impl<O: Sync> Sync for MappedRange<O> {}
 #[derive(Clone, Debug)]
 pub struct Borrowed<'m> {
     table: &'m MemoryTable,
-    recent: Cell<Option<&'m MappedRegion>>,
+    recent: Cell<Option<Recent<'m>>>,
+}
+
+/// Where a piece was found.
+///
+/// Invariant: the `size` bytes from `start` on are those of the `region`, whose first guest address is `address`.
+#[derive(Clone, Copy, Debug)]
+struct Recent<'m> {
+    region: &'m MappedRegion,
+    address: u64,
+    size: u64,
+    start: NonNull<u8>,
 }
 
 impl<'m> Borrowed<'m> {
@@ -54,6 +65,16 @@ impl<'m> Borrowed<'m> {
     #[must_use]
     pub fn new(table: &'m MemoryTable) -> Self {
         Self { table, recent: Cell::new(None) }
+    }
+
+    /// A piece that does not lie in the region of the last one, or not as a whole.
+    #[cold]
+    fn find(&self, address: GuestAddress, length: u64) -> Option<BorrowedRange<'m>> {
+        let (region, _) = self.table.region_at(AddressSpace::Guest, address.0)?;
+        let &MemoryRegion { guest_address: GuestAddress(first), size, .. } = region.region();
+        let start = NonNull::new(region.host_address())?;
+        self.recent.set(Some(Recent { region, address: first, size, start }));
+        MappedRange::new(&**region, address, length)
     }
 }
 
@@ -63,12 +84,17 @@ impl<'m> GuestMemory for Borrowed<'m> {
 
     #[inline]
     fn piece(&self, address: GuestAddress, length: u64, _access: Access) -> Result<BorrowedRange<'m>, Unmapped> {
-        if let Some(found) = self.recent.get().and_then(|region| MappedRange::new(region, address, length)) {
-            return Ok(found);
+        if let Some(Recent { region, address: first, size, start }) = self.recent.get() {
+            // Below the first address the offset is huge, and one less than no bytes too.
+            let offset = address.0.wrapping_sub(first);
+            if offset < size && length.wrapping_sub(1) < size - offset {
+                // SAFETY: `offset < size`, so the byte is among those of the region, by the invariant of `Recent`, and both
+                // numbers are below the length of a mapping.
+                let start = unsafe { start.add(offset as usize) };
+                return Ok(MappedRange { start, length: length as usize, owner: region });
+            }
         }
-        let (region, _) = self.table.region_at(AddressSpace::Guest, address.0).ok_or(Unmapped::Outside)?;
-        self.recent.set(Some(region));
-        MappedRange::new(&**region, address, length).ok_or(Unmapped::Outside)
+        self.find(address, length).ok_or(Unmapped::Outside)
     }
 }
 
@@ -124,9 +150,9 @@ impl<O> MappedRange<O> {
         (end <= self.length).then(|| self.start.as_ptr().wrapping_add(offset))
     }
 
-    /// The number at `offset`, if it is inside and aligned.
+    /// Gives the number at `offset` to `access`, if it is inside and aligned.
     #[inline]
-    fn number(&self, offset: usize) -> Option<&AtomicU16> {
+    fn number<T>(&self, offset: usize, access: impl FnOnce(&AtomicU16) -> T) -> Option<T> {
         let at = self.bytes(offset, size_of::<u16>())?.cast::<u16>();
         if !at.is_aligned() {
             return None;
@@ -134,8 +160,53 @@ impl<O> MappedRange<O> {
         // SAFETY: both bytes are in the range, so they are mapped for as long as the borrow of `self` lasts, which has
         // the owner; the address was found to be aligned. Whoever else accesses them, in this process or another one,
         // does so without Rust references: by atomic or volatile accesses, as all of vm-memory does.
-        Some(unsafe { AtomicU16::from_ptr(at) })
+        Some(access(unsafe { AtomicU16::from_ptr(at) }))
     }
+}
+
+/// Copies `out.len()` bytes of `slice` from `offset` on, each read once; `None`, and nothing happened, if there are fewer.
+#[inline]
+pub(crate) fn copy_out(slice: &VolatileSlice<'_>, offset: usize, out: &mut [u8]) -> Option<()> {
+    let left = slice.len().checked_sub(offset)?;
+    if out.len() > left {
+        return None;
+    }
+    if out.len() > LONGEST_BY_WORD {
+        slice.offset(offset).ok()?.copy_to(out);
+        return Some(());
+    }
+    let guard = slice.ptr_guard();
+    // SAFETY: a slice has `len` bytes that are valid for volatile accesses, pinned by `guard`; `offset + out.len()` is no more.
+    unsafe { words::read(guard.as_ptr().wrapping_add(offset), out) };
+    Some(())
+}
+
+/// The little-endian number at `offset` of `slice`, each byte read once; `None` if they are not all there.
+#[inline]
+pub(crate) fn read_u128(slice: &VolatileSlice<'_>, offset: usize) -> Option<u128> {
+    if slice.len().checked_sub(offset)? < size_of::<u128>() {
+        return None;
+    }
+    let guard = slice.ptr_guard();
+    // SAFETY: as in `copy_out`.
+    Some(unsafe { words::read_u128(guard.as_ptr().wrapping_add(offset)) })
+}
+
+/// Copies all of `bytes` to `offset` of `slice`, each written once; `None`, and nothing happened, if there is no room.
+#[inline]
+pub(crate) fn copy_in(slice: &VolatileSlice<'_>, offset: usize, bytes: &[u8]) -> Option<()> {
+    let left = slice.len().checked_sub(offset)?;
+    if bytes.len() > left {
+        return None;
+    }
+    if bytes.len() > LONGEST_BY_WORD {
+        slice.offset(offset).ok()?.copy_from(bytes);
+        return Some(());
+    }
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: as in `copy_out`.
+    unsafe { words::write(guard.as_ptr().wrapping_add(offset), bytes) };
+    Some(())
 }
 
 impl<O: Deref<Target = MappedRegion> + Clone> GuestRange for MappedRange<O> {
@@ -154,7 +225,7 @@ impl<O: Deref<Target = MappedRegion> + Clone> GuestRange for MappedRange<O> {
             Load::Relaxed => Ordering::Relaxed,
             Load::Acquire => Ordering::Acquire,
         };
-        Some(u16::from_le(self.number(offset)?.load(order)))
+        self.number(offset, |number| u16::from_le(number.load(order)))
     }
 
     #[inline]
@@ -163,8 +234,7 @@ impl<O: Deref<Target = MappedRegion> + Clone> GuestRange for MappedRange<O> {
             Store::Relaxed => Ordering::Relaxed,
             Store::Release => Ordering::Release,
         };
-        self.number(offset)?.store(value.to_le(), order);
-        Some(())
+        self.number(offset, |number| number.store(value.to_le(), order))
     }
 
     fn fetch_or(&self, offset: usize, bits: u8) -> Option<u8> {
@@ -186,6 +256,13 @@ impl<O: Deref<Target = MappedRegion> + Clone> GuestRange for MappedRange<O> {
         // SAFETY: all of `out.len()` bytes from `at` on are in the range and stay mapped while `self` is borrowed.
         unsafe { words::read(at, out) };
         Some(())
+    }
+
+    #[inline]
+    fn read_u128(&self, offset: usize) -> Option<u128> {
+        let at = self.bytes(offset, size_of::<u128>())?;
+        // SAFETY: the bytes are in the range and stay mapped while `self` is borrowed.
+        Some(unsafe { words::read_u128(at) })
     }
 
     #[inline]
@@ -211,6 +288,32 @@ impl<O> fmt::Debug for MappedRange<O> {
 
 /// Short copies in the largest words that the address allows, each byte accessed once.
 mod words {
+    /// The little-endian number at `at`.
+    ///
+    /// # Safety
+    /// Its bytes are valid for volatile reads.
+    #[inline]
+    pub(super) unsafe fn read_u128(at: *const u8) -> u128 {
+        let words = at.cast::<[u64; 2]>();
+        if !words.is_aligned() {
+            // SAFETY: as promised by the caller.
+            return unsafe { read_misaligned_u128(at) };
+        }
+        // SAFETY: as promised by the caller, and the address was found to be aligned.
+        let [low, high] = unsafe { words.read_volatile() };
+        u128::from(u64::from_le(low)) | u128::from(u64::from_le(high)) << 64
+    }
+
+    /// # Safety
+    /// As for [`read_u128`].
+    #[cold]
+    unsafe fn read_misaligned_u128(at: *const u8) -> u128 {
+        let mut bytes = [0; 16];
+        // SAFETY: as promised by the caller.
+        unsafe { read(at, &mut bytes) };
+        u128::from_le_bytes(bytes)
+    }
+
     macro_rules! by_word {
         ($($word:ty),*) => {
             /// Copies `out.len()` bytes from `at` on.

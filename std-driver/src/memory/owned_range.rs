@@ -101,6 +101,13 @@ impl OwnedRange {
     }
 }
 
+impl OwnedRange {
+    #[cold]
+    fn scattered_u128(&self, offset: usize) -> Option<u128> {
+        self.read(offset).map(u128::from_le_bytes)
+    }
+}
+
 impl GuestRange for OwnedRange {
     fn len(&self) -> usize {
         self.pieces().map(Piece::len).sum()
@@ -146,6 +153,14 @@ impl GuestRange for OwnedRange {
             None => {
                 self.in_many(offset, out.len(), |piece, offset, range| piece.read_into(offset, out.get_mut(range)?))
             }
+            found => found,
+        }
+    }
+
+    #[inline]
+    fn read_u128(&self, offset: usize) -> Option<u128> {
+        match self.first.read_u128(offset) {
+            None => self.scattered_u128(offset),
             found => found,
         }
     }

@@ -35,6 +35,8 @@ pub struct Queue<'m> {
     slices: Lent<'m>,
     budget: Budget,
     unsignalled: u16,
+    /// So many of them are signalled within the batch.
+    signal_after: u16,
     end: End,
 }
 
@@ -112,6 +114,7 @@ impl<'m> Queue<'m> {
         let Parts { index, memory: table, behind, ring, call, promptness, faults, taken, log, recovered } = parts;
         let memory = Borrowed::new(table);
         taken.clear();
+        let signal_after = promptness.signal_after();
         let (slices, unsignalled, end) = (spares.lend(), 0, End::DeviceStopped);
         Self {
             index,
@@ -128,6 +131,7 @@ impl<'m> Queue<'m> {
             slices,
             budget,
             unsignalled,
+            signal_after,
             end,
         }
     }
@@ -153,37 +157,49 @@ impl<'m> Queue<'m> {
                 self.end = End::BudgetSpent;
                 return None;
             }
-            let mut slices = self.slices.take();
-            match self.pop(&mut Gathered(&mut slices)) {
+            let mut pieces = Gathered(self.slices.take());
+            let is_plain = self.behind.is_none() && self.recovered.is_empty();
+            let popped =
+                if is_plain { self.ring.pop(&self.memory, &mut pieces) } else { self.pop_otherwise(&mut pieces) };
+            match popped {
                 Ok(Some(chain)) => {
                     self.budget.spend(&chain);
                     self.taken.push(chain.clone());
-                    return Some(Chain::new(chain, slices, self.log));
+                    return Some(Chain::new(chain, pieces.0, self.log));
                 }
                 Ok(None) => {
-                    self.slices.give(slices);
+                    self.slices.give(pieces.0);
                     self.end = End::Empty;
                     return None;
                 }
-                Err(PopError::Malformed { chain, fault }) => {
-                    self.slices.give(slices);
-                    self.budget.spend(&chain);
-                    self.faults.record(ChainFault { ring: self.index, id: chain.id(), fault });
-                    self.push_used(chain, 0);
-                }
-                Err(PopError::Ring(fault)) => self.end = End::Fault(fault.into()),
-                Err(PopError::Miss(miss)) => {
-                    self.slices.give(slices);
-                    self.end = End::Missed(miss);
-                    return None;
+                Err(error) => {
+                    self.slices.give(pieces.0);
+                    self.cannot_take(error)?;
                 }
             }
         }
         None
     }
 
-    #[inline]
-    fn pop(&mut self, pieces: &mut Gathered<'_, 'm>) -> Result<Option<vhost_core::Chain>, PopError> {
+    /// There is a chain that the device cannot have; `None` if there is no other one behind it.
+    #[cold]
+    fn cannot_take(&mut self, error: PopError) -> Option<()> {
+        match error {
+            PopError::Malformed { chain, fault } => {
+                self.budget.spend(&chain);
+                self.faults.record(ChainFault { ring: self.index, id: chain.id(), fault });
+                self.push_used(chain, 0);
+                return Some(());
+            }
+            PopError::Ring(fault) => self.end = End::Fault(fault.into()),
+            PopError::Miss(miss) => self.end = End::Missed(miss),
+        }
+        None
+    }
+
+    /// The next chain behind an IOMMU, or one that another device had.
+    #[inline(never)]
+    fn pop_otherwise(&mut self, pieces: &mut Gathered<'m>) -> Result<Option<vhost_core::Chain>, PopError> {
         let (ring, recovered) = (&mut *self.ring, &mut *self.recovered);
         match self.behind {
             None => pop_from(&self.memory, ring, recovered, pieces),
@@ -194,20 +210,25 @@ impl<'m> Queue<'m> {
     /// Gives `chain` back to the driver, with the number of bytes written to its writable part from the start on; a number
     /// beyond that part is cut down to it.
     pub fn complete(&mut self, chain: Chain<'m>, written: u32) {
-        self.complete_together([(chain, written)]);
+        self.give_back(chain, written);
+        self.publish();
     }
 
     /// Gives chains back that belong together: the driver sees either none of them or all, and in this order.
     pub fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain<'m>, u32)>) {
         for (chain, written) in chains {
-            let written = u32::try_from(chain.writable().len()).unwrap_or(u32::MAX).min(written);
-            chain.log_written(written);
-            let (chain, slices) = chain.into_parts();
-            self.forget(&chain);
-            self.slices.give(slices);
-            self.stage(chain, written);
+            self.give_back(chain, written);
         }
         self.publish();
+    }
+
+    #[inline]
+    fn give_back(&mut self, chain: Chain<'m>, written: u32) {
+        chain.log_written(written);
+        let (chain, slices) = chain.into_parts();
+        self.forget(&chain);
+        self.slices.give(slices);
+        self.stage(chain, written);
     }
 
     /// Leaves the chains in the ring that were taken last, given in the order in which they were, as if they had not been: in
@@ -259,17 +280,21 @@ impl<'m> Queue<'m> {
     /// The device has not got this chain any more.
     #[inline]
     fn forget(&mut self, chain: &vhost_core::Chain) {
-        // Normally the first: devices that work one chain after another.
-        if let Some(at) = self.taken.iter().position(|taken| taken == chain) {
+        // Normally there is no other: devices that work one chain after another.
+        if self.taken.last() == Some(chain) {
+            self.taken.pop();
+        } else if let Some(at) = self.taken.iter().position(|taken| taken == chain) {
             drop(self.taken.remove(at));
         }
     }
 
+    #[cold]
     fn push_used(&mut self, chain: vhost_core::Chain, written: u32) {
         self.stage(chain, written);
         self.publish();
     }
 
+    #[inline(always)]
     fn stage(&mut self, chain: vhost_core::Chain, written: u32) {
         match self.ring.stage(chain, written) {
             Ok(()) => self.unsignalled = self.unsignalled.saturating_add(1),
@@ -279,19 +304,22 @@ impl<'m> Queue<'m> {
         }
     }
 
+    #[inline(always)]
     fn publish(&mut self) {
         if let Err(fault) = self.ring.publish() {
             self.end = End::Fault(fault.into());
-        } else if self.unsignalled >= self.promptness.signal_after() {
+        } else if self.unsignalled >= self.signal_after {
             self.signal_within_batch();
         }
     }
 
     /// Has the driver begin with what is complete.
+    #[inline(never)]
     fn signal_within_batch(&mut self) {
         let asked = self.ring.driver_event();
         if self.signal() && self.promptness.is_early() && self.ring.driver_event() != asked {
             self.promptness.alternates();
+            self.signal_after = self.promptness.signal_after();
         }
     }
 
@@ -322,7 +350,7 @@ fn pop_from<'m>(
     memory: &impl GuestMemory<Range = BorrowedRange<'m>>,
     ring: &mut Ring,
     recovered: &mut Vec<Resubmission>,
-    pieces: &mut Gathered<'_, 'm>,
+    pieces: &mut Gathered<'m>,
 ) -> Result<Option<vhost_core::Chain>, PopError> {
     let Some(oldest) = recovered.last() else {
         return ring.pop(memory, pieces);
@@ -335,9 +363,9 @@ fn pop_from<'m>(
 }
 
 /// Gathers the pieces of a chain in a vector that is used again and again.
-struct Gathered<'v, 'm>(&'v mut Vec<VolatileSlice<'m>>);
+struct Gathered<'m>(Vec<VolatileSlice<'m>>);
 
-impl<'m> ChainBuffer<BorrowedRange<'m>> for Gathered<'_, 'm> {
+impl<'m> ChainBuffer<BorrowedRange<'m>> for Gathered<'m> {
     fn clear(&mut self) {
         self.0.clear();
     }

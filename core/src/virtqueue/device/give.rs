@@ -60,7 +60,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     ///
     /// # Errors
     /// See [`PushError`].
-    #[cfg_attr(not(for_size), inline)]
+    #[cfg_attr(not(for_size), inline(always))]
     pub fn stage(&mut self, chain: Chain, written: u32) -> Result<(), PushError> {
         self.stage_one(&chain, written).map_err(|refused| refused.error(chain))
     }
@@ -93,7 +93,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     ///
     /// # Errors
     /// When the ring cannot be written any more.
-    #[cfg_attr(not(for_size), inline)]
+    #[cfg_attr(not(for_size), inline(always))]
     pub fn publish(&mut self) -> Result<(), RingFault> {
         for_layout!(self.layout(), layout => self.publish_in(layout))
     }
@@ -151,7 +151,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
         self.parts.driver_wishes(state.layout.layout(), state.size, state.agreed).place()
     }
 
-    #[cfg_attr(not(for_size), inline)]
+    #[cfg_attr(not(for_size), inline(always))]
     fn stage_one(&mut self, chain: &Chain, written: u32) -> Result<(), Refused> {
         for_layout!(self.layout(), layout => self.stage_in(layout, chain, written))
     }
@@ -160,16 +160,16 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     #[cfg_attr(not(for_size), inline(always))]
     fn stage_in(&mut self, layout: RingLayout, chain: &Chain, written: u32) -> Result<(), Refused> {
         self.give_back(layout, chain, 0)?;
-        let written = written.min(chain.extent.writable);
-        Ok(self.fill(layout, chain.id, written, Batch::default().with(chain))?)
+        let written = written.min(chain.writable_len());
+        Ok(self.fill(layout, chain.id(), written, Batch::default().with(chain))?)
     }
 
     /// Checks that this chain may go back now, `ahead` slots behind the next used one, and notes
     /// that it does.
     #[cfg_attr(not(for_size), inline)]
     fn give_back(&mut self, layout: RingLayout, chain: &Chain, ahead: u16) -> Result<(), Refused> {
-        let state = &mut self.state;
-        let Some(held) = state.held.checked_sub(chain.slots) else {
+        let (entry, state) = (chain.entry(), &mut self.state);
+        let Some(held) = state.held.checked_sub(entry.slots) else {
             return Err(Refused::NotTaken);
         };
         if state.agreed.in_order {
@@ -177,12 +177,12 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
                 RingLayout::Split => state.next_available.0.wrapping_sub(state.held),
                 RingLayout::Packed => state.next_used.forward(layout, ahead, state.size).0,
             };
-            if chain.position != oldest {
+            if entry.position != oldest {
                 return Err(Refused::NotInOrder);
             }
         }
         if let Some(inflight) = &mut self.inflight {
-            inflight.write(&Step::Stage(chain.record))?;
+            inflight.write(&Step::Stage(entry.record))?;
         }
         state.held = held;
         Ok(())
@@ -190,13 +190,13 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
 
     fn fill_batch(&mut self, batch: Option<(Chain, Batch)>) -> Result<(), RingFault> {
         match batch {
-            Some((last, batch)) => self.fill(self.layout(), last.id, last.extent.writable, batch),
+            Some((last, batch)) => self.fill(self.layout(), last.id(), last.writable_len(), batch),
             None => Ok(()),
         }
     }
 
     /// Writes one used entry or descriptor that stands for a `batch`.
-    #[cfg_attr(not(for_size), inline)]
+    #[cfg_attr(not(for_size), inline(always))]
     fn fill(&mut self, layout: RingLayout, id: u16, length: u32, batch: Batch) -> Result<(), RingFault> {
         let state = &mut self.state;
         let (id, long, mut is_hidden) = (u64::from(id), u64::from(length), false);
@@ -243,6 +243,6 @@ impl Batch {
     /// The `chain` too.
     #[cfg_attr(not(for_size), inline)]
     fn with(self, chain: &Chain) -> Self {
-        Self { slots: self.slots.wrapping_add(chain.slots), chains: self.chains.wrapping_add(1) }
+        Self { slots: self.slots.wrapping_add(chain.entry().slots), chains: self.chains.wrapping_add(1) }
     }
 }

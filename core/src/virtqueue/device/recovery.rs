@@ -5,7 +5,7 @@ use crate::{
     guest_memory::{GuestMemory, GuestRange, Load, Store},
     inflight::{Journal, Record, Resubmission},
     virtqueue::{
-        chain::{Chain, ChainBuffer, Origin},
+        chain::{Chain, ChainBuffer, Entry, Origin},
         descriptor::{available_flags, is_available, is_used},
         fault::{PopError, RingFault, RingPart},
         gather::Gather,
@@ -89,23 +89,28 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     {
         let Resubmission { entry: record, position, slots, .. } = *resubmission;
         let state = &self.state;
-        let mut gather = Gather::new(memory, buffer, state.agreed, state.size, position);
+        let mut gather = Gather::new(memory, buffer, state.agreed, state.size);
+        let mut entry = Entry { position, ..Entry::default() };
         match self.layout() {
             RingLayout::Split if record >= state.size => {
                 return Err(RingFault::HeadBeyondTable { position, head: record, size: state.size }.into());
             }
-            RingLayout::Split => gather.split(&self.parts.descriptor, record),
+            RingLayout::Split => {
+                entry.split(record);
+                gather.split(&self.parts.descriptor, record);
+            }
             RingLayout::Packed => {
                 let record_of_ring = self.inflight.as_mut().ok_or(RingFault::NoInflight)?.record();
-                let mut entry = record;
+                let mut next = record;
                 for _ in 0..slots {
-                    let (descriptor, next) = record_of_ring.copy(entry)?;
+                    let (descriptor, behind) = record_of_ring.copy(next)?;
+                    entry.add(&descriptor);
                     gather.packed(record, descriptor);
-                    entry = next;
+                    next = behind;
                 }
             }
         }
-        (gather.chain.record, gather.chain.origin) = (record, Origin::Record);
-        gather.finish()
+        entry.record = record;
+        gather.finish(entry, Origin::Record)
     }
 }

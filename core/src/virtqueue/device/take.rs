@@ -5,7 +5,7 @@ use crate::{
     guest_memory::{GuestMemory, GuestRange, Load},
     inflight::Step,
     virtqueue::{
-        chain::{Chain, ChainBuffer, Origin},
+        chain::{Chain, ChainBuffer, Entry, Origin},
         descriptor::{NEXT, is_available},
         fault::{PopError, PushError, RingFault, RingPart},
         gather::Gather,
@@ -23,7 +23,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     ///
     /// # Errors
     /// See [`PopError`].
-    #[cfg_attr(not(for_size), inline)]
+    #[cfg_attr(not(for_size), inline(always))]
     pub fn pop<M, B>(&mut self, memory: &M, buffer: &mut B) -> Result<Option<Chain>, PopError>
     where
         M: GuestMemory,
@@ -46,21 +46,24 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
         if state.held >= state.size {
             return Err(RingFault::Overcommitted { held: state.held, size: state.size }.into());
         }
-        let mut gather = Gather::new(memory, buffer, state.agreed, state.size, state.next_available.0);
+        let mut gather = Gather::new(memory, buffer, state.agreed, state.size);
+        let mut entry = Entry { position: state.next_available.0, ..Entry::default() };
         match layout {
-            RingLayout::Split => self.gather_split(&mut gather)?,
-            RingLayout::Packed => self.gather_packed(&mut gather, flags)?,
+            RingLayout::Split => self.gather_split(&mut gather, &mut entry),
+            RingLayout::Packed => self.gather_packed(&mut gather, &mut entry, flags)?,
         }
-        if !gather.is_to_be_repeated() {
-            let slots = gather.chain.slots;
+        let gathered = gather.finish(entry, Origin::Ring);
+        // A malformed chain is taken too; otherwise the ring stays as it is.
+        if matches!(gathered, Ok(_) | Err(PopError::Malformed { .. })) {
+            let Entry { slots, record, .. } = entry;
             if let Some(inflight) = &mut self.inflight {
-                inflight.write(&Step::Take(gather.chain.record))?;
+                inflight.write(&Step::Take(record))?;
             }
             let state = &mut self.state;
             state.held = state.held.wrapping_add(slots);
             state.next_available = state.next_available.forward(layout, slots, state.size);
         }
-        gather.finish().map(Some)
+        gathered.map(Some)
     }
 
     /// Whether the next [`DeviceRing::pop`] finds a chain.
@@ -99,10 +102,10 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
     /// [`PushError::NotTaken`] for any other chain, and for one that was [recovered](Self::pop_recovered).
     pub fn untake(&mut self, chain: Chain) -> Result<(), PushError> {
         let (layout, state) = (self.layout(), &self.state);
-        let start = Position(chain.position);
-        let is_last =
-            chain.origin == Origin::Ring && start.forward(layout, chain.slots, state.size) == state.next_available;
-        let Some(held) = state.held.checked_sub(chain.slots).filter(|_| is_last) else {
+        let Entry { position, slots, record, .. } = chain.entry();
+        let start = Position(position);
+        let is_last = chain.origin == Origin::Ring && start.forward(layout, slots, state.size) == state.next_available;
+        let Some(held) = state.held.checked_sub(slots).filter(|_| is_last) else {
             return Err(PushError::NotTaken { chain });
         };
         if self.inflight.is_some() && layout == RingLayout::Packed {
@@ -110,7 +113,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
             self.publish()?;
         }
         if let Some(inflight) = &mut self.inflight {
-            inflight.record().untake(chain.record)?;
+            inflight.record().untake(record)?;
         }
         (self.state.held, self.state.next_available) = (held, start);
         Ok(())
@@ -136,25 +139,33 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
         Ok((self.state.known_available != next).then_some(0))
     }
 
-    #[cfg_attr(not(for_size), inline)]
-    fn gather_split<M, B>(&self, gather: &mut Gather<'_, M, B>) -> Result<(), RingFault>
+    #[cfg_attr(not(for_size), inline(always))]
+    fn gather_split<M, B>(&self, gather: &mut Gather<'_, M, B>, entry: &mut Entry)
     where
         M: GuestMemory,
         B: ChainBuffer<M::Range>,
     {
         let (position, size) = (self.state.next_available.0, self.state.size);
         let part = RingPart::AvailableRing;
-        let head = load(&self.parts.driver, part, ring_entry(position, size, 2), Load::Relaxed)?;
-        if head >= size {
-            return Err(RingFault::HeadBeyondTable { position, head, size });
-        }
-        gather.split(&self.parts.descriptor, head);
-        Ok(())
+        let fault = match load(&self.parts.driver, part, ring_entry(position, size, 2), Load::Relaxed) {
+            Ok(head) if head < size => {
+                entry.split(head);
+                return gather.split(&self.parts.descriptor, head);
+            }
+            Ok(head) => RingFault::HeadBeyondTable { position, head, size },
+            Err(fault) => fault,
+        };
+        gather.broken(fault)
     }
 
     /// `flags` made the chain available.
     #[cfg_attr(not(for_size), inline)]
-    fn gather_packed<M, B>(&mut self, gather: &mut Gather<'_, M, B>, flags: u16) -> Result<(), RingFault>
+    fn gather_packed<M, B>(
+        &mut self,
+        gather: &mut Gather<'_, M, B>,
+        entry: &mut Entry,
+        flags: u16,
+    ) -> Result<(), RingFault>
     where
         M: GuestMemory,
         B: ChainBuffer<M::Range>,
@@ -167,7 +178,7 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
         let (start, size, held) = (state.next_available, state.size, state.held);
         let mut next = start;
         loop {
-            if gather.chain.slots >= size.wrapping_sub(held) {
+            if entry.slots >= size.wrapping_sub(held) {
                 return Err(match held {
                     0 => RingFault::EndlessChain { index: start.index(), size },
                     _ => RingFault::Overcommitted { held, size },
@@ -175,21 +186,22 @@ impl<R: GuestRange, L: Layout> DeviceRing<R, L> {
             }
             let mut descriptor =
                 read_descriptor(&self.parts.descriptor, RingPart::DescriptorRing, next.index(), RingLayout::Packed)?;
-            let is_first = gather.chain.slots == 0;
+            let is_first = entry.slots == 0;
             if is_first {
                 // The flags that made the chain available; the copy may have other ones by now.
                 descriptor.flags = flags;
             }
             if let Some(inflight) = &mut self.inflight {
-                let entry = inflight.write(&Step::Copy((!is_first).then_some(gather.chain.record), &descriptor))?;
+                let copied = inflight.write(&Step::Copy((!is_first).then_some(entry.record), &descriptor))?;
                 if is_first {
-                    gather.chain.record = entry;
+                    entry.record = copied;
                 }
             }
+            entry.add(&descriptor);
             gather.packed(next.index(), descriptor);
             if gather.is_to_be_repeated() {
                 return match &mut self.inflight {
-                    Some(inflight) => inflight.write(&Step::Cancel(gather.chain.record)).map(|_| ()),
+                    Some(inflight) => inflight.write(&Step::Cancel(entry.record)).map(|_| ()),
                     None => Ok(()),
                 };
             }

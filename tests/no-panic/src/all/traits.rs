@@ -19,9 +19,9 @@ reach_traits! { traits;
     GuestMemory for Cells: piece, range;
     GuestMemory for Translated: piece, range;
     GuestMemory for [Memory]: piece, range = side_by_side;
-    GuestRange for Piece: len, guest_address, guest_address_at, load_u16, store_u16, fetch_or, read_into, write_from, is_empty, read::<16>,
+    GuestRange for Piece: len, guest_address, guest_address_at, load_u16, store_u16, fetch_or, read_into, read_u128, write_from, is_empty, read::<16>,
         full_fence;
-    GuestRange for CellPiece: len, guest_address, guest_address_at, load_u16, store_u16, fetch_or, read_into, write_from, is_empty,
+    GuestRange for CellPiece: len, guest_address, guest_address_at, load_u16, store_u16, fetch_or, read_into, read_u128, write_from, is_empty,
         read::<16>, full_fence;
     Transport for Line: send, receive;
     VhostBackend for Server: set_owner, features, acknowledge, set_memory, set_log, set_vring, stop_vring, reset,
