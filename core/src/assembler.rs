@@ -231,6 +231,7 @@ impl<H, const CAP: usize> Assembler<H, CAP> {
     }
 
     /// How many bytes the current message has as far as is known.
+    #[cfg_attr(for_size, inline(never))]
     fn wanted(&self) -> usize {
         let payload = self.header().map_or(0, |header| self.collected(header));
         let payload = usize::try_from(payload).unwrap_or(usize::MAX);

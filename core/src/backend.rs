@@ -3,8 +3,8 @@
 mod channel;
 
 use crate::{
-    assembler::Frame,
-    channel::{Answered, Asking, Due, Flagged, Pending, Question, Reply, answer_with_content, tell},
+    assembler::{Frame, Handles},
+    channel::{Answered, Asking, Due, Flagged, Question, Reply, Told, tell, tell_content, with_handles},
     dialect::Dialect,
     difference::{Difference, difference},
     error::ApiMisuse,
@@ -20,7 +20,7 @@ use crate::{
         header::Header,
         misfit::Found,
         payload::{Form, Role},
-        row::{HandleRule, MessageName},
+        row::{HandleRule, MessageName, Row},
     },
 };
 
@@ -119,7 +119,10 @@ pub enum Incoming<'b, H> {
 pub struct Backend<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> {
     config: BackendConfig,
     session: Session<VRINGS, REGIONS>,
-    answering: Option<Pending<Effect>>,
+    /// The request that is to be answered.
+    answering: Option<Question>,
+    /// What it does once it is granted; nothing while there is none.
+    effect: Effect,
     table: TableExtents,
     asking: Asking<(), DEPTH>,
     failed: bool,
@@ -140,6 +143,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             session: Session::new(negotiated, config.dialect),
             config,
             answering: None,
+            effect: Effect::None,
             table: TableExtents::new(),
             asking: Asking::new(),
             failed: false,
@@ -174,47 +178,40 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             return Err(Rejection::session_failed());
         }
         if let Some(asked) = &self.answering {
-            return Err(Rejection::answer_outstanding(asked.question.message));
+            return Err(Rejection::answer_outstanding(asked.message));
         }
         if self.session.postcopy == Postcopy::Answered && is_postcopy_acknowledgement(&frame) {
             self.session.postcopy = Postcopy::Listening;
             return Ok(Incoming::PostcopyMemoryMapped);
         }
         let code = FrontendCode(frame.header.request());
-        let (message, row, form) = (code.message(), code.row(), self.form(Role::Request));
-        if self.config.tolerance.extra_handles == ExtraHandles::Close
-            && row.is_some_and(|row| row.handles.count(frame.payload, form).most == 0)
-            // A table without regions is not a message that has none.
-            && row.is_some_and(|row| row.handles != HandleRule::PerRegion)
-        {
-            frame.handles.clear();
-        }
-        let row = match admit(&mut frame, row, form, &self.session.negotiated) {
-            Ok(row) => row,
-            Err(obstacle) => return self.obstructed(obstacle, &frame, frame.handles.len()),
+        let (message, form) = (code.message(), self.form(Role::Request));
+        let Some(row) = code.row() else {
+            return self.obstructed(Obstacle::without_row(&frame.header), &frame, frame.handles.len());
         };
+        if self.config.tolerance.extra_handles == ExtraHandles::Close {
+            close_extra_handles(&mut frame, row, form);
+        }
+        if let Err(obstacle) = admit(&mut frame, row, form, &self.session.negotiated) {
+            return self.obstructed(obstacle, &frame, frame.handles.len());
+        }
         let handles = frame.handles.len();
         let decoded = FrontendRequest::of_parts(row, &mut frame, form);
         let Some(request) = &decoded else { return self.obstructed(Obstacle::Misfit, &frame, handles) };
         let (rings, slots) = (usize::from(self.config.rings), usize::from(self.config.memory_slots));
-        let state = Projection::settled(&self.session);
+        let state = Projection::new(&self.session, None);
         let rules = Rules { state, rings, slots, tolerance: &self.config.tolerance };
-        // The regions of a table go to where its effect expects them.
-        let effect = match rules.effect(request, &mut self.table) {
-            Ok(effect) => effect,
-            Err(violation) => {
-                self.table.clear();
-                return self.rejected(&frame.header, &broken(message, &violation));
-            }
-        };
+        if let Err(violation) = rules.judge(request, &mut self.table, &mut self.effect) {
+            self.table.clear();
+            return self.rejected(&frame.header, &broken(message, &violation));
+        }
         let protocol = match request {
             // The flag on the request that negotiates acknowledgements counts.
             FrontendRequest::SetProtocolFeatures(protocol) => *protocol,
             _ => self.session.negotiated.protocol,
         };
         let due = Due::of(Some(row), Flagged::from_header(&frame.header), protocol, self.session.postcopy);
-        let question = Question { message, wire: message.id, due, refused: false };
-        self.answering = Some(Pending { question, effect });
+        self.answering = Some(Question { message, wire: message.id, due, refused: false });
         match decoded {
             Some(request) => Ok(Incoming::Request(request)),
             None => self.obstructed(Obstacle::Misfit, &frame, handles),
@@ -224,7 +221,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
     /// The answer to the pending request, if the machine knows it without the device.
     #[must_use]
     pub fn own_answer<H>(&self) -> Option<FrontendReply<'static, H>> {
-        let question = self.answering.as_ref().map(|asked| asked.question).filter(|question| !question.refused)?;
+        let question = self.answering.as_ref().filter(|question| !question.refused)?;
         match FrontendCode(question.message.id) {
             FrontendCode::GET_FEATURES => Some(FrontendReply::GetFeatures(self.config.features)),
             FrontendCode::GET_PROTOCOL_FEATURES => Some(FrontendReply::GetProtocolFeatures(self.config.protocol)),
@@ -244,67 +241,81 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
         reply: FrontendReply<'_, H>,
         out: &'o mut [u8],
     ) -> Result<Answered<'o, H>, ApiMisuse> {
-        let refused = matches!(reply, FrontendReply::Refused(_));
-        let mut result = self.answer_to(reply, out);
-        if let Ok(answered) = &mut result {
-            if refused {
-                self.refuse(answered);
-            } else {
-                self.grant();
-            }
-        }
-        result
-    }
-
-    /// Writes the answer to the pending request.
-    fn answer_to<'o, H>(
-        &self,
-        mut reply: FrontendReply<'_, H>,
-        out: &'o mut [u8],
-    ) -> Result<Answered<'o, H>, ApiMisuse> {
         if self.failed {
             return Err(ApiMisuse::SessionFailed);
         }
-        let Some(asked) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
-        match (reply.number(), &asked.effect) {
-            (Some(0), Effect::Log(Some(log))) if asked.question.due == Due::Reply => {
-                reply = FrontendReply::SetLogBase(self.config.tolerance.log_reply.to(log));
+        let Some(question) = &self.answering else { return Err(ApiMisuse::NothingToAnswer) };
+        let told = match reply.number() {
+            Some(0) if question.due == Due::Reply => {
+                let Effect::Log(Some(log)) = &self.effect else { return question.does_not_fit(None) };
+                let reply = self.config.tolerance.log_reply.to(log);
+                return self.answer(FrontendReply::<H>::SetLogBase(reply), out);
             }
-            (Some(number), _) => return tell(&asked.question, |id| FrontendCode(id).row(), number, out),
-            _ => {}
+            Some(number) => tell(question, |id| FrontendCode(id).row(), number, out)?,
+            None => {
+                let row = question
+                    .row_for(reply.code().map(FrontendCode::message), FrontendCode(question.message.id).row())?;
+                // Front-ends close the connection over these.
+                if let Some(difference) = difference(&reply, &self.effect, &self.table) {
+                    return differs(question.message, &difference);
+                }
+                match tell_content(question, &reply, self.form(Role::Reply), out)? {
+                    Told::Message(bytes) if row.reply_handles != HandleRule::None => {
+                        return self.grant_with_handles(row, bytes, reply.handles());
+                    }
+                    told => told,
+                }
+            }
+        };
+        if matches!(reply, FrontendReply::Refused(_)) {
+            return Ok(self.refuse(told).into());
         }
-        // Front-ends close the connection over these.
-        match difference(&reply, asked, &self.table) {
-            None => answer_with_content(&asked.question, reply, self.form(Role::Reply), out),
-            Some(difference) => differs(asked.question.message, &difference),
-        }
+        self.grant();
+        Ok(told.into())
+    }
+
+    /// Answers the pending request with a message that may have a descriptor.
+    #[inline(never)]
+    fn grant_with_handles<'o, H>(
+        &mut self,
+        row: &Row,
+        bytes: &'o [u8],
+        handles: Handles<H>,
+    ) -> Result<Answered<'o, H>, ApiMisuse> {
+        let message = FrontendCode(row.id()).message();
+        let transmit = with_handles(message, row.reply_handles, bytes, handles, self.form(Role::Reply))?;
+        self.grant();
+        Ok(Answered::Send(transmit))
     }
 
     /// Carries out the pending request.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     fn grant(&mut self) {
-        let Some(Pending { effect, .. }) = &self.answering else { return };
-        self.session.apply(effect, &mut self.table);
-        if matches!(effect, Effect::OpenBackendChannel) {
+        self.session.apply(&self.effect, &mut self.table);
+        if matches!(self.effect, Effect::OpenBackendChannel) {
             // Nothing that was asked on an earlier channel is answered on this one.
             self.asking = Asking::new();
             self.backend_channel_failed = false;
         }
+        self.effect = Effect::None;
         self.answering = None;
     }
 
     /// Leaves everything as it was before the pending request, and closes if the peer would not hear of
     /// the refusal and needs to.
-    fn refuse<H>(&mut self, answered: &mut Answered<'_, H>) {
-        let code = self.answering.take().map(|asked| FrontendCode(asked.question.message.id));
+    #[cold]
+    #[inline(never)]
+    fn refuse<'o>(&mut self, told: Told<'o>) -> Told<'o> {
+        let code = self.answering.take().map(|question| FrontendCode(question.message.id));
+        self.effect = Effect::None;
         self.table.clear();
-        self.failed = match answered {
-            Answered::Send(_) => false,
-            Answered::Silent => code.is_some_and(|code| self.closes_silently(code)),
-            Answered::Close => true,
+        self.failed = match told {
+            Told::Message(_) => false,
+            Told::Nothing => code.is_some_and(|code| self.closes_silently(code)),
+            Told::Close => true,
         };
-        if self.failed {
-            *answered = Answered::Close;
-        }
+        if self.failed { Told::Close } else { told }
     }
 
     /// What becomes of a request that is not looked at any further and came with so many descriptors.
@@ -331,8 +342,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Backend<VRIN
             self.failed = true;
             return Err(Rejection::close(rejection.fault()));
         }
-        let question = Question { message, wire: message.id, due, refused: true };
-        self.answering = Some(Pending { question, effect: Effect::None });
+        self.answering = Some(Question { message, wire: message.id, due, refused: true });
         Err(*rejection)
     }
 
@@ -359,6 +369,15 @@ fn changes_features(code: FrontendCode) -> bool {
 /// The requests after which the two sides must agree on what memory is shared.
 fn changes_memory(code: FrontendCode) -> bool {
     matches!(code, FrontendCode::SET_MEM_TABLE | FrontendCode::ADD_MEM_REG | FrontendCode::REM_MEM_REG)
+}
+
+/// Drops the descriptors of a message that has none.
+#[cold]
+fn close_extra_handles<H>(frame: &mut Frame<'_, H>, row: &Row, form: Form) {
+    // A table without regions is not a message that has none.
+    if row.handles != HandleRule::PerRegion && row.handles.count(frame.payload, form).most == 0 {
+        frame.handles.clear();
+    }
 }
 
 /// What becomes of a request that breaks a rule.

@@ -1,7 +1,6 @@
 //! Where a reply contradicts its request: neither side sends or takes one that does.
 
 use crate::{
-    channel::Pending,
     memory_map::RegionExtent,
     session::Effect,
     wire::{frontend_request::FrontendReply, memory::MemoryRegion},
@@ -30,16 +29,16 @@ pub(crate) enum Difference {
     },
 }
 
-/// Where a reply differs from the request that it answers; `table` has the regions of a request that
+/// Where a reply differs from the request of this effect that it answers; `table` has the regions of a request that
 /// replaces memory.
 #[cfg_attr(for_size, inline(never))]
 #[cfg_attr(not(for_size), inline)]
 pub(crate) fn difference<H>(
     reply: &FrontendReply<'_, H>,
-    asked: &Pending<Effect>,
+    effect: &Effect,
     table: &[RegionExtent],
 ) -> Option<Difference> {
-    match (reply, &asked.effect) {
+    match (reply, effect) {
         (FrontendReply::GetVringBase(state), Effect::Ring { index, .. }) => {
             let (expected, found) = (u32::from(*index), state.index());
             (expected != found).then_some(Difference::Ring { expected, found })

@@ -9,7 +9,7 @@ use crate::{
     difference::{Difference, difference},
     error::{ApiMisuse, Fault, PeerMisbehaved},
     memory_map::TableExtents,
-    projection::Projection,
+    projection::{Later, Projection},
     rejection::{Obstacle, Rejection, Verdict, admit},
     rules::{Rules, Violation, check_backend_request},
     session::{Effect, Negotiated, Postcopy, Session},
@@ -146,18 +146,18 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.check_alive()?;
         let code = request.code();
         let message = code.message();
-        let mut negotiated = Negotiated::default();
-        let rules = self.rules(&mut negotiated);
-        let (negotiated, postcopy) = (rules.state.negotiated, rules.state.postcopy);
+        let later = self.later();
+        let rules = self.rules(later.as_ref());
+        let (negotiated, postcopy) = (rules.state.negotiated(), rules.state.postcopy());
         let row = code.row().ok_or(ApiMisuse::NothingToAnswer)?;
         if !negotiated.opens(&row.gate) {
             return Err(ApiMisuse::violation(message, &Violation::NotNegotiated { gate: row.gate }));
         }
         let mut table = TableExtents::new();
-        let effect = match rules.effect(&request, &mut table) {
-            Ok(effect) => effect,
-            Err(violation) => return Err(ApiMisuse::violation(message, &violation)),
-        };
+        let mut effect = Effect::None;
+        if let Err(violation) = rules.judge(&request, &mut table, &mut effect) {
+            return Err(ApiMisuse::violation(message, &violation));
+        }
         let replaces_memory = matches!(effect, Effect::ReplaceMemory);
         if replaces_memory && self.has_table_outstanding() {
             return Err(ApiMisuse::MemoryOutstanding);
@@ -194,7 +194,8 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
             return Err(ApiMisuse::NothingToAnswer);
         }
         // Also not after something was asked that ends this exchange.
-        for state in [self.session.postcopy, self.rules(&mut Negotiated::default()).state.postcopy] {
+        let later = self.later();
+        for state in [self.session.postcopy, self.rules(later.as_ref()).state.postcopy()] {
             if state != Postcopy::Answered {
                 return Err(ApiMisuse::Violation { message, violation: Violation::PostcopyOrder { state } });
             }
@@ -216,14 +217,21 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     /// # Errors
     /// The session is over after one, except for [`Fault::Caller`].
     pub fn handle_reply<'b, H>(&mut self, mut frame: Frame<'b, H>) -> Result<FrontendReply<'b, H>, Fault> {
-        let mut result = self.reply(&mut frame);
-        if let Ok(reply) = &mut result
-            && let Err(fault) = self.take(reply)
-        {
-            result = Err(fault);
+        let mut reply = match self.reply(&mut frame) {
+            Ok(reply) => reply,
+            Err(fault) => return self.fail(fault),
+        };
+        match self.take(&mut reply) {
+            Ok(()) => Ok(reply),
+            Err(fault) => self.fail(fault),
         }
-        self.failed = result.is_err();
-        result
+    }
+
+    /// The session is over.
+    #[cold]
+    fn fail<T>(&mut self, fault: Fault) -> Result<T, Fault> {
+        self.failed = true;
+        Err(fault)
     }
 
     /// Takes a request from the back-end's own channel. It must be answered with
@@ -302,8 +310,13 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         self.asking.outstanding().iter().any(|pending| matches!(pending.effect, Effect::ReplaceMemory))
     }
 
-    fn rules<'s>(&'s self, negotiated: &'s mut Negotiated) -> Rules<'s, VRINGS, REGIONS> {
-        let state = Projection::new(&self.session, self.asking.outstanding(), &self.table, negotiated);
+    /// What is outstanding.
+    fn later(&self) -> Option<Later<'_>> {
+        Later::of(&self.session, self.asking.outstanding(), &self.table)
+    }
+
+    fn rules<'s>(&'s self, later: Option<&'s Later<'s>>) -> Rules<'s, VRINGS, REGIONS> {
+        let state = Projection::new(&self.session, later);
         Rules { state, rings: self.rings(), slots: REGIONS, tolerance: &self.config.tolerance }
     }
 
@@ -333,7 +346,7 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
     #[cfg_attr(not(for_size), inline)]
     fn take<H>(&mut self, reply: &mut FrontendReply<'_, H>) -> Result<(), Fault> {
         let Some(asked) = self.asking.outstanding().first() else { return Ok(()) };
-        match (difference(reply, asked, &self.table), &mut *reply) {
+        match (difference(reply, &asked.effect, &self.table), &mut *reply) {
             (None, _) => {}
             // SPDK always replies with 256 bytes.
             (Some(Difference::Size { expected, .. }), FrontendReply::GetConfig(config)) => {
@@ -383,12 +396,15 @@ impl<const VRINGS: usize, const REGIONS: usize, const DEPTH: usize> Frontend<VRI
         }
         let form = self.form(Role::Request).with_dialect(dialect);
         let handles = frame.handles.len();
-        let obstacle = match admit(frame, row, form, &self.session.negotiated) {
-            Ok(row) => match BackendRequest::of_parts(row, frame, form) {
-                Some(request) => return self.checked(message, request),
-                None => Obstacle::Misfit,
+        let obstacle = match row {
+            None => Obstacle::without_row(&frame.header),
+            Some(row) => match admit(frame, row, form, &self.session.negotiated) {
+                Ok(()) => match BackendRequest::of_parts(row, frame, form) {
+                    Some(request) => return self.checked(message, request),
+                    None => Obstacle::Misfit,
+                },
+                Err(obstacle) => obstacle,
             },
-            Err(obstacle) => obstacle,
         };
         let found = Found::new(message, frame, form).with_handles(handles);
         Err(obstacle.rejection(&frame.header, &found, row))

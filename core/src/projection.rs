@@ -10,47 +10,40 @@ use crate::{
     vring::Vring,
 };
 
-/// A session and the requests that will change it, in order.
-#[derive(Clone, Debug)]
-pub(crate) struct Projection<'s, const VRINGS: usize, const REGIONS: usize> {
-    session: &'s Session<VRINGS, REGIONS>,
+/// What is outstanding in a session, in order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Later<'s> {
     pending: &'s [Pending<Effect>],
     /// The regions of the one memory table that may be pending.
     table: &'s [RegionExtent],
-    /// The features.
-    pub(crate) negotiated: &'s Negotiated,
-    /// How far postcopy migration is.
-    pub(crate) postcopy: Postcopy,
+    /// The features that there will be.
+    negotiated: Negotiated,
+    /// How far postcopy migration will be.
+    postcopy: Postcopy,
 }
 
-impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIONS> {
-    /// A session to which nothing is about to happen.
-    pub(crate) fn settled(session: &'s Session<VRINGS, REGIONS>) -> Self {
-        let (negotiated, postcopy) = (&session.negotiated, session.postcopy);
-        Self { session, pending: &[], table: &[], negotiated, postcopy }
-    }
-
-    /// A session that these will change; `negotiated` is where the features go that it has then.
-    pub(crate) fn new(
-        session: &'s Session<VRINGS, REGIONS>,
+impl<'s> Later<'s> {
+    /// What these requests make of a session; `None` if there are none.
+    pub(crate) fn of<const VRINGS: usize, const REGIONS: usize>(
+        session: &Session<VRINGS, REGIONS>,
         pending: &'s [Pending<Effect>],
         table: &'s TableExtents,
-        negotiated: &'s mut Negotiated,
-    ) -> Self {
-        *negotiated = session.negotiated;
-        let mut postcopy = session.postcopy;
+    ) -> Option<Self> {
+        if pending.is_empty() {
+            return None;
+        }
+        let (mut negotiated, mut postcopy) = (session.negotiated, session.postcopy);
         for Pending { effect, .. } in pending {
             negotiated.apply(effect);
             postcopy = postcopy.after(effect);
         }
-        Self { session, pending, table, negotiated, postcopy }
+        Some(Self { pending, table, negotiated, postcopy })
     }
 
-    /// Ring `index`; one that is not set up beyond the rings of the machine.
-    #[cfg_attr(for_size, inline(never))]
-    #[cfg_attr(not(for_size), inline)]
-    pub(crate) fn ring(&self, index: u8) -> Vring {
-        let mut ring = self.session.rings.get(usize::from(index)).copied().unwrap_or_default();
+    /// What becomes of ring `index`.
+    #[inline(never)]
+    fn ring(&self, index: u8, now: Vring) -> Vring {
+        let mut ring = now;
         for Pending { effect, .. } in self.pending {
             if let Some(change) = effect.on_ring(index) {
                 ring.change(change);
@@ -58,32 +51,72 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
         }
         ring
     }
+}
+
+/// A session as it will be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Projection<'s, const VRINGS: usize, const REGIONS: usize> {
+    session: &'s Session<VRINGS, REGIONS>,
+    /// `None` if it is so already.
+    later: Option<&'s Later<'s>>,
+}
+
+impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIONS> {
+    /// A session to which this is about to happen.
+    #[inline]
+    pub(crate) fn new(session: &'s Session<VRINGS, REGIONS>, later: Option<&'s Later<'s>>) -> Self {
+        Self { session, later }
+    }
+
+    /// The features.
+    #[inline]
+    pub(crate) fn negotiated(&self) -> &'s Negotiated {
+        self.later.map_or(&self.session.negotiated, |later| &later.negotiated)
+    }
+
+    /// How far postcopy migration is.
+    #[inline]
+    pub(crate) fn postcopy(&self) -> Postcopy {
+        self.later.map_or(self.session.postcopy, |later| later.postcopy)
+    }
+
+    /// Ring `index`; one that is not set up beyond the rings of the machine.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
+    pub(crate) fn ring(&self, index: u8) -> Vring {
+        let ring = self.session.rings.get(usize::from(index)).copied().unwrap_or_default();
+        self.later.map_or(ring, |later| later.ring(index, ring))
+    }
 
     /// The first ring that runs.
+    #[cfg_attr(for_size, inline(never))]
     pub(crate) fn running_ring(&self) -> Option<u8> {
         let mut rings = (0..=u8::MAX).zip(&self.session.rings);
         rings.find_map(|(index, _)| self.ring(index).is_running().then_some(index))
     }
 
     /// A memory region that shares an address with this one.
+    #[cfg_attr(for_size, inline(never))]
     pub(crate) fn overlapping(&self, extent: &RegionExtent) -> Option<&RegionExtent> {
-        if self.pending.is_empty() {
-            return self.session.memory.overlapping(extent);
+        match self.later {
+            None => self.session.memory.overlapping(extent),
+            Some(later) => self.find(later, extent, RegionExtent::overlaps),
         }
-        self.find(extent, RegionExtent::overlaps)
     }
 
     /// Whether there is exactly this region.
     pub(crate) fn has_region(&self, extent: &RegionExtent) -> bool {
-        if self.pending.is_empty() {
-            return self.session.memory.at(extent.guest_address) == Some(extent);
+        match self.later {
+            None => self.session.memory.at(extent.guest_address) == Some(extent),
+            Some(later) => self.find(later, extent, RegionExtent::eq).is_some(),
         }
-        self.find(extent, RegionExtent::eq).is_some()
     }
 
     /// How many memory regions there are.
+    #[cfg_attr(for_size, inline(never))]
     pub(crate) fn region_count(&self) -> usize {
-        let (regions, later) = self.memory();
+        let Some(later) = self.later else { return self.session.memory.regions().len() };
+        let (regions, later) = self.memory(later);
         later.iter().fold(regions.len(), |count, pending| match pending.effect {
             Effect::AddRegion(_) => count.saturating_add(1),
             Effect::RemoveRegion(_) => count.saturating_sub(1),
@@ -96,10 +129,11 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
     #[inline(never)]
     fn find(
         &self,
+        later: &Later<'s>,
         extent: &RegionExtent,
         wanted: fn(&RegionExtent, &RegionExtent) -> bool,
     ) -> Option<&'s RegionExtent> {
-        let (regions, mut later) = self.memory();
+        let (regions, mut later) = self.memory(later);
         for region in regions {
             if wanted(region, extent) && is_kept(region, later) {
                 return Some(region);
@@ -118,13 +152,13 @@ impl<'s, const VRINGS: usize, const REGIONS: usize> Projection<'s, VRINGS, REGIO
     }
 
     /// The memory regions as of the last table, and the requests after it.
-    fn memory(&self) -> (&'s [RegionExtent], &'s [Pending<Effect>]) {
-        let mut memory = (self.session.memory.regions(), self.pending);
-        let mut later = self.pending;
-        while let [Pending { effect, .. }, rest @ ..] = later {
-            later = rest;
+    fn memory(&self, later: &Later<'s>) -> (&'s [RegionExtent], &'s [Pending<Effect>]) {
+        let mut memory = (self.session.memory.regions(), later.pending);
+        let mut pending = later.pending;
+        while let [Pending { effect, .. }, rest @ ..] = pending {
+            pending = rest;
             if matches!(effect, Effect::ReplaceMemory) {
-                memory = (self.table, later);
+                memory = (later.table, pending);
             }
         }
         memory

@@ -65,8 +65,7 @@ pub struct ReadAhead<H, const CAP: usize = MAX_MESSAGE> {
     image: usize,
     /// Where the bytes end.
     filled: usize,
-    /// Where the message in front ends, once all of it is there.
-    end: Option<usize>,
+    front: Front,
     /// Where the last piece begins.
     piece: usize,
     /// What came with the last piece and is not given out.
@@ -75,7 +74,19 @@ pub struct ReadAhead<H, const CAP: usize = MAX_MESSAGE> {
     wanted: HandleCount,
     /// The descriptors of the message in front, if it began in an earlier piece.
     begun: Handles<H>,
-    failed: Option<DecodeError>,
+}
+
+/// What there is to give out next.
+#[derive(Clone, Copy, Debug)]
+enum Front {
+    /// Nothing, or a part of a message.
+    Nothing,
+    /// A message that ends there, without descriptors on a channel without images, as most are.
+    Plain { end: usize },
+    /// Another message that ends there.
+    Message { end: usize },
+    /// What cannot be read.
+    Failed(DecodeError),
 }
 
 impl<H, const CAP: usize> ReadAhead<H, CAP> {
@@ -99,12 +110,11 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
             start: 0,
             image: 0,
             filled: 0,
-            end: None,
+            front: Front::Nothing,
             piece: 0,
             handles: Handles::new(),
             wanted: HandleCount { least: 0, most: 0 },
             begun: Handles::new(),
-            failed: None,
         }
     }
 
@@ -137,11 +147,13 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
 
     /// Tells that the transport put `count` bytes into [`Self::read_buf`], together with these
     /// descriptors. What is wrong with them, [`Self::next`] tells.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub fn filled(&mut self, count: usize, handles: impl IntoIterator<Item = H>) {
         if self.has_next() {
             return;
         }
-        if self.start < self.filled && !self.handles.is_empty() {
+        if !self.handles.is_empty() {
             // What came with the beginning of a message is not mixed with what comes now.
             self.begun = core::mem::take(&mut self.handles);
         }
@@ -153,16 +165,17 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
                 return self.fail(DecodeError::TooManyHandles { channel: self.channel, limit: MAX_HANDLES });
             }
         }
-        if !self.handles.is_empty() && !self.count_wanted() {
-            return self.fail(DecodeError::HandlesAfterStart { channel: self.channel });
+        if self.handles.is_empty() {
+            self.look();
+        } else {
+            self.look_with_handles();
         }
-        self.look();
     }
 
     /// Whether [`Self::next`] has a message or an error, without anything more from the transport.
     #[must_use]
     pub const fn has_next(&self) -> bool {
-        self.end.is_some() || self.failed.is_some()
+        !matches!(self.front, Front::Nothing)
     }
 
     /// Gives out the message in front, if it is whole.
@@ -172,32 +185,59 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     /// version other than 1, a payload that does not fit, descriptors with a piece in which no
     /// message begins, or more than [`MAX_HANDLES`] of them. Messages in front of it come first.
     #[allow(clippy::should_implement_trait, reason = "a frame borrows the buffer, which no iterator's item can")]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub fn next(&mut self) -> Result<Option<Frame<'_, H>>, DecodeError> {
-        let Some(end) = self.end.take() else {
-            return self.failed.map_or(Ok(None), Err);
+        let Front::Plain { end } = self.front else { return self.next_unusual() };
+        let start = self.start;
+        self.pass(end);
+        Ok(self.frame(start, end, Handles::new()))
+    }
+
+    /// Gives out a message to which descriptors or an image belong, or an error.
+    #[inline(never)]
+    fn next_unusual(&mut self) -> Result<Option<Frame<'_, H>>, DecodeError> {
+        let end = match self.front {
+            Front::Nothing => return Ok(None),
+            Front::Plain { end } | Front::Message { end } => end,
+            Front::Failed(error) => return Err(error),
         };
         self.skip_image();
         let start = self.start;
-        let Some(header) = self.header(start).copied() else { return Ok(None) };
-        let body = start.saturating_add(Header::SIZE);
-        let image = self.image_behind(&header);
-        let none = self.handles.is_empty() && self.begun.is_empty();
-        let handles = if none { Handles::new() } else { self.hand_out(&header, body, end, image) };
-        self.image = image;
-        if end >= self.filled {
+        self.image = self.header(start).map_or(0, |header| self.image_behind(header));
+        let handles = self.hand_out(end);
+        self.pass(end);
+        Ok(self.frame(start, end, handles))
+    }
+
+    /// Goes on behind the message in front.
+    #[inline]
+    fn pass(&mut self, end: usize) {
+        self.front = Front::Nothing;
+        if end == self.filled {
             (self.start, self.filled) = (0, 0);
         } else {
-            self.start = end;
-            self.look();
+            self.pass_to(end);
         }
-        let payload = self.buffer.get(body..end).unwrap_or_default();
-        Ok(Some(Frame { header, payload, handles }))
+    }
+
+    #[inline(never)]
+    fn pass_to(&mut self, end: usize) {
+        self.start = end;
+        self.look();
+    }
+
+    /// The message that lies there, which was found whole before.
+    #[inline]
+    fn frame(&self, start: usize, end: usize, handles: Handles<H>) -> Option<Frame<'_, H>> {
+        let (header, payload) = Header::split_from(self.buffer.get(start..end)?)?;
+        Some(Frame { header: *header, payload, handles })
     }
 
     /// Whether nothing of a message is there: a stream that ends here ends cleanly.
     #[must_use]
     pub const fn is_between_messages(&self) -> bool {
-        self.start == self.filled && self.image == 0 && self.failed.is_none()
+        self.start == self.filled && self.image == 0 && !matches!(self.front, Front::Failed(_))
     }
 
     /// How many bytes of the image that belongs to the last frame were not read yet by
@@ -252,10 +292,41 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
     /// Finds out where the message in front ends, or what is wrong with it.
     #[inline]
     fn look(&mut self) {
+        match self.plain_end() {
+            Some(end) => self.front = Front::Plain { end },
+            None => self.look_closer(),
+        }
+    }
+
+    /// Where the message in front ends if it is whole and nothing belongs to it but its bytes.
+    #[inline]
+    fn plain_end(&self) -> Option<usize> {
+        if !self.handles.is_empty() || !self.begun.is_empty() || self.channel == Channel::Gpu {
+            return None;
+        }
+        let (header, rest) = Header::split_from(self.buffer.get(..self.filled)?.get(self.start..)?)?;
+        let size = usize::try_from(header.size()).ok()?;
+        let is_whole = size <= rest.len() && header.is_known(self.channel);
+        // They lie in the buffer.
+        is_whole.then(|| self.start.wrapping_add(Header::SIZE).wrapping_add(size))
+    }
+
+    /// The same after descriptors have come.
+    #[inline(never)]
+    fn look_with_handles(&mut self) {
+        if self.count_wanted() {
+            self.look_closer();
+        } else {
+            self.fail(DecodeError::HandlesAfterStart { channel: self.channel });
+        }
+    }
+
+    #[inline(never)]
+    fn look_closer(&mut self) {
         let start = self.start.saturating_add(self.image);
         let Some(header) = self.header(start) else { return };
         match self.measure(start, header) {
-            Some(end) => self.end = (end <= self.filled).then_some(end),
+            Some(end) => self.front = if end <= self.filled { Front::Message { end } } else { Front::Nothing },
             None => self.fail_at(start),
         }
     }
@@ -275,7 +346,8 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
         let front = image_from(header, self.channel).unwrap_or(usize::MAX);
         let size = usize::try_from(header.size()).ok()?.min(front);
         let readable = size <= CAP.saturating_sub(Header::SIZE) && header.is_known(self.channel);
-        readable.then(|| start.saturating_add(Header::SIZE).saturating_add(size))
+        // Neither is larger than `CAP`.
+        readable.then(|| start.wrapping_add(Header::SIZE).wrapping_add(size))
     }
 
     #[inline]
@@ -315,14 +387,15 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
 
     /// The descriptors of the message in front.
     #[inline(never)]
-    fn hand_out(&mut self, header: &Header, body: usize, end: usize, image: usize) -> Handles<H> {
+    fn hand_out(&mut self, end: usize) -> Handles<H> {
         if self.start < self.piece {
             return core::mem::take(&mut self.begun);
         }
-        if end.saturating_add(image) >= self.filled {
+        let message = self.buffer.get(self.start..end).and_then(Header::split_from);
+        let (Some((header, payload)), false) = (message, end.saturating_add(self.image) >= self.filled) else {
             return core::mem::take(&mut self.handles);
-        }
-        let HandleCount { least, most } = self.wanted_by(header, self.buffer.get(body..end).unwrap_or_default());
+        };
+        let HandleCount { least, most } = self.wanted_by(header, payload);
         let later = &mut self.wanted;
         *later = HandleCount { least: later.least.saturating_sub(least), most: later.most.saturating_sub(most) };
         // What may be for a later message is, unless this one cannot do without.
@@ -340,7 +413,7 @@ impl<H, const CAP: usize> ReadAhead<H, CAP> {
 
     #[cold]
     fn fail(&mut self, error: DecodeError) {
-        self.failed = Some(error);
+        self.front = Front::Failed(error);
         self.handles.clear();
         self.begun.clear();
     }
@@ -359,10 +432,9 @@ impl<H, const CAP: usize> fmt::Debug for ReadAhead<H, CAP> {
             .field("start", &self.start)
             .field("image", &self.image)
             .field("filled", &self.filled)
-            .field("end", &self.end)
+            .field("front", &self.front)
             .field("handles", &self.handles.len())
             .field("begun", &self.begun.len())
-            .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
 }

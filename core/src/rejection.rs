@@ -11,7 +11,7 @@ use crate::{
         header::Header,
         misfit::Found,
         payload::Form,
-        row::{Channel, Enforcement, Gate, MessageName, Row},
+        row::{Channel, Enforcement, MessageName, Row},
     },
 };
 
@@ -91,33 +91,36 @@ pub(crate) enum Obstacle {
     NoRequest,
     /// Its gate is closed.
     Gate,
-    /// There is no such request, or it is not what its row says.
+    /// It is not what its row says, or there is no such request.
     Misfit,
 }
 
-/// The row of a request that may come now, and whose size and descriptors are those of its row; `None`
-/// if nobody knows it.
+/// Whether a request of this row may come now, and its size and descriptors are those of its row.
 #[cfg_attr(for_size, inline(never))]
 #[cfg_attr(not(for_size), inline)]
 pub(crate) fn admit<H>(
     frame: &mut Frame<'_, H>,
-    row: Option<&'static Row>,
+    row: &Row,
     form: Form,
     negotiated: &Negotiated,
-) -> Result<&'static Row, Obstacle> {
+) -> Result<(), Obstacle> {
     if !frame.header.is_request() {
         return Err(Obstacle::NoRequest);
     }
-    let Some(row) = row else { return Err(Obstacle::Misfit) };
-    let open =
-        row.gate == Gate::ALWAYS || row.gate.enforcement() == Enforcement::FrontendOnly || negotiated.opens(&row.gate);
+    let open = row.gate.enforcement() == Enforcement::FrontendOnly || negotiated.opens(&row.gate);
     if !open {
         return Err(Obstacle::Gate);
     }
-    if frame.fit(row.payload, row.handles, form) { Ok(row) } else { Err(Obstacle::Misfit) }
+    if frame.fit(row.payload, row.handles, form) { Ok(()) } else { Err(Obstacle::Misfit) }
 }
 
 impl Obstacle {
+    /// What there is in the way of a message that has no row.
+    #[cold]
+    pub(crate) fn without_row(header: &Header) -> Self {
+        if header.is_request() { Self::Misfit } else { Self::NoRequest }
+    }
+
     /// What becomes of a request of this row; `None` if there is no such request.
     #[cold]
     #[inline(never)]

@@ -20,9 +20,10 @@ use crate::{
         frontend_request::FrontendRequest,
         inflight::Inflight,
         log::LogBase,
+        memory::MemoryRegion,
         migration::Transfer,
         row::Gate,
-        vring::VringAddr,
+        vring::{VringAddr, VringState},
     },
 };
 
@@ -198,102 +199,89 @@ pub(crate) struct Rules<'s, const VRINGS: usize, const REGIONS: usize> {
 }
 
 impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
-    /// What a request does, or which rule it breaks. Regions of a table go into `table`.
-    pub(crate) fn effect<H>(
+    /// Puts what a request does into `effect`, and the regions of a table into `table`, or tells which rule it breaks.
+    ///
+    /// Into its place and not as a value, so that nothing is moved that is as large as the largest.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
+    pub(crate) fn judge<H>(
         &self,
         request: &FrontendRequest<'_, H>,
         table: &mut TableExtents,
-    ) -> Result<Effect, Violation> {
+        effect: &mut Effect,
+    ) -> Result<(), Violation> {
         use FrontendRequest as Request;
-        let index = match request.ring() {
-            Some(index) => check_ring(index, self.rings)?,
-            None => 0,
-        };
-        let changes = |change| Ok(Effect::Ring { index, change });
         match request {
-            Request::SetFeatures(features) => self.features(*features),
-            Request::ResetOwner => Ok(Effect::DisableAll),
+            Request::SetFeatures(features) => self.features(*features, effect),
+            Request::ResetOwner => put(effect, Effect::DisableAll),
             // On the wire this is the acknowledgement of the addresses, byte for byte.
-            Request::SetMemTable(regions, _) if regions.is_empty() && self.state.postcopy == Postcopy::Answered => {
+            Request::SetMemTable(regions, _) if regions.is_empty() && self.state.postcopy() == Postcopy::Answered => {
                 Err(Violation::PostcopyOrder { state: Postcopy::Answered })
             }
             Request::SetMemTable(regions, _) => {
                 check_table(REGIONS, regions, table)?;
-                Ok(Effect::ReplaceMemory)
+                put(effect, Effect::ReplaceMemory)
             }
-            Request::AddMemReg(region, _) => {
-                let second = check_alone(region)?;
-                if let Some(&first) = self.state.overlapping(&second) {
-                    return Err(MemoryFault::Overlap { first, second }.into());
-                }
-                if self.state.region_count() >= self.slots {
-                    return Err(MemoryFault::TooMany { slots: self.slots }.into());
-                }
-                Ok(Effect::AddRegion(second))
-            }
-            Request::RemMemReg(region) => {
-                // Guest address, size and user address are the key.
-                let extent = RegionExtent::from(region);
-                let known = self.state.has_region(&extent);
-                if known {
-                    Ok(Effect::RemoveRegion(extent.guest_address))
-                } else {
-                    Err(MemoryFault::Unknown(extent).into())
-                }
-            }
+            Request::AddMemReg(region, _) => self.add_region(region, effect),
+            Request::RemMemReg(region) => self.remove_region(region, effect),
             Request::SetLogBase(LogBase::Shared(log), _) => {
                 extent(log.size(), log.offset())?;
-                Ok(Effect::Log(Some(*log)))
+                put(effect, Effect::Log(Some(*log)))
             }
-            Request::SetLogBase(..) => Ok(Effect::Log(None)),
-            Request::SetVringNum(state) => changes(self.ring_size(index, state.num())?),
-            Request::SetVringAddr(address) => {
-                self.check_ring_addresses(index, address)?;
-                changes(RingChange::ADDRESSED)
-            }
-            Request::SetVringBase(_) => {
-                self.check_stopped(index)?;
-                Ok(Effect::None)
-            }
-            Request::GetVringBase(_) => changes(RingChange::STOPPED),
-            Request::VringKick(_) | Request::SetVringKick(..) => changes(RingChange::STARTED),
-            Request::SetVringEnable(state) | Request::SetVringEndian(state) => match (request, state.num()) {
-                (_, found @ 2..) => Err(Violation::NotZeroOrOne { ring: index, found }),
-                (Request::SetVringEndian(_), _) => Ok(Effect::None),
-                (_, 0) => changes(RingChange::DISABLED),
-                (_, 1) => changes(RingChange::ENABLED),
+            Request::SetLogBase(..) => put(effect, Effect::Log(None)),
+            Request::SetVringNum(state) => self.ring_size(state, effect),
+            Request::SetVringAddr(address) => self.ring_addresses(address, effect),
+            Request::SetVringBase(state) => self.ring_base(state, effect),
+            Request::GetVringBase(state) => self.ring_change(state.index().into(), RingChange::STOPPED, effect),
+            Request::VringKick(state) => self.ring_change(state.index().into(), RingChange::STARTED, effect),
+            Request::SetVringKick(target, _) => self.ring_change(target.index(), RingChange::STARTED, effect),
+            Request::SetVringCall(target, _) | Request::SetVringErr(target, _) => match self.ring(target.index()) {
+                Some(_) => put(effect, Effect::None),
+                None => self.no_ring(target.index()),
             },
-            Request::GetProtocolFeatures => Ok(Effect::OpenProtocol),
-            Request::SetProtocolFeatures(features) => self.protocol_features(*features),
-            Request::SetBackendReqFd(_) => Ok(Effect::OpenBackendChannel),
-            Request::PostcopyAdvise => Ok(Effect::Postcopy(Postcopy::Advised)),
-            Request::PostcopyListen => match self.state.postcopy {
-                Postcopy::Advised => Ok(Effect::Postcopy(Postcopy::Listening)),
+            Request::SetVringEnable(state) => match state.num() {
+                0 => self.ring_change(state.index().into(), RingChange::DISABLED, effect),
+                1 => self.ring_change(state.index().into(), RingChange::ENABLED, effect),
+                _ => self.not_zero_or_one(state),
+            },
+            Request::SetVringEndian(state) => match self.ring(state.index().into()) {
+                Some(_) if state.num() <= 1 => put(effect, Effect::None),
+                _ => self.not_zero_or_one(state),
+            },
+            Request::GetProtocolFeatures => put(effect, Effect::OpenProtocol),
+            Request::SetProtocolFeatures(features) => self.protocol_features(*features, effect),
+            Request::SetBackendReqFd(_) => put(effect, Effect::OpenBackendChannel),
+            Request::PostcopyAdvise => put(effect, Effect::Postcopy(Postcopy::Advised)),
+            Request::PostcopyListen => match self.state.postcopy() {
+                Postcopy::Advised => put(effect, Effect::Postcopy(Postcopy::Listening)),
                 state => Err(Violation::PostcopyOrder { state }),
             },
-            Request::PostcopyEnd => Ok(Effect::Postcopy(Postcopy::Off)),
-            Request::GetInflightFd(inflight) => self.inflight(inflight),
+            Request::PostcopyEnd => put(effect, Effect::Postcopy(Postcopy::Off)),
+            Request::GetInflightFd(inflight) => self.inflight(inflight, effect),
             Request::SetInflightFd(inflight, _) => match self.state.running_ring() {
                 Some(ring) => Err(Violation::RingRunning { ring }),
-                None => self.inflight(inflight),
+                None => self.inflight(inflight, effect),
             },
-            Request::ResetDevice => Ok(Effect::Reset),
+            Request::ResetDevice => put(effect, Effect::Reset),
             Request::SetStatus(status) => match u8::try_from(*status) {
-                Ok(status) => Ok(Effect::Status(status)),
+                Ok(status) => put(effect, Effect::Status(status)),
                 Err(_) => Err(Violation::Status { found: *status }),
             },
-            // A payload has 256 bytes of it at most.
-            Request::GetConfig(config) => Ok(Effect::ReadConfig(u16::try_from(config.data.len()).unwrap_or(u16::MAX))),
+            Request::GetConfig(config) => {
+                // A payload has 256 bytes of it at most.
+                put(effect, Effect::ReadConfig(u16::try_from(config.data.len()).unwrap_or(u16::MAX)))
+            }
             Request::SetDeviceStateFd(transfer, _) => match (transfer.direction(), transfer.phase()) {
-                (Transfer::SAVE | Transfer::LOAD, Transfer::STOPPED) => Ok(Effect::None),
+                (Transfer::SAVE | Transfer::LOAD, Transfer::STOPPED) => put(effect, Effect::None),
                 (direction, phase) => Err(Violation::Transfer { direction, phase }),
             },
-            _ => Ok(Effect::None),
+            _ => put(effect, Effect::None),
         }
     }
 
-    fn features(&self, features: VirtioFeatures) -> Result<Effect, Violation> {
-        let negotiated = self.state.negotiated;
+    #[cfg_attr(not(for_size), inline(never))]
+    fn features(&self, features: VirtioFeatures, effect: &mut Effect) -> Result<(), Violation> {
+        let negotiated = self.state.negotiated();
         let excess = features.difference(negotiated.offered | self.tolerance.always_accepted);
         if !excess.is_empty() && self.tolerance.unoffered_features == UnofferedFeatures::Refuse {
             return Err(Violation::FeaturesNotOffered { excess });
@@ -303,11 +291,12 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         if !changed.is_empty() && self.state.running_ring().is_some() {
             return Err(Violation::FeaturesWhileRunning { changed });
         }
-        Ok(Effect::AcknowledgeFeatures(features))
+        put(effect, Effect::AcknowledgeFeatures(features))
     }
 
-    fn protocol_features(&self, features: ProtocolFeatures) -> Result<Effect, Violation> {
-        let excess = features.difference(self.state.negotiated.protocol_offered);
+    #[cfg_attr(not(for_size), inline(never))]
+    fn protocol_features(&self, features: ProtocolFeatures, effect: &mut Effect) -> Result<(), Violation> {
+        let excess = features.difference(self.state.negotiated().protocol_offered);
         if !excess.is_empty() {
             return Err(Violation::ProtocolFeaturesNotOffered { excess });
         }
@@ -318,26 +307,79 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
             {
                 Err(Violation::ProtocolFeatureNeeds { feature, missing })
             }
-            _ => Ok(Effect::AcknowledgeProtocol(features)),
+            _ => put(effect, Effect::AcknowledgeProtocol(features)),
         }
     }
 
-    fn check_stopped(&self, ring: u8) -> Result<(), Violation> {
-        // Not merely started: libkrun sets a ring up again after disabling it.
-        if self.state.ring(ring).is_running() { Err(Violation::RingRunning { ring }) } else { Ok(()) }
+    #[inline(never)]
+    fn add_region(&self, region: &MemoryRegion, effect: &mut Effect) -> Result<(), Violation> {
+        let second = check_alone(region)?;
+        if let Some(&first) = self.state.overlapping(&second) {
+            return Err(MemoryFault::Overlap { first, second }.into());
+        }
+        if self.state.region_count() >= self.slots {
+            return Err(MemoryFault::TooMany { slots: self.slots }.into());
+        }
+        put(effect, Effect::AddRegion(second))
     }
 
-    fn ring_size(&self, ring: u8, found: u32) -> Result<RingChange, Violation> {
-        self.check_stopped(ring)?;
-        match self.layout().check_size(found) {
-            Ok(size) => Ok(RingChange::size(size)),
-            Err(_) => Err(Violation::RingSize { ring, found }),
+    #[cfg_attr(not(for_size), inline(never))]
+    fn remove_region(&self, region: &MemoryRegion, effect: &mut Effect) -> Result<(), Violation> {
+        // Guest address, size and user address are the key.
+        let extent = RegionExtent::from(region);
+        if self.state.has_region(&extent) {
+            put(effect, Effect::RemoveRegion(extent.guest_address))
+        } else {
+            Err(MemoryFault::Unknown(extent).into())
         }
+    }
+
+    /// The ring of this index, if there is one.
+    #[inline]
+    fn ring(&self, index: u64) -> Option<u8> {
+        ring_below(self.rings, index)
+    }
+
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
+    fn ring_change(&self, index: u64, change: RingChange, effect: &mut Effect) -> Result<(), Violation> {
+        match self.ring(index) {
+            Some(index) => put(effect, Effect::Ring { index, change }),
+            None => self.no_ring(index),
+        }
+    }
+
+    #[inline]
+    fn ring_base(&self, state: &VringState, effect: &mut Effect) -> Result<(), Violation> {
+        match self.ring(state.index().into()) {
+            Some(ring) if !self.runs(ring) => put(effect, Effect::None),
+            _ => self.no_stopped_ring(state),
+        }
+    }
+
+    #[inline]
+    fn ring_size(&self, state: &VringState, effect: &mut Effect) -> Result<(), Violation> {
+        match (self.ring(state.index().into()), self.layout().check_size(state.num())) {
+            (Some(index), Ok(size)) if !self.runs(index) => {
+                put(effect, Effect::Ring { index, change: RingChange::size(size) })
+            }
+            _ => self.no_stopped_ring(state),
+        }
+    }
+
+    /// Not merely started: libkrun sets a ring up again after disabling it.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
+    fn runs(&self, ring: u8) -> bool {
+        self.state.ring(ring).is_running()
     }
 
     /// Checks alignment and wrapping. Whether memory is there is known only when the ring starts,
     /// because memory may come later.
-    fn check_ring_addresses(&self, ring: u8, address: &VringAddr) -> Result<(), Violation> {
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
+    fn ring_addresses(&self, address: &VringAddr, effect: &mut Effect) -> Result<(), Violation> {
+        let Some(ring) = self.ring(address.index().into()) else { return self.no_ring(address.index().into()) };
         let size = self.state.ring(ring).size().unwrap_or(1);
         let check = |part: &'static str, found: u64, alignment: u64, length| {
             let aligned = found & alignment.wrapping_sub(1) == 0;
@@ -352,23 +394,57 @@ impl<const VRINGS: usize, const REGIONS: usize> Rules<'_, VRINGS, REGIONS> {
         let [.., used] = parts;
         // Without the flag the log address means nothing, and QEMU sends one all the same.
         if address.logs_used() {
-            check("log of the used ring", address.log().0, 1, used.length(size).into())
-        } else {
-            Ok(())
+            check("log of the used ring", address.log().0, 1, used.length(size).into())?;
+        }
+        put(effect, Effect::Ring { index: ring, change: RingChange::ADDRESSED })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn no_ring(&self, found: u64) -> Result<(), Violation> {
+        Err(Violation::RingIndex { found, rings: self.rings })
+    }
+
+    /// Why this is nothing for a ring that must not run: there is none, it runs, or it cannot have that size.
+    #[cold]
+    #[inline(never)]
+    fn no_stopped_ring(&self, state: &VringState) -> Result<(), Violation> {
+        match self.ring(state.index().into()) {
+            None => self.no_ring(state.index().into()),
+            Some(ring) if self.runs(ring) => Err(Violation::RingRunning { ring }),
+            Some(ring) => Err(Violation::RingSize { ring, found: state.num() }),
+        }
+    }
+
+    /// Why this does not turn a ring on or off: there is none, or the number means neither.
+    #[cold]
+    #[inline(never)]
+    fn not_zero_or_one(&self, state: &VringState) -> Result<(), Violation> {
+        match self.ring(state.index().into()) {
+            None => self.no_ring(state.index().into()),
+            Some(ring) => Err(Violation::NotZeroOrOne { ring, found: state.num() }),
         }
     }
 
     fn layout(&self) -> RingLayout {
-        RingLayout::of(self.state.negotiated.acknowledged)
+        RingLayout::of(self.state.negotiated().acknowledged)
     }
 
-    fn inflight(&self, inflight: &Inflight) -> Result<Effect, Violation> {
+    #[inline(never)]
+    fn inflight(&self, inflight: &Inflight, effect: &mut Effect) -> Result<(), Violation> {
         extent(inflight.mmap_size(), inflight.mmap_offset())?;
         if usize::from(inflight.num_queues()) > self.rings {
             return Err(Violation::InflightQueues { found: inflight.num_queues(), rings: self.rings });
         }
-        Ok(Effect::None)
+        put(effect, Effect::None)
     }
+}
+
+/// What a request does that breaks no rule.
+#[inline]
+fn put(place: &mut Effect, effect: Effect) -> Result<(), Violation> {
+    *place = effect;
+    Ok(())
 }
 
 pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
@@ -378,22 +454,24 @@ pub(crate) fn extent(size: u64, offset: u64) -> Result<(), Violation> {
     }
 }
 
-/// The ring of this index, or the violation that there is none.
+/// The ring of this index among so many, if there is one.
 #[inline]
-fn check_ring(index: u64, rings: usize) -> Result<u8, Violation> {
-    match u8::try_from(index) {
-        Ok(ring) if usize::from(ring) < rings => Ok(ring),
-        _ => Err(Violation::RingIndex { found: index, rings }),
-    }
+fn ring_below(rings: usize, index: u64) -> Option<u8> {
+    u8::try_from(index).ok().filter(|ring| usize::from(*ring) < rings)
+}
+
+/// The violation that there is none, if there is none.
+fn check_ring(index: u64, rings: usize) -> Result<(), Violation> {
+    if ring_below(rings, index).is_some() { Ok(()) } else { Err(Violation::RingIndex { found: index, rings }) }
 }
 
 /// Which rule a request of the back-end breaks, if any, in a session with so many rings.
 pub(crate) fn check_backend_request<H>(request: &BackendRequest<H>, rings: usize) -> Result<(), Violation> {
     match request {
         BackendRequest::VringCall(state) | BackendRequest::VringErr(state) => {
-            check_ring(u64::from(state.index()), rings).map(drop)
+            check_ring(u64::from(state.index()), rings)
         }
-        BackendRequest::VringHostNotifierMsg(area, _) => check_ring(area.target().index(), rings).map(drop),
+        BackendRequest::VringHostNotifierMsg(area, _) => check_ring(area.target().index(), rings),
         _ => request.check_mappings(),
     }
 }

@@ -32,6 +32,10 @@ impl Negotiated {
     #[cfg_attr(for_size, inline(never))]
     #[cfg_attr(not(for_size), inline)]
     pub(crate) fn opens(&self, gate: &Gate) -> bool {
+        // Half of the requests need nothing.
+        if *gate == Gate::ALWAYS {
+            return true;
+        }
         let bit = VirtioFeatures::PROTOCOL_FEATURES;
         let opened = match gate.negotiation() {
             Negotiation::Any => true,
@@ -193,16 +197,24 @@ impl<const VRINGS: usize, const REGIONS: usize> Session<VRINGS, REGIONS> {
     ///
     /// A reset leaves the connection, the protocol features, memory and log, because QEMU does not
     /// send them again.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn apply(&mut self, effect: &Effect, table: &mut TableExtents) {
         match *effect {
             // Most requests change one ring or nothing.
-            Effect::None | Effect::ReadConfig(_) => return,
+            Effect::None | Effect::ReadConfig(_) => {}
             Effect::Ring { index, change } => {
                 if let Some(ring) = self.rings.get_mut(usize::from(index)) {
                     ring.change(change);
                 }
-                return;
             }
+            _ => self.apply_more(effect, table),
+        }
+    }
+
+    #[inline(never)]
+    fn apply_more(&mut self, effect: &Effect, table: &mut TableExtents) {
+        match *effect {
             Effect::ReplaceMemory => {
                 self.memory.replace(table);
                 table.clear();

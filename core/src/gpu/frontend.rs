@@ -3,7 +3,7 @@
 use zerocopy::IntoBytes;
 
 use crate::{
-    assembler::{Frame, Handles},
+    assembler::Frame,
     channel::{Answered, Due, Flagged, Pending, Question, answer, send},
     error::ApiMisuse,
     rejection::{Obstacle, Rejection, Verdict},
@@ -13,7 +13,7 @@ use crate::{
         feature::ProtocolFeatures,
         gpu::{GpuCode, GpuFeatures, GpuReply, GpuRequest, MAX_SCANOUTS, Response},
         misfit::Found,
-        row::{Channel, HandleRule, Refusal, ReplyRule, Row},
+        row::{Channel, Refusal, ReplyRule, Row},
         writer::Writer,
     },
 };
@@ -187,7 +187,7 @@ impl GpuFrontend {
                 let mut writer = Writer::new(out);
                 writer.put(Response::refusing(number.get()).as_bytes());
                 writer.put_zeros(row.reply_payload.size().usual().saturating_sub(Response::SIZE));
-                send(question, writer, HandleRule::None, Handles::new(), REPLY)?
+                send(question, writer)?
             }
             (reply, _) => answer(question, reply, REPLY, out)?,
         };

@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{seal, write_number, write_reply},
+    channel::{content_message, with_handles, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -21,7 +21,7 @@ use super::{
     shared::{SharedMemoryMap, Uuid},
     table::{content, handle, handle_rule, payload_kind, replies, requests, take},
     vring::{VringArea, VringState},
-    writer::{Content, Writer},
+    writer::Content,
 };
 
 /// The channel itself.

@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{seal, write_number, write_reply},
+    channel::{content_message, with_handles, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -26,7 +26,7 @@ use super::{
     shared::{SharedMemoryConfig, Uuid},
     table::{content, handle, handle_rule, payload_kind, replies, requests, take},
     vring::{VringAddr, VringDescriptor, VringState},
-    writer::{Content, Writer},
+    writer::Content,
 };
 
 requests! {
@@ -153,24 +153,4 @@ requests! {
     /// Asks for the sizes of the device's shared memory regions.
     44 GET_SHMEM_CONFIG (Gate::needs(ProtocolFeatures::SHMEM)) None GetShmemConfig
         => Own(Close): None [payload: SharedMemoryConfig<'b>];
-}
-
-impl<H> FrontendRequest<'_, H> {
-    /// The index of the ring that the request is about; `None` if it is about none.
-    #[must_use]
-    pub(crate) fn ring(&self) -> Option<u64> {
-        match self {
-            Self::SetVringNum(state)
-            | Self::SetVringBase(state)
-            | Self::GetVringBase(state)
-            | Self::SetVringEnable(state)
-            | Self::SetVringEndian(state)
-            | Self::VringKick(state) => Some(u64::from(state.index())),
-            Self::SetVringAddr(address) => Some(u64::from(address.index())),
-            Self::SetVringKick(target, _) | Self::SetVringCall(target, _) | Self::SetVringErr(target, _) => {
-                Some(target.index())
-            }
-            _ => None,
-        }
-    }
 }

@@ -14,7 +14,7 @@ use bitflags::bitflags;
 
 use crate::{
     assembler::{Frame, Handles, Transmit},
-    channel::{seal, write_number, write_reply},
+    channel::{content_message, with_handles, write_number, write_reply},
     error::{ApiMisuse, DecodeError},
 };
 
@@ -25,7 +25,7 @@ use super::{
     row::{Channel, Gate, HandleRule, MessageName, Refusal, ReplyRule, Row, Table},
     scalar::Scalar,
     table::{content, handle, handle_rule, payload_kind, replies, requests, take},
-    writer::{Content, Writer},
+    writer::Content,
 };
 
 pub use display::{Display, DisplayInfo, Edid};

@@ -123,6 +123,7 @@ impl Header {
 
     /// The header at the front of a message, and the bytes after it; `None` if it is not whole.
     #[must_use]
+    #[inline]
     pub fn split_from(bytes: &[u8]) -> Option<(&Self, &[u8])> {
         Self::ref_from_prefix(bytes).ok()
     }

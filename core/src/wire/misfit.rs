@@ -38,12 +38,16 @@ impl<H> Frame<'_, H> {
 
     #[inline(never)]
     fn fit_unusual(&mut self, kind: PayloadKind, rule: HandleRule, form: Form) -> bool {
-        let (handles, expected) = (self.handles.len(), rule.count(self.payload, form));
-        if handles < expected.least || handles > expected.most {
+        if !rule.allows(self.handles.len(), self.payload, form) {
             return false;
         }
+        kind.has_only_size(self.payload.len()) || self.fit_size(kind, form)
+    }
+
+    #[inline(never)]
+    fn fit_size(&mut self, kind: PayloadKind, form: Form) -> bool {
         let SizeRule::Exactly(size) = kind.size() else { return true };
-        if self.payload.len() == size || kind.before_image().is_some() {
+        if kind.before_image().is_some() {
             return true;
         }
         // After a UUID none are skipped: the length tells one from what other dialects send under the same id.
@@ -83,8 +87,8 @@ impl<'b> Found<'b> {
 
     /// How many descriptors this rule says, if not as many as came.
     fn wrong_count(&self, rule: HandleRule) -> Option<HandleCount> {
-        let expected = rule.count(self.payload, self.form);
-        if self.handles < expected.least || self.handles > expected.most { Some(expected) } else { None }
+        let allowed = rule.allows(self.handles, self.payload, self.form);
+        (!allowed).then(|| rule.count(self.payload, self.form))
     }
 
     /// Whether the image, if one follows, has the size that the request says.

@@ -101,6 +101,8 @@ impl PayloadKind {
     }
 
     /// Whether this is the only size that it may have.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn has_only_size(self, size: usize) -> bool {
         self.packed_size().is_only(size)
     }

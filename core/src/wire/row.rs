@@ -178,8 +178,22 @@ impl fmt::Display for HandleCount {
 }
 
 impl HandleRule {
+    /// Whether a message with this payload may have so many descriptors.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
+    pub(crate) fn allows(self, found: usize, payload: &[u8], form: Form) -> bool {
+        // Most have none.
+        if self == Self::None {
+            return found == 0;
+        }
+        let HandleCount { least, most } = self.count(payload, form);
+        least <= found && found <= most
+    }
+
     /// How many descriptors a message with this payload takes. If the payload cannot tell, any
     /// number: then decoding the payload tells what is wrong with it.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn count(self, payload: &[u8], form: Form) -> HandleCount {
         let exactly = |count| HandleCount { least: count, most: count };
         let any = HandleCount { least: 0, most: usize::MAX };

@@ -13,14 +13,14 @@ pub enum SizeRule {
     Between(usize, usize),
 }
 
-/// The same in four bytes: two sizes, and above the second what they mean.
+/// The same in a number: a size in the lower half, in the upper a second one and above that what the two mean.
 #[derive(Clone, Copy)]
-pub(super) struct PackedSize([u8; 4]);
+pub(super) struct PackedSize(u32);
 
 impl PackedSize {
-    const EITHER: u16 = 1 << 14;
-    const BETWEEN: u16 = 1 << 15;
-    const AT_LEAST: u16 = Self::EITHER | Self::BETWEEN;
+    const EITHER: u32 = 1 << 30;
+    const BETWEEN: u32 = 1 << 31;
+    const AT_LEAST: u32 = Self::EITHER | Self::BETWEEN;
 
     pub(super) const fn new(rule: SizeRule) -> Self {
         let (first, second, meaning) = match rule {
@@ -31,22 +31,20 @@ impl PackedSize {
         };
         assert!(first <= 0xffff && second < 1 << 14, "a size does not fit");
         let ([a, b, ..], [c, d, ..]) = (first.to_le_bytes(), second.to_le_bytes());
-        let [_, e] = meaning.to_le_bytes();
-        Self([a, b, c, d | e])
+        Self(u32::from_le_bytes([a, b, c, d]) | meaning)
     }
 
     /// Whether it is this size and no other.
+    #[inline]
     pub(super) fn is_only(self, size: usize) -> bool {
         // Then the second is zero, and so is what it means.
-        let Self([a, b, second @ ..]) = self;
-        second == [0; 2] && usize::from(u16::from_le_bytes([a, b])) == size
+        u32::try_from(size) == Ok(self.0) && self.0 <= 0xffff
     }
 
     pub(super) fn rule(self) -> SizeRule {
-        let Self([a, b, c, d]) = self;
-        let (first, second) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-        let (first, most) = (usize::from(first), usize::from(second & !Self::AT_LEAST));
-        match second & Self::AT_LEAST {
+        let [a, b, c, d] = (self.0 & !Self::AT_LEAST).to_le_bytes();
+        let (first, most) = (usize::from(u16::from_le_bytes([a, b])), usize::from(u16::from_le_bytes([c, d])));
+        match self.0 & Self::AT_LEAST {
             0 => SizeRule::Exactly(first),
             Self::EITHER => SizeRule::Either(first, most),
             Self::BETWEEN => SizeRule::Between(first, most),

@@ -52,7 +52,7 @@ macro_rules! handle {
         $value
     };
     ($handles:ident; handles $value:ident) => {{
-        *$handles = $value;
+        $handles = $value;
         None
     }};
 }
@@ -147,12 +147,14 @@ macro_rules! requests {
         }
 
         $(#[$request_meta])*
+        // What tells the variants apart is the id, so that neither has to be found from the other.
+        #[repr(u32)]
         #[derive(Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum $request<$($lifetime,)? H> {
             $(
                 $(#[$meta])*
-                $variant $(($($type),+))?,
+                $variant $(($($type),+))? = $id,
             )*
         }
 
@@ -198,8 +200,8 @@ macro_rules! requests {
                 if fits { Self::of_parts(row, frame, found.form) } else { None }
             }
 
-            // On its own, so that the value is built where it is wanted and not taken apart on the way.
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             pub(crate) fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self> {
                 let body = Body::new(frame.payload);
                 // Of several descriptors none is taken alone.
@@ -227,6 +229,8 @@ macro_rules! requests {
             }
 
             /// The same for a request whose row is known.
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             pub(crate) fn write<'o>(
                 self,
                 message: MessageName,
@@ -235,9 +239,9 @@ macro_rules! requests {
                 form: Form,
                 out: &'o mut [u8],
             ) -> Result<Transmit<'o, H>, ApiMisuse> {
-                let (mut writer, mut handles) = (Writer::new(out), Handles::new());
-                self.put(&mut writer, &mut handles, form);
-                seal(writer, message, header, row.handles, handles, form)
+                let bytes = content_message(message, header, self.content(form), form, out)?;
+                let handles = if row.handles == HandleRule::None { Handles::new() } else { self.handles() };
+                with_handles(message, row.handles, bytes, handles, form)
             }
 
             #[cfg_attr(for_size, inline(never))]
@@ -248,16 +252,14 @@ macro_rules! requests {
                 }
             }
 
-            /// Writes the payload and hands out the descriptors.
-            #[cfg_attr(for_size, inline(never))]
-            #[cfg_attr(not(for_size), inline)]
-            fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                out.put_content(self.content(form), form);
+            fn handles(self) -> Handles<H> {
+                let mut handles = Handles::new();
                 let handle = match self {
                     $(Self::$variant $(($($field),+))? => handle!(handles; $($($field $field),+)?),)*
                 };
                 // There is room: a message with a single descriptor has no others.
                 handle.into_iter().for_each(|handle| drop(handles.push(handle)));
+                handles
             }
         }
 
@@ -282,22 +284,24 @@ macro_rules! replies {
     (@sort [$code:ident $(#[$meta:meta])* $reply:ident <$($lifetime:lifetime)?> [$($without:ident)?]]
         [$(($name:ident $variant:ident [$($field:ident : $type:ty),+]))*] [$($none:ident)*];) => {
         $(#[$meta])*
+        // As with the requests; no request has the ids of those that answer any.
+        #[repr(u32)]
         #[derive(Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum $reply<$($lifetime,)? H> {
             /// The request succeeded: acknowledged, or no acknowledgement was due.
-            Done,
+            Done = 0,
             /// The request was refused, for a reason that the number does not tell reliably.
-            Refused(NonZeroU64),
+            Refused(NonZeroU64) = u32::MAX,
             $(
                 #[doc = concat!("Answers `", stringify!($name), "`.")]
-                $variant($($type),+),
+                $variant($($type),+) = $code::$name.0,
             )*
             $(
                 // No reply of this channel carries a descriptor; the parameter names the type of
                 // those that a transmission could carry.
                 #[doc(hidden)]
-                $without(core::convert::Infallible, core::marker::PhantomData<H>),
+                $without(core::convert::Infallible, core::marker::PhantomData<H>) = 1 << 31,
             )?
         }
 
@@ -305,16 +309,6 @@ macro_rules! replies {
         impl<'b, H> $reply<$($lifetime,)? H> {
             $(const $name: PayloadKind = payload_kind!('b, $($field: $type),+);)*
             $(const $none: PayloadKind = PayloadKind::Empty;)*
-
-            #[cfg_attr(for_size, inline(never))]
-            #[cfg_attr(not(for_size), inline)]
-            fn content(&self, form: Form) -> Content<'_> {
-                match self {
-                    Self::Done | Self::Refused(_) => Content::Nothing,
-                    $(Self::$variant($($field),+) => content!(form; $($field $field),+),)*
-                    $(Self::$without(never, _) => match *never {},)?
-                }
-            }
 
             /// Which request this answers; `None` for [`Self::Done`] and [`Self::Refused`], which
             /// answer any.
@@ -374,8 +368,8 @@ macro_rules! replies {
                 NonZeroU64::new(number).map_or(Self::Done, Self::Refused)
             }
 
-            // On its own, so that the value is built where it is wanted and not taken apart on the way.
-            #[inline(never)]
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
             fn of_parts(row: &Row, frame: &mut Frame<'b, H>, form: Form) -> Option<Self> {
                 let body = Body::new(frame.payload);
                 let handle = frame.handles.pop();
@@ -403,18 +397,26 @@ macro_rules! replies {
 
             #[cfg_attr(for_size, inline(never))]
             #[cfg_attr(not(for_size), inline)]
-            fn put(self, out: &mut Writer<'_>, handles: &mut Handles<H>, form: Form) {
-                match self.content(form) {
-                    // Most replies are no more than that.
-                    Content::Number(number) => out.put_number(number),
-                    content => out.put_content(content, form),
+            fn content(&self, form: Form) -> Content<'_> {
+                match self {
+                    Self::Done | Self::Refused(_) => Content::Nothing,
+                    $(Self::$variant($($field),+) => content!(form; $($field $field),+),)*
+                    $(Self::$without(never, _) => match *never {},)?
                 }
+            }
+
+            #[cfg_attr(for_size, inline(never))]
+            #[cfg_attr(not(for_size), inline)]
+            fn handles(self) -> Handles<H> {
+                let mut handles = Handles::new();
                 let handle = match self {
                     Self::Done | Self::Refused(_) => None,
                     $(Self::$variant($($field),+) => handle!(handles; $($field $field),+),)*
                     $(Self::$without(never, _) => match never {},)?
                 };
+                // There is room.
                 handle.into_iter().for_each(|handle| drop(handles.push(handle)));
+                handles
             }
         }
     };

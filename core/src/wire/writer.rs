@@ -88,12 +88,12 @@ impl<'o> Writer<'o> {
         }
     }
 
-    /// Writes a payload.
-    #[inline(never)]
+    /// Writes a payload that is not a mere number.
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn put_content(&mut self, content: Content<'_>, form: Form) {
         match content {
             Content::Nothing => {}
-            Content::Number(number) => self.put_number(number),
             Content::Bytes(bytes) => self.put(bytes),
             _ => self.put_special(content, form),
         }
@@ -123,7 +123,8 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes the header, into which the payload's size goes, and gives out the whole message.
-    #[inline]
+    #[cfg_attr(for_size, inline(never))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn seal(self, message: MessageName, header: Header) -> Result<&'o [u8], ApiMisuse> {
         let too_small = ApiMisuse::BufferTooSmall { message, given: self.out.len() };
         let written = self.end.checked_sub(Header::SIZE).and_then(|written| u32::try_from(written).ok());

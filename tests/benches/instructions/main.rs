@@ -14,7 +14,9 @@ use std::process::Command;
 use session::Session;
 use vhost_tests::program::require;
 
-/// In front of a request's name: its bytes become a frame, and no more.
+/// In front of a request's name: its bytes are copied to where a transport would put them, and no more.
+const COPIES: &str = "copies of ";
+/// The same: its bytes become a frame, and no more.
 const FRAMES: &str = "frames of ";
 /// How often a request is made in the longer of two runs. Their difference has nothing of what comes before.
 const COUNT: u64 = 1000;
@@ -32,16 +34,17 @@ fn main() {
     }
     println!("| request | bytes | to a frame, above the copy | decoded, through the machine, answer encoded |");
     println!("| ------- | ----: | -----------: | -----------: |");
-    let copy = instructions("copy", 1, 1);
+    let copy = |name| instructions(&format!("{COPIES}{name}"), 1, 1);
     for name in session::NAMES {
         let bytes = Session::new(1, 1).request(name).len();
         let framed = instructions(&format!("{FRAMES}{name}"), 1, 1);
         let all = instructions(name, 1, 1);
-        println!("| {name} | {bytes} | {} | {} |", framed.saturating_sub(copy), all.saturating_sub(framed));
+        println!("| {name} | {bytes} | {} | {} |", framed.saturating_sub(copy(name)), all.saturating_sub(framed));
     }
     println!("\n| request, with so many | {RINGS:?} rings | {REGIONS:?} regions |");
     println!("| ------- | ----: | -----------: |");
     for name in ["SET_VRING_NUM", "SET_VRING_ADDR", "SET_VRING_ENABLE", "ADD_MEM_REG and REM_MEM_REG"] {
+        let copy = copy(name);
         let rings = RINGS.map(|rings| instructions(name, rings, 1).saturating_sub(copy).to_string());
         let regions = REGIONS.map(|regions| instructions(name, 1, regions).saturating_sub(copy).to_string());
         println!("| {name} | {} | {} |", rings.join(", "), regions.join(", "));
@@ -51,16 +54,10 @@ fn main() {
 /// Makes a request so many times.
 fn run(name: &str, rings: u16, regions: u16, count: u64) {
     let mut session = Session::new(rings, regions);
-    if name == "copy" {
-        let (from, mut to) = (black_box([1_u8; 20]), [0; 4096]);
-        for _ in 0..count {
-            black_box(&mut to)[..20].copy_from_slice(black_box(&from));
-        }
-        return;
-    }
-    let (name, serve): (_, fn(&mut Session, &[u8])) = match name.strip_prefix(FRAMES) {
-        Some(name) => (name, Session::frame),
-        None => (name, Session::serve),
+    let (name, serve): (_, fn(&mut Session, &[u8])) = match (name.strip_prefix(COPIES), name.strip_prefix(FRAMES)) {
+        (Some(name), _) => (name, Session::copy),
+        (None, Some(name)) => (name, Session::frame),
+        (None, None) => (name, Session::serve),
     };
     let requests = Vec::from_iter(name.split(" and ").map(|name| session.request(name)));
     for _ in 0..count {

@@ -131,9 +131,9 @@ fn every_message_with_another_number_of_descriptors_is_named() {
 #[test]
 fn a_reply_where_a_request_is_due_ends_the_channel() {
     let stage = Stage::usual();
-    for flags in [0x5, 0xd, 0x15] {
-        let reply = flagged(1, flags, &[0; 8]);
-        let expected = DecodeError::ReplyInsteadOfRequest { message: FrontendCode(1).message() };
+    for (flags, id) in [(0x5, 1), (0xd, 1), (0x15, 1), (0x5, 99)] {
+        let reply = flagged(id, flags, &[0; 8]);
+        let expected = DecodeError::ReplyInsteadOfRequest { message: FrontendCode(id).message() };
         assert_eq!(closes(&stage.back(), &reply, 1), bytes(expected));
 
         let mut front = stage.front();
