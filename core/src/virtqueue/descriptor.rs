@@ -30,7 +30,7 @@ impl Descriptor {
     pub(crate) const ZERO: Self = Self { address: 0, length: 0, flags: 0, link: 0 };
 
     /// From a descriptor table: address, length, flags, next.
-    #[cfg_attr(not(for_size), inline(always))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn from_table(number: u128) -> Self {
         Self {
             address: u64::try_from(number & u128::from(u64::MAX)).unwrap_or(0),
@@ -41,7 +41,7 @@ impl Descriptor {
     }
 
     /// From a packed ring: address, length, id, flags.
-    #[cfg_attr(not(for_size), inline(always))]
+    #[cfg_attr(not(for_size), inline)]
     pub(crate) fn from_ring(number: u128) -> Self {
         let swapped = Self::from_table(number);
         Self { flags: swapped.link, link: swapped.flags, ..swapped }
