@@ -93,6 +93,8 @@ impl Guest {
     /// Sends requests, and checks what comes back.
     pub(crate) fn exchange(&mut self, frontend: &mut Frontend, channel: &mut BackendChannel, round: u8) {
         for batch in 0..BATCHES {
+            // Before there is anything, so that the device has to tell of what it uses first.
+            assert_eq!(self.ring.enable_calls(), Ok(false));
             for request in 0..TOGETHER {
                 self.ask(request, round ^ u8::try_from(batch).unwrap());
             }
@@ -100,20 +102,26 @@ impl Guest {
             if self.ring.needs_kick().unwrap() {
                 frontend.vring_kick(0).unwrap();
             }
+            self.hear(channel);
             let mut left = TOGETHER;
             while left > 0 {
                 if let Some(used) = self.ring.poll().unwrap() {
                     assert_eq!(used.written, 300);
                     left -= 1;
                 } else if !self.ring.enable_calls().unwrap() {
-                    let mut calls = Calls(0);
-                    wait_readable(channel.as_fd());
-                    assert_eq!(channel.process(&mut calls), Ok(ChannelState::Open));
-                    self.calls += calls.0;
+                    self.hear(channel);
                 }
             }
             (0..TOGETHER).for_each(|request| self.check(request, round ^ u8::try_from(batch).unwrap()));
         }
+    }
+
+    /// Waits for the device to tell of used buffers.
+    fn hear(&mut self, channel: &mut BackendChannel) {
+        let mut calls = Calls(0);
+        wait_readable(channel.as_fd());
+        assert_eq!(channel.process(&mut calls), Ok(ChannelState::Open));
+        self.calls += calls.0;
     }
 
     /// Two pieces to read of 100 and 200 bytes, two to write of 50 and 250.
