@@ -99,9 +99,7 @@ impl OwnedRange {
         }
         Some(())
     }
-}
 
-impl OwnedRange {
     #[cold]
     fn scattered_u128(&self, offset: usize) -> Option<u128> {
         self.read(offset).map(u128::from_le_bytes)

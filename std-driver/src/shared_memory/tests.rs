@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use rustix::io::Errno;
 use vhost_core::{CacheAccess, MapChange};
+use vhost_tests::program::not_run;
 
 use super::*;
 use crate::frontend::BackendRequestHandlerMut;
@@ -226,7 +227,7 @@ fn there_is_a_limit_to_the_number_of_mappings() {
 fn huge_pages_are_mapped_whole_or_refused() {
     const HUGE: u64 = 2 << 20;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
-    let Ok(file) = memfd_create("huge", flags) else { return };
+    let Ok(file) = memfd_create("huge", flags) else { return not_run("the kernel has no huge pages") };
     rustix::fs::ftruncate(&file, 2 * HUGE).unwrap();
     let mut window = SharedWindow::new(Reservation::new(4 * HUGE as usize).unwrap(), MapRules::Replacing);
     let mut refused = |offset, length, file_offset| {

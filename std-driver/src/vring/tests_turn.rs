@@ -1,7 +1,9 @@
 //! One turn of a ring: which chains it takes, when it ends, and the notifications in both directions.
 
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Turn;
 use super::test_ring::{EVENT_IDX, Serving, TestRing, new_eventfd, one_byte, process, ring_of_chains, signals};
@@ -121,6 +123,37 @@ fn the_first_of_a_long_batch_does_not_wait_for_the_last() {
     });
     assert_eq!(vring.process(&device), Ok(Turn::Idle));
     assert_eq!((early.load(Ordering::Relaxed), signals(&call)), (2, 1), "after 64, 128 and 160");
+}
+
+/// A driver that asks anew all the time has done so during some signal, soon.
+#[test]
+fn a_driver_that_asks_anew_during_a_signal_is_signalled_late_from_then_on() {
+    let stop = AtomicBool::new(false);
+    let ring = ring_of_chains(32);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                ring.set_used_event(0);
+                ring.set_used_event(1);
+            }
+        });
+        let start = Instant::now();
+        let mut signalled_after = 12;
+        while signalled_after == 12 && start.elapsed() < Duration::from_secs(30) {
+            ring.set_available_index(0);
+            ring.set_used_index(0);
+            let mut vring = ring.configured();
+            vring.set_features(EVENT_IDX).unwrap();
+            vring.set_call(Some(new_eventfd())).unwrap();
+            vring.start().unwrap();
+            vring.enable();
+            (0..20).for_each(|head| ring.offer(head));
+            assert_eq!(process(&mut vring), Ok(Turn::Idle));
+            signalled_after = vring.promptness.signal_after();
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(signalled_after, 64);
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::Errno;
+use vhost_tests::program::not_run;
 use vm_memory::Bytes;
 
 use super::*;
@@ -156,9 +157,8 @@ fn slices_end_where_the_region_does() {
 fn huge_pages_are_mapped_and_unmapped_as_a_whole() {
     let name = "vhost-huge-pages";
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
-    // A kernel without huge pages has nothing to test here.
     let Ok(descriptor) = memfd_create(name, flags) else {
-        return;
+        return not_run("the kernel has no huge pages");
     };
     let huge_page = rustix::fs::fstat(&descriptor).unwrap().st_blksize as u64;
     ftruncate(&descriptor, 2 * huge_page).unwrap();
